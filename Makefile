@@ -1,0 +1,50 @@
+# Needs Python 3.11 (or newer) and make; everything else is installed into .venv on first use.
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# `make tune MODEL=my_network.onnx BUDGET=60`; without MODEL, the ResNet-50 that the onnx package ships.
+MODEL  ?= $(shell $(BIN)/python -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')
+BUDGET ?= 180
+SUITE  ?= resnet50
+PEERS  ?= torch,onnxruntime,openvino
+
+.PHONY: tune test test-slow test-all lint format bench clean
+
+tune: $(VENV)/.onnx
+	$(BIN)/convgen tune "$(MODEL)" --budget $(BUDGET)
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: no test is marked slow
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks $(SUITE) --against $(PEERS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment, one stamp for each set of extras; a stamp is renewed when pyproject.toml changes.
+# The extras ask for torch==2.13.0 exactly: an open range can pull gigabytes of CUDA libraries.
+$(BIN)/python:
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	@echo "installing convgen[$*] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@touch $@

@@ -1,0 +1,63 @@
+"""Typed errors and warnings. Every message is one sentence that names the argument and its value."""
+
+from __future__ import annotations
+
+
+class ConvgenError(Exception):
+    """Base of every error convgen raises on purpose."""
+
+
+class SpecError(ConvgenError, ValueError):
+    """A convolution problem, or an argument that describes one, is not valid."""
+
+
+class ShapeError(ConvgenError, ValueError):
+    """An array's rank or shape does not fit the problem."""
+
+
+class DTypeError(ConvgenError, TypeError):
+    """A data type is unknown, unsupported, or differs between operands."""
+
+
+class OperandError(ConvgenError, ValueError):
+    """An operand is missing, superfluous, not an array, not writable, or overlaps another."""
+
+
+class NotApplicable(ConvgenError):
+    """A strategy or target refuses a problem; the message is the reason."""
+
+
+class IRError(ConvgenError):
+    """A program breaks a rule of the IR."""
+
+
+class PassError(IRError):
+    """A pass was given, or has produced, a program that breaks a rule; the message names the pass."""
+
+
+class CompileError(ConvgenError):
+    """Generated source could not be compiled."""
+
+
+class VerificationError(ConvgenError):
+    """A kernel's numbers are not the oracle's."""
+
+
+class WorkspaceLimitError(ConvgenError):
+    """No variant fits the workspace limit."""
+
+
+class ModelError(ConvgenError, ValueError):
+    """A model file cannot be read, or holds no convolution convgen understands."""
+
+
+class OptionError(ConvgenError, ValueError):
+    """An environment variable or a command-line option has a value that is not allowed."""
+
+
+class MissingDependencyError(ConvgenError, ImportError):
+    """An optional library is needed for what was asked and is not installed."""
+
+
+class CacheWarning(UserWarning):
+    """The kernel cache or the tuning database could not be read or written; results stay correct."""

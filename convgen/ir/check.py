@@ -1,0 +1,163 @@
+"""The rules that every program obeys, before and after every pass.
+
+Names are defined before use and never shadowed; ranks, data types and lanes agree; register buffers have constant shapes;
+operands are read only; parallel loops are outermost and their iterations store to different places; a vector access runs along
+the last axis. Whether indices stay inside buffers is checked by the interpreter, element by element.
+"""
+
+from __future__ import annotations
+
+from convgen.dtypes import DTYPES
+from convgen.errors import IRError
+from convgen.ir.nodes import (
+    Alloc,
+    Buffer,
+    Choose,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+)
+from convgen.ir.printer import format_index
+from convgen.ir.rewrite import stores, values, variables
+from convgen.ir.types import compute_dtype, value_type
+
+
+def check(program: Program) -> None:
+    """Raises IRError naming the stage and the rule that is broken."""
+    names = [buffer.name for buffer in program.buffers]
+    _unique("buffer", names)
+    _unique("size", list(program.sizes))
+    _unique("stage", [stage.name for stage in program.stages])
+    sizes = frozenset(program.sizes)
+    for buffer in program.buffers:
+        if buffer.space == "register":
+            raise IRError(f"buffer {buffer.name}: register buffers belong to an alloc, not to the program")
+        _check_buffer(buffer, sizes)
+    for stage in program.stages:
+        try:
+            _Checker(program, stage).run()
+        except IRError as error:
+            raise IRError(f"stage {stage.name}: {error}") from error
+
+
+def _unique(kind: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise IRError(f"{kind} {name} is defined twice")
+
+
+def _check_buffer(buffer: Buffer, names: frozenset[str]) -> None:
+    if buffer.dtype not in DTYPES:
+        raise IRError(f"buffer {buffer.name}: unknown data type {buffer.dtype}")
+    for extent in buffer.shape:
+        _check_index(extent, names)
+
+
+def _check_index(expression: Index, names: frozenset[str]) -> None:
+    for name in sorted(variables(expression) - names):
+        raise IRError(f"{name} is used in {format_index(expression)} but not defined")
+
+
+class _Checker:
+    """Checks one stage; the sets of visible names travel down the recursion."""
+
+    def __init__(self, program: Program, stage: Stage) -> None:
+        self._stage = stage
+        self._sizes = frozenset(program.sizes)
+        self._memory = {buffer.name: buffer for buffer in program.buffers}
+
+    def run(self) -> None:
+        bound = [name for name, _ in self._stage.bindings]
+        _unique("binding", bound)
+        for name, expression in self._stage.bindings:
+            if name in self._sizes:
+                raise IRError(f"binding {name} shadows a size")
+            _check_index(expression, self._sizes)
+        self._block(self._stage.body, self._sizes | frozenset(bound), dict(self._memory), parallel=True)
+
+    def _block(
+        self, body: tuple[Stmt, ...], names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool
+    ) -> None:
+        for statement in body:
+            match statement:
+                case For():
+                    self._loop(statement, names, buffers, parallel=parallel and len(body) == 1)
+                case If(condition, inner):
+                    self._condition(condition, names)
+                    self._block(inner, names, buffers, parallel=False)
+                case Alloc(buffer, inner):
+                    self._alloc(buffer, buffers)
+                    self._block(inner, names, {**buffers, buffer.name: buffer}, parallel=False)
+                case Store():
+                    self._store(statement, names, buffers)
+
+    def _loop(self, loop: For, names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool) -> None:
+        _check_index(loop.extent, names)
+        if loop.var in names:
+            raise IRError(f"loop {loop.var} shadows a name")
+        if loop.kind == "parallel":
+            if not parallel:
+                raise IRError(f"parallel loop {loop.var} is not outermost")
+            for store in stores(loop.body):
+                if store.buffer in self._memory and not any(loop.var in variables(i) for i in store.index):
+                    raise IRError(f"iterations of parallel loop {loop.var} store to the same place of {store.buffer}")
+        self._block(loop.body, names | {loop.var}, buffers, parallel=parallel and loop.kind == "parallel")
+
+    def _alloc(self, buffer: Buffer, buffers: dict[str, Buffer]) -> None:
+        if buffer.name in buffers:
+            raise IRError(f"alloc {buffer.name} shadows a buffer")
+        if buffer.space != "register" or not all(isinstance(extent, Int) for extent in buffer.shape):
+            raise IRError(f"alloc {buffer.name} needs a register buffer of constant shape")
+        if buffer.dtype not in DTYPES or compute_dtype(buffer.dtype) != buffer.dtype:
+            raise IRError(f"alloc {buffer.name}: {buffer.dtype} is not a type that is computed in")
+
+    def _condition(self, condition: Less, names: frozenset[str]) -> None:
+        _check_index(condition.a, names)
+        _check_index(condition.b, names)
+
+    def _access(
+        self, access: Load | PaddedLoad | Store, names: frozenset[str], buffers: dict[str, Buffer]
+    ) -> None:
+        if access.buffer not in buffers:
+            raise IRError(f"buffer {access.buffer} is not defined")
+        rank = len(buffers[access.buffer].shape)
+        if len(access.index) != rank:
+            raise IRError(f"buffer {access.buffer} has {rank} axes, not {len(access.index)}")
+        for expression in access.index:
+            _check_index(expression, names)
+        if isinstance(access, PaddedLoad):
+            return
+        if access.lanes < 1 or (access.lanes > 1 and not rank):
+            raise IRError(f"access to {access.buffer} with {access.lanes} lanes")
+        if access.count is not None:
+            _check_index(access.count, names)
+
+    def _store(self, store: Store, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        self._access(store, names, buffers)
+        if buffers[store.buffer].space == "operand":
+            raise IRError(f"operand {store.buffer} is stored to")
+        for value in values(store.value):
+            self._value(value, names, buffers)
+        dtype, lanes = value_type(store.value, buffers)
+        expected = (compute_dtype(buffers[store.buffer].dtype), store.lanes)
+        if (dtype, lanes) != expected:
+            raise IRError(f"store to {store.buffer} takes {expected[0]} x {expected[1]}, not {dtype} x {lanes}")
+
+    def _value(self, value: Value, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        match value:
+            case Load() | PaddedLoad():
+                self._access(value, names, buffers)
+            case Choose(conditions, _, _):
+                for condition in conditions:
+                    self._condition(condition, names)
+            case _:
+                pass

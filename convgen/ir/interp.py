@@ -1,0 +1,229 @@
+"""The meaning of a program: a slow interpreter over NumPy arrays. Every access is checked to lie inside its buffer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convgen.dtypes import DTYPES
+from convgen.errors import IRError
+from convgen.ir.nodes import (
+    Alloc,
+    Apply,
+    Arith,
+    Buffer,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    IndexOp,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Splat,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+    Where,
+)
+from convgen.ir.types import compute_dtype
+
+Array = np.ndarray
+
+_INDEX: dict[str, Callable[[int, int], int]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+}
+_ARITH: dict[str, Callable[[Array, Array], Array]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "min": np.minimum,
+    "max": np.maximum,
+}
+_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]),
+}
+
+
+def evaluate_index(expression: Index, names: Mapping[str, int]) -> int:
+    """The value of an index expression."""
+    match expression:
+        case Int(value):
+            return value
+        case Var(name):
+            return names[name]
+        case IndexOp(op, a, b):
+            return _INDEX[op](evaluate_index(a, names), evaluate_index(b, names))
+
+
+def buffer_shape(buffer: Buffer, names: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of a buffer for given sizes."""
+    return tuple(evaluate_index(extent, names) for extent in buffer.shape)
+
+
+def interpret(
+    program: Program,
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, Array],
+    *,
+    shuffle: np.random.Generator | None = None,
+) -> dict[str, Array]:
+    """Runs a program and returns all its memory buffers.
+
+    ``arrays`` holds the operands, of any shape with the right number of elements; they are not changed. Other memory starts as
+    NaN (integers: the largest value), so that a read before a write shows. ``shuffle`` randomises the order of parallel
+    iterations. Raises IRError for an access outside a buffer.
+    """
+    memory: dict[str, Array] = {}
+    for buffer in program.buffers:
+        shape = buffer_shape(buffer, sizes)
+        if buffer.space == "operand":
+            memory[buffer.name] = np.array(arrays[buffer.name], dtype=DTYPES[buffer.dtype].numpy).reshape(shape)
+        else:
+            memory[buffer.name] = _poisoned(shape, DTYPES[buffer.dtype].numpy)
+    for stage in program.stages:
+        names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+        _Run(program, stage, memory, shuffle).block(stage.body, names, {})
+    return memory
+
+
+def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    poison = np.iinfo(dtype).max if dtype.kind == "i" else np.nan
+    return np.full(shape, poison, dtype=dtype)
+
+
+@dataclass
+class _Run:
+    """One stage being executed."""
+
+    program: Program
+    stage: Stage
+    memory: dict[str, Array]
+    shuffle: np.random.Generator | None
+    registers: dict[str, Array] = field(default_factory=dict)
+
+    def block(self, body: tuple[Stmt, ...], names: dict[str, int], dtypes: dict[str, str]) -> None:
+        for statement in body:
+            match statement:
+                case For(var, extent, inner, kind):
+                    order = np.arange(evaluate_index(extent, names))
+                    if kind == "parallel" and self.shuffle is not None:
+                        self.shuffle.shuffle(order)
+                    for i in order:
+                        self.block(inner, {**names, var: int(i)}, dtypes)
+                case If(condition, inner):
+                    if self._holds(condition, names):
+                        self.block(inner, names, dtypes)
+                case Alloc(buffer, inner):
+                    self.registers[buffer.name] = _poisoned(buffer_shape(buffer, names), DTYPES[buffer.dtype].numpy)
+                    self.block(inner, names, dtypes)
+                    del self.registers[buffer.name]
+                case Store(buffer, index, value, lanes, count):
+                    target, position = self._locate(buffer, index, lanes, count, names)
+                    stored = np.broadcast_to(self._value(value, names), (lanes,))
+                    if target.ndim:
+                        target[position] = stored[: len(target[position])].astype(target.dtype)
+                    else:
+                        target[()] = stored[0]
+
+    def _locate(
+        self, buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None, names: Mapping[str, int]
+    ) -> tuple[Array, tuple[int | slice, ...]]:
+        array = self.registers[buffer] if buffer in self.registers else self.memory[buffer]
+        place = [evaluate_index(expression, names) for expression in index]
+        if not place:
+            return array, ()
+        valid = lanes if count is None else max(0, min(lanes, evaluate_index(count, names)))
+        last = place[-1] + max(valid, 1) - 1
+        inside = all(0 <= i < extent for i, extent in zip([*place[:-1], last], array.shape, strict=True))
+        if valid and (not inside or place[-1] < 0):
+            raise IRError(f"stage {self.stage.name}: access {buffer}{place} x{lanes} lies outside {array.shape}")
+        if not valid:
+            return array, (*([0] * (len(place) - 1)), slice(0, 0))
+        return array, (*place[:-1], slice(place[-1], place[-1] + valid))
+
+    def _holds(self, condition: Less, names: Mapping[str, int]) -> bool:
+        return evaluate_index(condition.a, names) < evaluate_index(condition.b, names)
+
+    def _value(self, value: Value, names: Mapping[str, int]) -> Array:
+        match value:
+            case Const(number, dtype, lanes):
+                return np.full(lanes, number, dtype=DTYPES[dtype].numpy)
+            case Load(buffer, index, lanes, count):
+                return self._load(buffer, index, lanes, count, names)
+            case PaddedLoad(buffer, index, mode):
+                return self._padded(buffer, index, mode, names)
+            case Splat(a, lanes):
+                return np.repeat(self._value(a, names), lanes)
+            case Fma(a, b, c):
+                return _fma(self._value(a, names), self._value(b, names), self._value(c, names))
+            case Arith(op, a, b):
+                return _ARITH[op](self._value(a, names), self._value(b, names))
+            case Apply(function, a):
+                operand = self._value(a, names)
+                return _FUNCTIONS[function](operand.astype(np.float64)).astype(operand.dtype)
+            case Choose(conditions, a, b):
+                chosen = a if all(self._holds(condition, names) for condition in conditions) else b
+                return self._value(chosen, names)
+            case Where(test, a, b):
+                return np.where(self._value(test, names) < 0, self._value(a, names), self._value(b, names))
+
+    def _load(
+        self, buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None, names: Mapping[str, int]
+    ) -> Array:
+        array, position = self._locate(buffer, index, lanes, count, names)
+        dtype = array.dtype if buffer in self.registers else DTYPES[compute_dtype(self._storage(buffer))].numpy
+        result = np.zeros(lanes, dtype=dtype)
+        read = np.atleast_1d(array[position])
+        result[: len(read)] = read
+        return result
+
+    def _storage(self, buffer: str) -> str:
+        return self.program.buffer(buffer).dtype
+
+    def _padded(self, buffer: str, index: tuple[Index, ...], mode: str, names: Mapping[str, int]) -> Array:
+        array = self.memory[buffer]
+        dtype = DTYPES[compute_dtype(self._storage(buffer))].numpy
+        place: list[int] = []
+        for expression, extent in zip(index, array.shape, strict=True):
+            i = evaluate_index(expression, names)
+            match mode:
+                case "replicate":
+                    i = min(max(i, 0), extent - 1)
+                case "circular":
+                    i = i % extent
+                case "reflect":
+                    i = extent - 1 - abs(extent - 1 - abs(i))
+                case _:
+                    if not 0 <= i < extent:
+                        return np.zeros(1, dtype)
+            place.append(i)
+        if not all(0 <= i < extent for i, extent in zip(place, array.shape, strict=True)):
+            raise IRError(f"stage {self.stage.name}: padded access {buffer}{place} lies outside {array.shape}")
+        return np.full(1, array[tuple(place)], dtype)
+
+
+def _fma(a: Array, b: Array, c: Array) -> Array:
+    if a.dtype != np.float32:
+        exact: Array = a * b + c
+        return exact
+    product: Array = a.astype(np.float64) * b
+    return (product + c).astype(np.float32)

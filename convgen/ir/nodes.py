@@ -1,0 +1,215 @@
+"""The nodes of the IR: index expressions, values, statements, programs. All are frozen.
+
+A program is a list of stages over named buffers; a stage is a loop nest of scalar or vector stores. Loops run from 0 to their
+extent. A value has a data type and a number of lanes; a load of a narrow type yields its accumulator type, and a store rounds
+to the buffer's type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal as OneOf
+from typing import TypeAlias
+
+IndexOperator = OneOf["+", "-", "*", "//", "%", "min", "max"]
+ArithOperator = OneOf["+", "-", "*", "/", "min", "max"]
+Function = OneOf["exp", "tanh", "erf"]
+LoopKind = OneOf["serial", "parallel"]
+Space = OneOf["operand", "result", "packed", "workspace", "register"]
+PaddingMode = OneOf["zeros", "reflect", "replicate", "circular"]
+
+
+# ---- index expressions: integers known at compile time, loop variables and run-time sizes
+
+
+@dataclass(frozen=True)
+class Int:
+    value: int
+
+
+@dataclass(frozen=True)
+class Var:
+    name: str
+
+
+@dataclass(frozen=True)
+class IndexOp:
+    """Integer arithmetic; ``//`` and ``%`` round towards minus infinity, as in Python."""
+
+    op: IndexOperator
+    a: Index
+    b: Index
+
+
+Index: TypeAlias = Int | Var | IndexOp
+
+
+@dataclass(frozen=True)
+class Less:
+    """The condition a < b."""
+
+    a: Index
+    b: Index
+
+
+# ---- values
+
+
+@dataclass(frozen=True)
+class Const:
+    value: float
+    dtype: str
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
+class Load:
+    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are not read and are zero."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    lanes: int = 1
+    count: Index | None = None
+
+
+@dataclass(frozen=True)
+class PaddedLoad:
+    """One element of a buffer that is imagined to continue beyond its edges as ``mode`` says."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    mode: PaddingMode
+
+
+@dataclass(frozen=True)
+class Splat:
+    """A scalar repeated in every lane."""
+
+    value: Value
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Fma:
+    """a * b + c, rounded once where the type is a floating-point one."""
+
+    a: Value
+    b: Value
+    c: Value
+
+
+@dataclass(frozen=True)
+class Arith:
+    op: ArithOperator
+    a: Value
+    b: Value
+
+
+@dataclass(frozen=True)
+class Apply:
+    """An elementary function of every lane."""
+
+    function: Function
+    a: Value
+
+
+@dataclass(frozen=True)
+class Choose:
+    """``a`` where every condition holds, else ``b``; the value that is not chosen is not evaluated."""
+
+    conditions: tuple[Less, ...]
+    a: Value
+    b: Value
+
+
+@dataclass(frozen=True)
+class Where:
+    """Per lane: ``a`` where ``test`` < 0, else ``b``; both are evaluated."""
+
+    test: Value
+    a: Value
+    b: Value
+
+
+Value: TypeAlias = Const | Load | PaddedLoad | Splat | Fma | Arith | Apply | Choose | Where
+
+
+# ---- statements
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Row-major storage. ``register`` buffers live in registers of one task; the others are memory."""
+
+    name: str
+    dtype: str
+    shape: tuple[Index, ...]
+    space: Space
+
+
+@dataclass(frozen=True)
+class For:
+    var: str
+    extent: Index
+    body: tuple[Stmt, ...]
+    kind: LoopKind = "serial"
+
+
+@dataclass(frozen=True)
+class If:
+    condition: Less
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Alloc:
+    """A register buffer that lives in ``body``; its contents are undefined until stored."""
+
+    buffer: Buffer
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Store:
+    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are left alone."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    value: Value
+    lanes: int = 1
+    count: Index | None = None
+
+
+Stmt: TypeAlias = For | If | Alloc | Store
+
+
+# ---- programs
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One kernel. ``bindings`` are sizes of this stage alone, given by the program's sizes."""
+
+    name: str
+    body: tuple[Stmt, ...]
+    bindings: tuple[tuple[str, Index], ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """Stages run in order. ``sizes`` names the run-time extents; ``buffers`` are all memory buffers in the order of the call."""
+
+    name: str
+    sizes: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    stages: tuple[Stage, ...]
+
+    def buffer(self, name: str) -> Buffer:
+        """The memory buffer called ``name``; KeyError if there is none."""
+        for buffer in self.buffers:
+            if buffer.name == name:
+                return buffer
+        raise KeyError(name)
+
+    def has_buffer(self, name: str) -> bool:
+        return any(buffer.name == name for buffer in self.buffers)

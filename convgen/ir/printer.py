@@ -1,0 +1,124 @@
+"""The text form of a program: deterministic, one line a statement."""
+
+from __future__ import annotations
+
+from convgen.ir.nodes import (
+    Alloc,
+    Apply,
+    Arith,
+    Buffer,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    IndexOp,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Splat,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+    Where,
+)
+
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "//": 2, "%": 2}
+
+
+def format_program(program: Program) -> str:
+    """The whole program as text."""
+    lines = [f"program {program.name}({', '.join(program.sizes)})"]
+    lines += [f"  {buffer.space} {_shape(buffer)}" for buffer in program.buffers]
+    for stage in program.stages:
+        lines += ["", *format_stage(stage)]
+    return "\n".join(lines) + "\n"
+
+
+def format_stage(stage: Stage) -> list[str]:
+    """One stage as lines."""
+    bindings = ", ".join(f"{name}={format_index(value)}" for name, value in stage.bindings)
+    return [f"stage {stage.name}({bindings}):", *_block(stage.body, 1)]
+
+
+def format_index(expression: Index) -> str:
+    """An index expression in Python's notation with the fewest parentheses."""
+    return _index(expression, 0)
+
+
+def _index(expression: Index, outer: int) -> str:
+    match expression:
+        case Int(value):
+            return str(value) if value >= 0 else f"({value})"
+        case Var(name):
+            return name
+        case IndexOp("min" | "max" as op, a, b):
+            return f"{op}({_index(a, 0)}, {_index(b, 0)})"
+        case IndexOp(op, a, b):
+            level = _PRECEDENCE[op]
+            text = f"{_index(a, level)} {op} {_index(b, level + 1)}"
+            return f"({text})" if level < outer else text
+
+
+def format_condition(condition: Less) -> str:
+    return f"{format_index(condition.a)} < {format_index(condition.b)}"
+
+
+def format_value(value: Value) -> str:
+    match value:
+        case Const(number, dtype, lanes):
+            return f"{number!r}:{dtype}" + (f"x{lanes}" if lanes > 1 else "")
+        case Load(buffer, index, lanes, count):
+            return _access(buffer, index, lanes, count)
+        case PaddedLoad(buffer, index, mode):
+            return f"padded[{mode}] {_access(buffer, index, 1, None)}"
+        case Splat(a, lanes):
+            return f"splat({format_value(a)}, {lanes})"
+        case Fma(a, b, c):
+            return f"fma({format_value(a)}, {format_value(b)}, {format_value(c)})"
+        case Arith("min" | "max" as op, a, b):
+            return f"{op}({format_value(a)}, {format_value(b)})"
+        case Arith(op, a, b):
+            return f"({format_value(a)} {op} {format_value(b)})"
+        case Apply(function, a):
+            return f"{function}({format_value(a)})"
+        case Choose(conditions, a, b):
+            condition = " and ".join(map(format_condition, conditions))
+            return f"({format_value(a)} if {condition} else {format_value(b)})"
+        case Where(test, a, b):
+            return f"where({format_value(test)} < 0, {format_value(a)}, {format_value(b)})"
+
+
+def _access(buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None) -> str:
+    text = ", ".join(map(format_index, index))
+    if lanes > 1:
+        text += f" :{lanes}"
+    if count is not None:
+        text += f" |{format_index(count)}"
+    return f"{buffer}[{text}]"
+
+
+def _shape(buffer: Buffer) -> str:
+    return f"{buffer.name}: {buffer.dtype}[{', '.join(map(format_index, buffer.shape))}]"
+
+
+def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
+    lines: list[str] = []
+    pad = "  " * depth
+    for statement in body:
+        match statement:
+            case For(var, extent, inner, kind):
+                word = "for" if kind == "serial" else "parallel for"
+                lines += [f"{pad}{word} {var} in {format_index(extent)}:", *_block(inner, depth + 1)]
+            case If(condition, inner):
+                lines += [f"{pad}if {format_condition(condition)}:", *_block(inner, depth + 1)]
+            case Alloc(buffer, inner):
+                lines += [f"{pad}alloc {_shape(buffer)}:", *_block(inner, depth + 1)]
+            case Store(name, index, value, lanes, count):
+                lines.append(f"{pad}{_access(name, index, lanes, count)} = {format_value(value)}")
+    return lines

@@ -1,0 +1,190 @@
+"""Walking and rewriting: substitution of variables, mapping over values and statements, finding loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from convgen.ir.nodes import (
+    Alloc,
+    Apply,
+    Arith,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    IndexOp,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Splat,
+    Stmt,
+    Store,
+    Value,
+    Var,
+    Where,
+)
+
+IndexMap = Callable[[Index], Index]
+ValueMap = Callable[[Value], Value]
+
+
+def substitute(expression: Index, values: Mapping[str, Index]) -> Index:
+    """Replaces variables by expressions."""
+    match expression:
+        case Int():
+            return expression
+        case Var(name):
+            return values.get(name, expression)
+        case IndexOp(op, a, b):
+            return IndexOp(op, substitute(a, values), substitute(b, values))
+
+
+def variables(expression: Index) -> frozenset[str]:
+    """Names of the variables in an expression."""
+    match expression:
+        case Int():
+            return frozenset()
+        case Var(name):
+            return frozenset({name})
+        case IndexOp(_, a, b):
+            return variables(a) | variables(b)
+
+
+def map_condition(condition: Less, index: IndexMap) -> Less:
+    return Less(index(condition.a), index(condition.b))
+
+
+def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: value) -> Value:
+    """Rebuilds a value bottom-up: every index expression through ``index``, then every node through ``visit``."""
+
+    def again(inner: Value) -> Value:
+        return map_value(inner, index, visit)
+
+    match value:
+        case Const():
+            rebuilt: Value = value
+        case Load(buffer, position, lanes, count):
+            rebuilt = Load(buffer, tuple(map(index, position)), lanes, None if count is None else index(count))
+        case PaddedLoad(buffer, position, mode):
+            rebuilt = PaddedLoad(buffer, tuple(map(index, position)), mode)
+        case Splat(a, lanes):
+            rebuilt = Splat(again(a), lanes)
+        case Fma(a, b, c):
+            rebuilt = Fma(again(a), again(b), again(c))
+        case Arith(op, a, b):
+            rebuilt = Arith(op, again(a), again(b))
+        case Apply(function, a):
+            rebuilt = Apply(function, again(a))
+        case Choose(conditions, a, b):
+            rebuilt = Choose(tuple(map_condition(c, index) for c in conditions), again(a), again(b))
+        case Where(test, a, b):
+            rebuilt = Where(again(test), again(a), again(b))
+    return visit(rebuilt)
+
+
+def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda value: value) -> Stmt:
+    """Rebuilds a statement with every index expression and value mapped."""
+
+    def block(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(map_statement(inner, index, visit) for inner in body)
+
+    match statement:
+        case For(var, extent, body, kind):
+            return For(var, index(extent), block(body), kind)
+        case If(condition, body):
+            return If(map_condition(condition, index), block(body))
+        case Alloc(buffer, body):
+            return Alloc(replace(buffer, shape=tuple(map(index, buffer.shape))), block(body))
+        case Store(buffer, position, value, lanes, count):
+            return Store(
+                buffer,
+                tuple(map(index, position)),
+                map_value(value, index, visit),
+                lanes,
+                None if count is None else index(count),
+            )
+
+
+def substitute_block(body: tuple[Stmt, ...], values: Mapping[str, Index]) -> tuple[Stmt, ...]:
+    """Replaces variables by expressions in a block."""
+    return tuple(map_statement(statement, lambda e: substitute(e, values)) for statement in body)
+
+
+def rewrite_loops(body: tuple[Stmt, ...], var: str, change: Callable[[For], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:
+    """Replaces every loop over ``var``, innermost first, by what ``change`` makes of it."""
+    result: list[Stmt] = []
+    for statement in body:
+        match statement:
+            case For(name, extent, inner, kind):
+                loop = For(name, extent, rewrite_loops(inner, var, change), kind)
+                result.extend(change(loop) if name == var else (loop,))
+            case If(condition, inner):
+                result.append(If(condition, rewrite_loops(inner, var, change)))
+            case Alloc(buffer, inner):
+                result.append(Alloc(buffer, rewrite_loops(inner, var, change)))
+            case Store():
+                result.append(statement)
+    return tuple(result)
+
+
+def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
+    """Every statement of a block, outermost first."""
+    for statement in body:
+        yield statement
+        match statement:
+            case For() | If() | Alloc():
+                yield from statements(statement.body)
+            case Store():
+                pass
+
+
+def loops(body: tuple[Stmt, ...]) -> Iterator[For]:
+    """Every loop of a block, outermost first."""
+    for statement in statements(body):
+        if isinstance(statement, For):
+            yield statement
+
+
+def values(value: Value) -> Iterator[Value]:
+    """Every node of a value."""
+    yield value
+    match value:
+        case Splat(a) | Apply(_, a):
+            yield from values(a)
+        case Fma(a, b, c):
+            for inner in (a, b, c):
+                yield from values(inner)
+        case Arith(_, a, b) | Choose(_, a, b):
+            for inner in (a, b):
+                yield from values(inner)
+        case Where(test, a, b):
+            for inner in (test, a, b):
+                yield from values(inner)
+        case Const() | Load() | PaddedLoad():
+            pass
+
+
+def reads(body: tuple[Stmt, ...]) -> Iterator[Load | PaddedLoad]:
+    """Every load of a block."""
+    for statement in statements(body):
+        if isinstance(statement, Store):
+            for value in values(statement.value):
+                if isinstance(value, Load | PaddedLoad):
+                    yield value
+
+
+def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
+    """Every store of a block."""
+    for statement in statements(body):
+        if isinstance(statement, Store):
+            yield statement
+
+
+def map_stages(program: Program, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]]) -> Program:
+    """Applies ``change`` to the body of every stage."""
+    return replace(program, stages=tuple(replace(stage, body=change(stage.body)) for stage in program.stages))

@@ -1,0 +1,82 @@
+"""The epilogue as IR: the value of each step, and the elementwise stage that applies them."""
+
+from __future__ import annotations
+
+import math
+
+from convgen.dtypes import DTYPES
+from convgen.ir.nodes import Apply, Arith, Buffer, Const, Index, Int, Load, Stage, Store, Value, Var, Where
+from convgen.nests.nest import (
+    Channels,
+    axis_letters,
+    channel_loops,
+    group_axis,
+    image_buffer,
+    image_index,
+    loops_around,
+    made_axis,
+)
+from convgen.spec import ConvSpec
+
+
+def epilogue_buffers(spec: ConvSpec, channels: Channels) -> tuple[Buffer, ...]:
+    """The epilogue's operands in the order of the call."""
+    result = DTYPES[spec.dtype].result
+    group = group_axis(channels, Int(channels.groups))
+    made = made_axis(channels, Var("OC"))
+    size = tuple(f"O{letter.upper()}" for letter in axis_letters(spec.ndim))
+    return tuple(
+        image_buffer(spec, name, result, (*group, *made), size, "operand")
+        if name == "residual"
+        else Buffer(name, result, (*group, *made), "operand")
+        for name in spec.epilogue.operands
+    )
+
+
+def epilogue_stage(spec: ConvSpec, channels: Channels, sums: str, result: str) -> Stage:
+    """result[i] = steps(sums[i]) over the whole result."""
+    letters = axis_letters(spec.ndim)
+    channel = (*group_axis(channels, Var("g")), *made_axis(channels, Var("oc")))
+    place = image_index(spec, Var("n"), channel, tuple(Var(f"o{letter}") for letter in letters))
+    value: Value = Load(sums, place)
+    for step in spec.epilogue.steps:
+        value = _step(spec, step, value, channel, place)
+    pixels = (("n", Var("N")), *((f"o{letter}", Var(f"O{letter.upper()}")) for letter in letters))
+    return Stage("epilogue", loops_around((Store(result, place, value),), (*pixels, *channel_loops(channels))))
+
+
+def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place: tuple[Index, ...]) -> Value:
+    dtype = DTYPES[spec.dtype].accumulator
+
+    def const(value: float) -> Const:
+        return Const(value, dtype)
+
+    match step:
+        case "bias" | "shift":
+            return Arith("+", x, Load(step, channel))
+        case "residual":
+            return Arith("+", x, Load(step, place))
+        case "scale":
+            return Arith("*", x, Load(step, channel))
+        case "relu":
+            return Arith("max", x, const(0.0))
+        case "relu6":
+            return Arith("min", Arith("max", x, const(0.0)), const(6.0))
+        case "leaky_relu":
+            return Where(x, Arith("*", x, const(spec.epilogue.negative_slope)), x)
+        case "sigmoid":
+            return _sigmoid(x, const(1.0), const(0.0))
+        case "silu":
+            return Arith("*", x, _sigmoid(x, const(1.0), const(0.0)))
+        case "hardswish":
+            gate = Arith("min", Arith("max", Arith("+", x, const(3.0)), const(0.0)), const(6.0))
+            return Arith("/", Arith("*", x, gate), const(6.0))
+        case "tanh":
+            return Apply("tanh", x)
+        case _:
+            inner = Arith("+", Apply("erf", Arith("*", x, const(math.sqrt(0.5)))), const(1.0))
+            return Arith("*", Arith("*", x, const(0.5)), inner)
+
+
+def _sigmoid(x: Value, one: Const, zero: Const) -> Value:
+    return Arith("/", one, Arith("+", one, Apply("exp", Arith("-", zero, x))))

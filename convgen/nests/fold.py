@@ -1,0 +1,94 @@
+"""The adjoint of reading with a padding mode: the gradient of a padded image folded back onto the image, axis by axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.ir.build import add, maximum, minimum, mod, mul, sub
+from convgen.ir.nodes import Alloc, Arith, Buffer, Choose, Const, For, Index, Int, Less, Load, Program, Stage, Stmt, Store, Var
+from convgen.nests.nest import loops_around
+
+
+@dataclass(frozen=True)
+class FoldedAxis:
+    """One axis of a buffer: ``low`` and ``high`` positions of padding around ``size``, read by ``mode``."""
+
+    axis: int
+    low: int
+    high: int
+    size: Index
+    mode: str
+
+
+def fold(program: Program, unfolded: str, result: str, axes: tuple[FoldedAxis, ...]) -> Program:
+    """Adds the stages that fold ``unfolded`` (an image with padding on every axis of ``axes``) into ``result``.
+
+    After each axis the partial result is kept in the accumulator's type, so that only the last stage rounds.
+    """
+    source = program.buffer(unfolded)
+    accumulator = DTYPES[source.dtype].accumulator
+    buffers, stages = list(program.buffers), list(program.stages)
+    shape = list(source.shape)
+    name = unfolded
+    for folded in axes:
+        shape[folded.axis] = folded.size
+        last = folded is axes[-1]
+        into = result if last else f"folded_{folded.axis}"
+        if not last:
+            buffers.append(Buffer(into, accumulator, tuple(shape), "workspace"))
+        stages.append(_stage(name, into, tuple(shape), folded, accumulator))
+        name = into
+    return Program(program.name, program.sizes, tuple(buffers), tuple(stages))
+
+
+def _stage(source: str, into: str, shape: tuple[Index, ...], folded: FoldedAxis, dtype: str) -> Stage:
+    names = tuple(f"i{axis}" for axis in range(len(shape)))
+    place = tuple(map(Var, names))
+
+    def read(position: Index) -> Load:
+        return Load(source, (*place[: folded.axis], position, *place[folded.axis + 1 :]))
+
+    own = place[folded.axis]
+    acc = Buffer("acc", dtype, (), "register")
+    centre = add(own, folded.low)
+    total = add(folded.low, folded.size, folded.high)
+    inside = (Less(Int(-1), centre), Less(centre, total))
+    body: tuple[Stmt, ...] = (Store("acc", (), Choose(inside, read(centre), Const(0.0, dtype))),)
+    borders = max(folded.low, 0) + max(folded.high, 0)
+    if borders:
+        # Border position j is j itself before the image and low + size + (j - low) after it.
+        j = Var("border")
+        padded = add(j, _step(j, folded))
+        origin = _mapped(sub(padded, folded.low), folded)
+        hit = (Less(sub(origin, own), Int(1)), Less(sub(own, origin), Int(1)))
+        summed = Arith("+", Load("acc", ()), Choose(hit, read(padded), Const(0.0, dtype)))
+        body += (For("border", Int(borders), (Store("acc", (), summed),)),)
+    inner = (Alloc(acc, (*body, Store(into, place, Load("acc", ())))),)
+    return Stage(f"fold_{folded.axis}", loops_around(inner, tuple(zip(names, shape, strict=True))))
+
+
+def _step(j: Index, folded: FoldedAxis) -> Index:
+    """0 for border positions before the image, its visible size for those after it."""
+    low = max(folded.low, 0)
+    visible = sub(add(folded.size, min(folded.low, 0)), max(-folded.high, 0))
+    if not low:
+        return visible
+    after = minimum(maximum(sub(j, low - 1), 0), 1)
+    return mul(after, visible)
+
+
+def _mapped(i: Index, folded: FoldedAxis) -> Index:
+    """The position of the image that position i of its continuation reads."""
+    last = sub(folded.size, 1)
+    match folded.mode:
+        case "replicate":
+            return minimum(maximum(i, 0), last)
+        case "circular":
+            return mod(i, folded.size)
+        case _:
+            return sub(last, _absolute(sub(last, _absolute(i))))
+
+
+def _absolute(i: Index) -> Index:
+    return maximum(i, sub(0, i))

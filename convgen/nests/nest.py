@@ -1,0 +1,103 @@
+"""What a naive nest is, and how it sees arrays.
+
+Channels are split into groups and channels per group; an axis that is always 1 is left out. Batch, spatial sizes and output
+channels are run-time sizes; kernel, stride, dilation, groups and reduced channels are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convgen.ir.nodes import Buffer, For, Index, Int, Program, Space, Stmt, Var
+from convgen.spec import ConvSpec
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of a problem per group: ``reduced`` are summed over, ``made`` are those of the result."""
+
+    groups: int
+    reduced: int
+    made: int
+
+    @property
+    def has_groups(self) -> bool:
+        return self.groups > 1
+
+    @property
+    def has_reduced(self) -> bool:
+        return self.reduced != 1
+
+    @property
+    def has_made(self) -> bool:
+        return self.made != 1 or not self.has_groups
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A naive program, the values of its run-time sizes for one problem, and the buffers a schedule refers to.
+
+    ``source`` is the image that is read with padding; ``low`` and ``high`` say, per spatial axis, by how much reads leave it.
+    """
+
+    program: Program
+    sizes: Mapping[str, int]
+    channels: Channels
+    source: str
+    result: str
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+
+
+def axis_letters(ndim: int) -> str:
+    """The letters of the spatial axes: w, hw or dhw."""
+    return "dhw"[-ndim:]
+
+
+def image_index(
+    spec: ConvSpec, n: Index, channels: tuple[Index, ...], spatial: tuple[Index, ...]
+) -> tuple[Index, ...]:
+    """An index into an image (or its shape) in the order of the problem's layout."""
+    if spec.layout == "channels_first":
+        return (n, *channels, *spatial)
+    return (n, *spatial, *channels)
+
+
+def image_buffer(
+    spec: ConvSpec, name: str, dtype: str, channels: tuple[Index, ...], spatial: tuple[str, ...], space: Space
+) -> Buffer:
+    """A buffer of an image with run-time batch and spatial sizes."""
+    return Buffer(name, dtype, image_index(spec, Var("N"), channels, tuple(map(Var, spatial))), space)
+
+
+def group_axis(channels: Channels, index: Index) -> tuple[Index, ...]:
+    """The index of the group, where there is a group axis."""
+    return (index,) if channels.has_groups else ()
+
+
+def reduced_axis(channels: Channels, index: Index) -> tuple[Index, ...]:
+    """The index of the reduced channel, where there is such an axis."""
+    return (index,) if channels.has_reduced else ()
+
+
+def made_axis(channels: Channels, index: Index) -> tuple[Index, ...]:
+    """The index of the made channel, where there is such an axis."""
+    return (index,) if channels.has_made else ()
+
+
+def loops_around(body: tuple[Stmt, ...], nest: tuple[tuple[str, Index], ...]) -> tuple[Stmt, ...]:
+    """The body inside the loops, the first outermost."""
+    for var, extent in reversed(nest):
+        body = (For(var, extent, body),)
+    return body
+
+
+def channel_loops(channels: Channels) -> tuple[tuple[str, Index], ...]:
+    """The loops over groups and made channels that exist."""
+    loops: tuple[tuple[str, Index], ...] = ()
+    if channels.has_groups:
+        loops += (("g", Int(channels.groups)),)
+    if channels.has_made:
+        loops += (("oc", Var("OC")),)
+    return loops

@@ -1,0 +1,62 @@
+"""expand_padding: padded loads become ordinary loads with a test or a remapped index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.ir.build import add, maximum, minimum, mod, sub
+from convgen.ir.nodes import Choose, Const, Index, Int, Less, Load, PaddedLoad, Program, Value
+from convgen.ir.rewrite import map_stages, map_statement
+from convgen.ir.types import compute_dtype
+
+
+@dataclass(frozen=True)
+class ExpandPadding:
+    """padded[zeros] x[i]      →  (x[i] if -1 < i < n else 0)
+    padded[replicate] x[i]  →  x[min(max(i, 0), n - 1)]
+    padded[circular] x[i]   →  x[i % n]
+    padded[reflect] x[i]    →  x[n - 1 - |n - 1 - |i||]
+
+    Requires: a reflected index leaves the array by less than its extent. Ensures: no padded loads remain. ``axes`` lists, per
+    buffer, the axes that may leave the array; the others are left alone.
+    """
+
+    axes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    def __call__(self, program: Program) -> Program:
+        def visit(value: Value) -> Value:
+            match value:
+                case PaddedLoad(buffer, index, mode):
+                    return self._expand(program, buffer, index, mode)
+                case _:
+                    return value
+
+        return map_stages(
+            program, lambda body: tuple(map_statement(statement, lambda i: i, visit) for statement in body)
+        )
+
+    def _expand(self, program: Program, buffer: str, index: tuple[Index, ...], mode: str) -> Value:
+        shape = program.buffer(buffer).shape
+        place = list(index)
+        conditions: list[Less] = []
+        for axis in dict(self.axes).get(buffer, tuple(range(len(shape)))):
+            i, n = index[axis], shape[axis]
+            match mode:
+                case "replicate":
+                    place[axis] = minimum(maximum(i, 0), sub(n, 1))
+                case "circular":
+                    place[axis] = mod(i, n)
+                case "reflect":
+                    last = sub(n, 1)
+                    place[axis] = sub(last, _absolute(sub(last, _absolute(i))))
+                case _:
+                    conditions += [Less(Int(-1), i), Less(i, n)]
+        load = Load(buffer, tuple(place))
+        if not conditions:
+            return load
+        zero = Const(0.0, compute_dtype(program.buffer(buffer).dtype))
+        return Choose(tuple(conditions), load, zero)
+
+
+def _absolute(i: Index) -> Index:
+    return maximum(i, sub(0, i)) if not isinstance(i, Int) else add(abs(i.value))

@@ -1,0 +1,76 @@
+"""fuse_epilogue: an elementwise stage moves into the stores of the stage that feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from convgen.errors import IRError
+from convgen.ir.nodes import For, Index, Load, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.rewrite import map_value, reads, substitute
+
+
+@dataclass(frozen=True)
+class FuseEpilogue:
+    """stage a: s[i + 1] = v;  stage b: for j: y[j] = f(s[j], b[j])   →   stage a: y[i + 1] = f(v, b[i + 1])
+
+    Requires: ``stage`` is one perfect nest around one store, reads ``sums`` only at its loop variables, which cover it;
+    nobody else reads ``sums``. Ensures: neither the stage nor the buffer remains.
+    """
+
+    stage: str
+    sums: str
+
+    def __call__(self, program: Program) -> Program:
+        epilogue = next((stage for stage in program.stages if stage.name == self.stage), None)
+        if epilogue is None:
+            raise IRError(f"there is no stage {self.stage}")
+        axes, store = self._shape(epilogue, program)
+        stages = []
+        for stage in program.stages:
+            if stage is epilogue:
+                continue
+            if any(read.buffer == self.sums for read in reads(stage.body)):
+                raise IRError(f"{self.sums} is read by stage {stage.name} too")
+            stages.append(replace(stage, body=tuple(self._fused(inner, axes, store) for inner in stage.body)))
+        buffers = tuple(buffer for buffer in program.buffers if buffer.name != self.sums)
+        return replace(program, buffers=buffers, stages=tuple(stages))
+
+    def _shape(self, stage: Stage, program: Program) -> tuple[tuple[str, ...], Store]:
+        """The loop variables in the order of the axes of ``sums``, and the one store inside."""
+        extents: dict[str, Index] = {}
+        body = stage.body
+        while len(body) == 1 and isinstance(loop := body[0], For):
+            extents[loop.var] = loop.extent
+            body = loop.body
+        if len(body) != 1 or not isinstance(store := body[0], Store):
+            raise IRError(f"stage {self.stage} is not a nest around one store")
+        places = {read.index for read in reads(body) if read.buffer == self.sums}
+        if len(places) != 1:
+            raise IRError(f"stage {self.stage} reads {self.sums} at {len(places)} places")
+        axes = tuple(index.name if isinstance(index, Var) else "" for index in places.pop())
+        covered = tuple(extents.get(axis) for axis in axes)
+        if covered != program.buffer(self.sums).shape or set(axes) != set(extents):
+            raise IRError(f"stage {self.stage} does not cover {self.sums} once")
+        return axes, store
+
+    def _fused(self, statement: Stmt, axes: tuple[str, ...], epilogue: Store) -> Stmt:
+        match statement:
+            case Store(buffer, index, value) if buffer == self.sums:
+                return self._store(dict(zip(axes, index, strict=True)), value, epilogue)
+            case Store():
+                return statement
+            case _:
+                return replace(statement, body=tuple(self._fused(inner, axes, epilogue) for inner in statement.body))
+
+    def _store(self, places: dict[str, Index], value: Value, epilogue: Store) -> Store:
+        def index(expression: Index) -> Index:
+            return substitute(expression, places)
+
+        def visit(node: Value) -> Value:
+            match node:
+                case Load(buffer) if buffer == self.sums:
+                    return value
+                case _:
+                    return node
+
+        return Store(epilogue.buffer, tuple(map(index, epilogue.index)), map_value(epilogue.value, index, visit))

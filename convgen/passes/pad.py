@@ -1,0 +1,73 @@
+"""pad: padded reads of a buffer become plain reads of a copy that has its padding in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from convgen.errors import IRError
+from convgen.ir.build import add, sub
+from convgen.ir.nodes import (
+    Buffer,
+    For,
+    Index,
+    Load,
+    PaddedLoad,
+    PaddingMode,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+)
+from convgen.ir.rewrite import map_statement, reads
+
+
+@dataclass(frozen=True)
+class Pad:
+    """padded x[i, j]   →   stage pad_x: xp[p, q] = padded x[p - low_i, q - low_j];   xp[i + low_i, j + low_j]
+
+    ``low`` and ``extents`` give, for each axis of the buffer, how far the copy begins before it and how long the copy is (a
+    negative low leaves elements out); ``order`` lists the buffer's axes in the order of the copy, so that a change of layout
+    costs no second pass over memory.
+
+    Requires: every index that is read lies inside the copy. Ensures: no stage but pad_x reads the buffer.
+    """
+
+    buffer: str
+    into: str
+    low: tuple[int, ...]
+    extents: tuple[Index, ...]
+    order: tuple[int, ...]
+    mode: PaddingMode = "zeros"
+
+    def __call__(self, program: Program) -> Program:
+        source = program.buffer(self.buffer)
+        if sorted(self.order) != list(range(len(source.shape))):
+            raise IRError(f"order={self.order} is not a permutation of the axes of {self.buffer}")
+        users = [i for i, stage in enumerate(program.stages) if any(r.buffer == self.buffer for r in reads(stage.body))]
+        if not users:
+            raise IRError(f"{self.buffer} is not read")
+        copy = Buffer(self.into, source.dtype, tuple(self.extents[axis] for axis in self.order), "workspace")
+        stages = [replace(stage, body=tuple(map(self._redirect, stage.body))) for stage in program.stages]
+        stages.insert(users[0], self._copy_stage())
+        return replace(program, buffers=(*program.buffers, copy), stages=tuple(stages))
+
+    def _redirect(self, statement: Stmt) -> Stmt:
+        def visit(value: Value) -> Value:
+            match value:
+                case PaddedLoad(buffer, index, _) | Load(buffer, index) if buffer == self.buffer:
+                    return Load(self.into, tuple(add(index[axis], self.low[axis]) for axis in self.order))
+                case _:
+                    return value
+
+        return map_statement(statement, lambda index: index, visit)
+
+    def _copy_stage(self) -> Stage:
+        names = {axis: f"{self.into}_{axis}" for axis in self.order}
+        place = tuple(Var(names[axis]) for axis in self.order)
+        origin = tuple(sub(names[axis], self.low[axis]) for axis in range(len(self.order)))
+        statement: Stmt = Store(self.into, place, PaddedLoad(self.buffer, origin, self.mode))
+        for axis in reversed(self.order):
+            statement = For(names[axis], self.extents[axis], (statement,))
+        return Stage(f"pad_{self.buffer}", (statement,))

@@ -1,0 +1,134 @@
+"""vectorize: a loop of constant extent becomes vector operations of as many lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.errors import IRError
+from convgen.ir.affine import affine
+from convgen.ir.build import sub
+from convgen.ir.nodes import (
+    Apply,
+    Arith,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Splat,
+    Stmt,
+    Store,
+    Value,
+    Var,
+    Where,
+)
+from convgen.ir.rewrite import map_stages, reads, rewrite_loops, stores, variables
+
+
+@dataclass(frozen=True)
+class Vectorize:
+    """for l in L: y[.., l] = f(x[.., l], s)   →   y[.., 0 :L] = f(x[.., 0 :L], splat(s, L))
+
+    A guard ``if e + l < n`` becomes the count of lanes of every load and store inside.
+
+    Requires: the loop's body is stores, possibly guarded; every access that depends on l runs along the last axis with step 1;
+    a buffer that is both read and stored is so at the same place. Ensures: the same elements are computed.
+    """
+
+    loop: str
+
+    def __call__(self, program: Program) -> Program:
+        return map_stages(program, lambda body: rewrite_loops(body, self.loop, self._vectorize))
+
+    def _vectorize(self, loop: For) -> tuple[Stmt, ...]:
+        if not isinstance(loop.extent, Int):
+            raise IRError(f"the extent of loop {self.loop} is not constant")
+        places = {store.buffer: store.index for store in stores(loop.body)}
+        for read in reads(loop.body):
+            if places.get(read.buffer, read.index) != read.index:
+                raise IRError(f"{read.buffer} is read and stored at different places")
+        lanes = loop.extent.value
+        return tuple(_Lanes(self.loop, lanes, None).statement(inner) for inner in loop.body)
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """The vector form of what depends on loop variable ``var``; ``count`` limits the lanes."""
+
+    var: str
+    lanes: int
+    count: Index | None
+
+    def statement(self, statement: Stmt) -> Stmt:
+        match statement:
+            case If(condition, (inner,)):
+                count = self._lane_count(condition)
+                if count is None:
+                    return If(condition, (self.statement(inner),))
+                if self.count is not None:
+                    raise IRError(f"two guards on the lanes of loop {self.var}")
+                return _Lanes(self.var, self.lanes, count).statement(inner)
+            case Store(buffer, index, value, 1, None):
+                place, along = self._place(buffer, index)
+                if not along:
+                    raise IRError(f"the store to {buffer} does not depend on {self.var}")
+                return Store(buffer, place, self._wide(value), self.lanes, self.count)
+            case _:
+                raise IRError(f"the body of loop {self.var} is not stores")
+
+    def _lane_count(self, condition: Less) -> Index | None:
+        """How many lanes satisfy base + lane < bound, or None where the condition does not depend on the lane."""
+        if self.var in variables(condition.b):
+            raise IRError(f"the bound of a guard depends on {self.var}")
+        if self.var not in variables(condition.a):
+            return None
+        form = affine(condition.a)
+        if form.coefficient(Var(self.var)) != 1:
+            raise IRError(f"a guard is not in steps of 1 of {self.var}")
+        return sub(condition.b, form.without(Var(self.var)).index())
+
+    def _place(self, buffer: str, index: tuple[Index, ...]) -> tuple[tuple[Index, ...], bool]:
+        """The place of lane 0 and whether the access moves with the lane."""
+        if not any(self.var in variables(i) for i in index):
+            return index, False
+        form = affine(index[-1])
+        rest = form.without(Var(self.var)).index()
+        crossing = any(self.var in variables(i) for i in (*index[:-1], rest))
+        if crossing or form.coefficient(Var(self.var)) != 1:
+            raise IRError(f"access to {buffer} does not run along its last axis in {self.var}")
+        return (*index[:-1], rest), True
+
+    def _wide(self, value: Value) -> Value:
+        match value:
+            case Const(number, dtype, 1):
+                return Const(number, dtype, self.lanes)
+            case Load(buffer, index, 1, None):
+                place, along = self._place(buffer, index)
+                return Load(buffer, place, self.lanes, self.count) if along else self._splat(value)
+            case PaddedLoad(buffer, index, _):
+                if any(self.var in variables(i) for i in index):
+                    raise IRError(f"a padded load of {buffer} cannot be vectorized")
+                return self._splat(value)
+            case Fma(a, b, c):
+                return Fma(self._wide(a), self._wide(b), self._wide(c))
+            case Arith(op, a, b):
+                return Arith(op, self._wide(a), self._wide(b))
+            case Apply(function, a):
+                return Apply(function, self._wide(a))
+            case Where(test, a, b):
+                return Where(self._wide(test), self._wide(a), self._wide(b))
+            case Choose(conditions, a, b):
+                if any(self.var in variables(c.a) | variables(c.b) for c in conditions):
+                    raise IRError(f"a choice depends on {self.var}")
+                return Choose(conditions, self._wide(a), self._wide(b))
+            case _:
+                raise IRError(f"{type(value).__name__} is already a vector")
+
+    def _splat(self, value: Value) -> Value:
+        return Splat(value, self.lanes) if self.lanes > 1 else value

@@ -1,0 +1,338 @@
+"""How a kernel's numbers are judged: the only place where tolerances and the data they hold for are written down.
+
+Gate A runs small integers, whose sums are exact, and asks for equality. Gate B runs normally distributed numbers and
+asks for elementwise error bounds (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sections 3.1 and
+2.8). Gate C asks for the adjoint identity of the three directions, on integers. Gate A is mandatory: among 512
+channels of normally distributed numbers a single wrong element stays below any rounding bound.
+
+A gate takes the problem and ``run``, which is called as a compiled operator is, ``run(first, second,
+**epilogue_operands)``, and returns the result array. Nothing raises for wrong numbers: a Comparison says what was
+found.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convgen.dtypes import DTYPES
+from convgen.errors import SpecError
+from convgen.oracle import apply_step, convolve, magnitude, per_channel, reference
+from convgen.spec import ConvSpec
+
+Run = Callable[..., np.ndarray]
+Float64 = NDArray[np.float64]
+
+# Rounding errors of evaluating an inexact activation, in units of u times the function's scale at that point.
+_ACTIVATION_ULPS = 4.0
+
+# The largest slope of each activation: how much it can magnify an error of its argument.
+_STEEPEST = {"silu": 1.1, "gelu": 1.13, "hardswish": 1.5, "sigmoid": 0.25}
+
+# Sums of random signs stay below this many standard deviations; what does not is redrawn.
+_DEVIATIONS = 5.0
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The arrays of one call: ``main`` in call order, ``epilogue`` by name."""
+
+    main: tuple[np.ndarray, ...]
+    epilogue: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A result held against its reference.
+
+    ``worst_index`` is the element that is farthest beyond (or closest to) what it is allowed, None if there is none;
+    ``bound`` is the error allowed there. ``reason`` is one sentence when ``ok`` is False, empty otherwise.
+    """
+
+    max_abs_error: float
+    relative_l2: float
+    worst_index: tuple[int, ...] | None
+    bound: float
+    ok: bool
+    reason: str = ""
+
+
+def reduction_length(spec: ConvSpec) -> int:
+    """Returns K, the number of products in one sum; reads of padding count, in every padding mode."""
+    taps = math.prod(spec.kernel_size)
+    match spec.direction:
+        case "forward":
+            return spec.in_channels // spec.groups * taps
+        case "backward_data":
+            return spec.out_channels // spec.groups * taps
+        case _:
+            return spec.batch * math.prod(spec.spatial_size if spec.transposed else spec.output_size)
+
+
+def gate_a(spec: ConvSpec, run: Run, rng: np.random.Generator) -> Comparison:
+    """Runs integers; equal bit for bit, or within a few roundings where the epilogue has an activation that rounds."""
+    operands = integer_operands(spec, rng)
+    result = run(*operands.main, **operands.epilogue)
+    if not _epilogue_is_exact(spec):
+        return compare_bounded(result, spec, operands, integers=True)
+    expected = reference(spec, *operands.main, **operands.epilogue)
+    return compare_exact(result, expected.astype(_result_dtype(spec)))
+
+
+def gate_b(spec: ConvSpec, run: Run, rng: np.random.Generator) -> Comparison:
+    """Runs N(0, 1) (int8: integers of standard deviation 30) against the elementwise bounds of direct summation."""
+    operands = normal_operands(spec, rng)
+    return compare_bounded(run(*operands.main, **operands.epilogue), spec, operands)
+
+
+def gate_c(
+    spec_forward: ConvSpec,
+    run_forward: Run,
+    run_backward_data: Run,
+    run_backward_weights: Run,
+    rng: np.random.Generator,
+) -> Comparison:
+    """Checks <conv(x, w), dy> = <x, backward_data(dy, w)> = <w, backward_weights(x, dy)> exactly, on integers.
+
+    Raises SpecError if ``spec_forward`` is not a forward problem without an epilogue.
+    """
+    if spec_forward.direction != "forward" or spec_forward.epilogue.steps:
+        steps = spec_forward.epilogue.steps
+        raise SpecError(f"direction={spec_forward.direction!r} with epilogue steps {steps} has no adjoint identity")
+    specs = [spec_forward.replace(direction=name) for name in ("forward", "backward_data", "backward_weights")]
+    x, w, dy = _adjoint_operands(specs, rng)
+    results = [run_forward(x, w), run_backward_data(dy, w), run_backward_weights(x, dy)]
+    for spec, result in zip(specs, results, strict=True):
+        mismatch = _mismatch(result, spec.result_shape, _result_dtype(spec))
+        if mismatch:
+            return _refused(f"{spec.direction}: {mismatch}")
+        if not np.all(np.rint(values := result.astype(np.float64)) == values) or not np.all(np.isfinite(values)):
+            return _refused(f"{spec.direction}: the result of integers is not integers")
+    products = [_dot(result, other) for result, other in zip(results, (dy, x, w), strict=True)]
+    error = float(max(products) - min(products))
+    relative = error / max(1.0, float(max(map(abs, products))))
+    reason = f"the three inner products {products} of the directions differ" if error else ""
+    return Comparison(error, relative, None, 0.0, error == 0, reason)
+
+
+def integer_operands(spec: ConvSpec, rng: np.random.Generator) -> Operands:
+    """Returns small random integers for every operand: sums are exact in the accumulator and results in their type.
+
+    Exactness of the result is only promised if the epilogue has no activation that rounds. The second operand has no
+    zeros; the first is thinned out until sums fit.
+    """
+    amplitude, density = _filling(spec.dtype, reduction_length(spec))
+    first, second = list(spec.operand_shapes.values())[:2]
+    while True:
+        main = (_integers(rng, first, amplitude, spec.dtype, density), _integers(rng, second, amplitude, spec.dtype))
+        epilogue = {
+            name: _integers(rng, spec.operand_shapes[name], 2 if name == "scale" else 4, DTYPES[spec.dtype].result)
+            for name in spec.epilogue.operands
+        }
+        if not _epilogue_is_exact(spec) or _representable(spec, reference(spec, *main, **epilogue)):
+            return Operands(main, epilogue)
+        density /= 2
+
+
+def normal_operands(spec: ConvSpec, rng: np.random.Generator) -> Operands:
+    """Returns normally distributed numbers for every operand, of standard deviation 1 (integers: 30, rounded)."""
+
+    def draw(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        values = rng.standard_normal(shape)
+        if DTYPES[dtype].unit_roundoff == 0:
+            values = np.clip(np.rint(30 * values), -128, 127)
+        return values.astype(DTYPES[dtype].numpy)
+
+    shapes = spec.operand_shapes
+    names = list(shapes)
+    main = tuple(draw(shapes[name], spec.dtype) for name in names[:2])
+    return Operands(main, {name: draw(shapes[name], DTYPES[spec.dtype].result) for name in names[2:]})
+
+
+def compare_exact(result: np.ndarray, expected: np.ndarray) -> Comparison:
+    """Compares two arrays that must be equal in dtype, shape and every value; NaN equals NaN."""
+    mismatch = _mismatch(result, expected.shape, expected.dtype)
+    if mismatch:
+        return _refused(mismatch)
+    return _compare(result, expected.astype(np.float64), np.zeros(expected.shape))
+
+
+def compare_bounded(result: np.ndarray, spec: ConvSpec, operands: Operands, *, integers: bool = False) -> Comparison:
+    """Compares ``result`` with the oracle's elementwise, within what rounding may do to a direct sum and the epilogue.
+
+    With K = ``reduction_length(spec)``, S the sum of absolute products and u the accumulator's unit roundoff, a sum
+    is allowed min((K+1)u / (1 - (K+1)u), 4·sqrt(K)·u)·S, and storing y adds u_out·|y|. ``integers`` says that the
+    operands are those of ``integer_operands``, so that nothing rounds before the first inexact activation.
+    """
+    mismatch = _mismatch(result, spec.result_shape, _result_dtype(spec))
+    if mismatch:
+        return _refused(mismatch)
+    return _compare(result, *_expected_and_bound(spec, operands, integers))
+
+
+def _expected_and_bound(spec: ConvSpec, operands: Operands, integers: bool) -> tuple[Float64, Float64]:
+    dtype = DTYPES[spec.dtype]
+    unit = DTYPES[dtype.accumulator].unit_roundoff
+    growth = 0.0 if integers else _sum_growth(reduction_length(spec), unit)
+    rounding = 0.0 if integers else unit
+    value = convolve(spec, *operands.main)
+    size = magnitude(spec, *operands.main)
+    error = growth * size
+    for step in spec.epilogue.steps:
+        array = operands.epilogue.get(step)
+        argument, value = value, apply_step(spec, step, value, array)
+        if array is None:
+            error = error * _steepest(spec, step)
+            if _rounds(spec, step):
+                rounding = unit
+                error = error + _ACTIVATION_ULPS * unit * _activation_scale(step, argument, value)
+            size = np.abs(value)
+            continue
+        term = np.abs(array.astype(np.float64) if step == "residual" else per_channel(spec, array, step))
+        if step == "scale":
+            size, error = size * term, error * term
+        else:
+            # A kernel may start its sum from the bias, so that it takes part in every rounding of the sum.
+            size, error = size + term, error + growth * term
+        error = error + rounding * size
+    smallest = float(np.nextafter(dtype.numpy.type(0), dtype.numpy.type(1))) if dtype.unit_roundoff else 0.0
+    bound = error + dtype.unit_roundoff * (np.abs(value) + error) + smallest
+    # The float64 oracle rounds as much as a float64 kernel does.
+    return value, bound * 2 if dtype.accumulator == "float64" else bound
+
+
+def _sum_growth(length: int, unit: float) -> float:
+    sharp = 4 * math.sqrt(length) * unit
+    worst = (length + 1) * unit
+    return min(sharp, worst / (1 - worst)) if worst < 1 else sharp
+
+
+def _rounds(spec: ConvSpec, step: str) -> bool:
+    if step == "leaky_relu":
+        return abs(spec.epilogue.negative_slope) not in (0.0, 1.0)
+    return step in ("silu", "gelu", "hardswish", "sigmoid", "tanh")
+
+
+def _epilogue_is_exact(spec: ConvSpec) -> bool:
+    return not any(_rounds(spec, step) for step in spec.epilogue.steps)
+
+
+def _steepest(spec: ConvSpec, step: str) -> float:
+    return max(1.0, abs(spec.epilogue.negative_slope)) if step == "leaky_relu" else _STEEPEST.get(step, 1.0)
+
+
+def _activation_scale(step: str, argument: Float64, value: Float64) -> Float64:
+    """What an activation's rounding errors are relative to; x·g(x) inherits x times the absolute error of g <= 1."""
+    match step:
+        case "sigmoid" | "tanh":
+            return np.ones_like(argument)
+        case "leaky_relu":
+            return np.asarray(np.abs(value))
+        case _:
+            return np.asarray(np.abs(argument))
+
+
+def _compare(result: np.ndarray, expected: Float64, bound: Float64) -> Comparison:
+    if result.size == 0:
+        return Comparison(0.0, 0.0, None, 0.0, True)
+    got = result.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+        error = np.where(same, 0.0, np.nan_to_num(np.abs(got - expected), nan=np.inf, posinf=np.inf))
+        allowed = np.nan_to_num(bound, nan=0.0, posinf=np.finfo(np.float64).max)
+        flat = int(np.argmax(error - allowed))
+    index = tuple(int(i) for i in np.unravel_index(flat, error.shape))
+    wrong = int(np.count_nonzero(error > allowed))
+    reason = ""
+    if wrong:
+        reason = (
+            f"{wrong} of {error.size} elements are wrong, the worst at {index}: "
+            f"{got[index]!r} where {expected[index]!r} is expected with an error of at most {allowed[index]:.3g}"
+        )
+    return Comparison(
+        float(error.max()), _relative_l2(error, expected), index, float(allowed[index]), not wrong, reason
+    )
+
+
+def _relative_l2(error: Float64, expected: Float64) -> float:
+    norm = float(np.linalg.norm(error))
+    scale = float(np.linalg.norm(np.where(np.isfinite(expected), expected, 0.0)))
+    if norm == 0:
+        return 0.0
+    return norm / scale if scale else math.inf
+
+
+def _mismatch(result: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> str:
+    if result.dtype != dtype:
+        return f"the result's dtype is {result.dtype}, {dtype} is expected"
+    if result.shape != shape:
+        return f"the result's shape is {result.shape}, {shape} is expected"
+    return ""
+
+
+def _refused(reason: str) -> Comparison:
+    return Comparison(math.inf, math.inf, None, 0.0, False, reason)
+
+
+def _result_dtype(spec: ConvSpec) -> np.dtype:
+    return DTYPES[DTYPES[spec.dtype].result].numpy
+
+
+def _exact_limit(dtype: str) -> float:
+    """Integers up to this magnitude are exact in a type."""
+    unit = DTYPES[dtype].unit_roundoff
+    return 1 / unit if unit else 2.0**31
+
+
+def _filling(dtype: str, length: int) -> tuple[int, float]:
+    """The largest amplitude, and the density, at which sums of ``length`` products fit accumulator and result."""
+    # A quarter of the accumulator's range is left to the epilogue.
+    most = _exact_limit(DTYPES[dtype].accumulator) / 4
+    spread = _exact_limit(DTYPES[dtype].result) / _DEVIATIONS
+    for amplitude in (128, 32, 8, 4, 3, 2) if dtype == "int8" else (4, 3, 2):
+        if amplitude**2 * length <= most and _mean_square(amplitude) * math.sqrt(length) <= spread:
+            return amplitude, 1.0
+    return 1, min(1.0, most / max(length, 1), spread**2 / max(length, 1))
+
+
+def _mean_square(amplitude: int) -> float:
+    return (amplitude + 1) * (2 * amplitude + 1) / 6
+
+
+def _integers(
+    rng: np.random.Generator, shape: tuple[int, ...], amplitude: int, dtype: str, density: float = 1.0
+) -> np.ndarray:
+    """Integers of magnitude 1 to ``amplitude`` with random signs, and zeros where ``density`` leaves them out."""
+    values: NDArray[np.int64] = rng.integers(1, amplitude + 1, shape) * rng.choice((-1, 1), shape)
+    if dtype == "int8":
+        values = np.minimum(values, 127)
+    if density < 1:
+        values = values * (rng.random(shape) < density)
+    return values.astype(DTYPES[dtype].numpy)
+
+
+def _representable(spec: ConvSpec, expected: Float64) -> bool:
+    return bool(np.array_equal(expected.astype(_result_dtype(spec)).astype(np.float64), expected))
+
+
+def _adjoint_operands(specs: list[ConvSpec], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Integers x, w and dy for which the results of all three directions are exact."""
+    forward = specs[0]
+    amplitude, density = _filling(forward.dtype, max(map(reduction_length, specs)))
+    while True:
+        x = _integers(rng, forward.input_shape, amplitude, forward.dtype, density)
+        w = _integers(rng, forward.weight_shape, amplitude, forward.dtype)
+        dy = _integers(rng, forward.output_shape, amplitude, forward.dtype, density)
+        calls = zip(specs, ((x, w), (dy, w), (x, dy)), strict=True)
+        if all(_representable(spec, reference(spec, *main)) for spec, main in calls):
+            return x, w, dy
+        density /= 2
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> int:
+    """The inner product of two arrays of integers, whatever their dtype, as an exact integer."""
+    return int(np.sum(a.astype(np.float64).astype(np.int64) * b.astype(np.float64).astype(np.int64)))

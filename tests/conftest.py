@@ -1,0 +1,32 @@
+"""What every test shares: one kernel cache for the whole session, and Hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# A first example may compile a kernel, so a deadline would only measure the compiler.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Returns the kernel cache and database directory of this session, which child processes inherit.
+
+    ``CONVGEN_TEST_CACHE_DIR`` names a directory that is kept from one session to the next. Variables that would change
+    what a kernel is or how it runs are removed.
+    """
+    kept = os.environ.get("CONVGEN_TEST_CACHE_DIR")
+    directory = Path(kept).absolute() if kept else tmp_path_factory.mktemp("convgen_cache")
+    directory.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVGEN_CACHE_DIR", str(directory))
+        for name in ("CONVGEN_DEBUG", "CONVGEN_TUNE", "CONVGEN_NUM_THREADS"):
+            patch.delenv(name, raising=False)
+        yield directory
