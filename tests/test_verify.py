@@ -10,7 +10,7 @@ import pytest
 
 from convgen.dtypes import DTYPES, OPERAND_DTYPES
 from convgen.errors import SpecError
-from convgen.oracle import convolve, magnitude, reference
+from convgen.oracle import apply_step, convolve, magnitude, reference
 from convgen.spec import ACTIVATIONS, DIRECTIONS, LAYOUTS, ConvSpec, Epilogue
 from convgen.verify import (
     Comparison,
@@ -138,6 +138,32 @@ def test_gate_a_catches_a_dropped_channel_before_an_inexact_activation(activatio
     assert not gate_a(spec, spoiled(spec, spoil), rng()).ok
 
 
+def test_gate_a_allows_no_rounding_of_the_sum_before_an_inexact_activation() -> None:
+    spec = make_spec(in_channels=512, epilogue=("silu",))
+
+    def spoil(run: Run, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        result = run(x, w)
+        return np.where(result > 10, result + np.float32(0.01), result)
+
+    assert not gate_a(spec, spoiled(spec, spoil), rng()).ok
+
+
+def test_gate_b_follows_the_error_of_a_sum_through_a_steep_activation() -> None:
+    """The same relative error of a sum is accepted with and without an activation that magnifies it."""
+    for epilogue in (Epilogue(), Epilogue(("leaky_relu",), negative_slope=8.0)):
+        spec = make_spec(epilogue=epilogue)
+
+        def run(x: np.ndarray, w: np.ndarray, spec: ConvSpec = spec) -> np.ndarray:
+            allowed = 4 * np.sqrt(reduction_length(spec)) * 2.0**-24 * magnitude(spec, x, w)
+            value = convolve(spec, x, w) - 0.95 * allowed
+            for step in spec.epilogue.steps:
+                value = apply_step(spec, step, value)
+            return value.astype(np.float32)
+
+        comparison = gate_b(spec, run, rng())
+        assert comparison.ok, comparison.reason
+
+
 def test_gates_name_the_wrong_result_element() -> None:
     spec = make_spec()
 
@@ -207,6 +233,13 @@ def test_integer_operands_of_long_bfloat16_sums_stay_representable() -> None:
     expected = reference(spec, *integer_operands(spec, rng()).main)
     assert reduction_length(spec) == 8100
     assert 0 < np.abs(expected).max() <= 256
+
+
+def test_integer_operands_are_thinned_until_an_exact_epilogue_stays_representable() -> None:
+    spec = make_spec(in_channels=280, epilogue=("scale", "bias"), dtype="bfloat16", spatial_size=(20, 20))
+    operands = integer_operands(spec, rng())
+    expected = reference(spec, *operands.main, **operands.epilogue)
+    np.testing.assert_array_equal(expected.astype(DTYPES["bfloat16"].numpy).astype(np.float64), expected)
 
 
 def test_operands_have_the_types_of_a_call() -> None:

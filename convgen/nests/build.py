@@ -98,8 +98,16 @@ def _gather(spec: ConvSpec, result_space: Space = "result") -> Nest:
     high = tuple(
         max(0, max((axes[a].highest for axes in classes), default=0) - source_size[a] + 1) for a in range(spec.ndim)
     )
+    sizes |= _padded_sizes(letters, source_size, low, high)
     program = Program("conv", tuple(sizes), buffers, stages)
     return Nest(program, sizes, channels, source, result, low, high)
+
+
+def _padded_sizes(
+    letters: str, size: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]
+) -> dict[str, int]:
+    """PD, PH, PW: the source's sizes with all that is read around it."""
+    return {f"P{c.upper()}": lo + n + hi for c, n, lo, hi in zip(letters, size, low, high, strict=True)}
 
 
 def _channels(spec: ConvSpec) -> Channels:
@@ -270,6 +278,7 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
             plain_size, spec.stride, spec.kernel_size, spec.dilation, spec.padding, source_size, strict=True
         )
     )
+    low, high = tuple(max(0, lo) for lo, _ in spec.padding), tuple(max(0, h) for h in highest)
+    sizes |= _padded_sizes(letters, source_size, low, high)
     program = Program("conv", tuple(sizes), (images["input"], images["grad_output"], result), (stage,))
-    low = tuple(max(0, lo) for lo, _ in spec.padding)
-    return Nest(program, sizes, channels, source, "grad_weight", low, tuple(max(0, h) for h in highest))
+    return Nest(program, sizes, channels, source, "grad_weight", low, high)

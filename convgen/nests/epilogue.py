@@ -35,14 +35,16 @@ def epilogue_buffers(spec: ConvSpec, channels: Channels) -> tuple[Buffer, ...]:
 
 def epilogue_stage(spec: ConvSpec, channels: Channels, sums: str, result: str) -> Stage:
     """result[i] = steps(sums[i]) over the whole result."""
-    letters = axis_letters(spec.ndim)
-    channel = (*group_axis(channels, Var("g")), *made_axis(channels, Var("oc")))
-    place = image_index(spec, Var("n"), channel, tuple(Var(f"o{letter}") for letter in letters))
+    loops = [("n", Var("N")), *((f"o{letter}", Var(f"O{letter.upper()}")) for letter in axis_letters(spec.ndim))]
+    # Names of their own: schedules refer to the loops of the sums by name.
+    nest = tuple((f"e_{var}", extent) for var, extent in (*loops, *channel_loops(channels)))
+    n, *pixel = (Var(var) for var, _ in nest[: len(loops)])
+    channel = tuple(Var(var) for var, _ in nest[len(loops) :])
+    place = image_index(spec, n, channel, tuple(pixel))
     value: Value = Load(sums, place)
     for step in spec.epilogue.steps:
         value = _step(spec, step, value, channel, place)
-    pixels = (("n", Var("N")), *((f"o{letter}", Var(f"O{letter.upper()}")) for letter in letters))
-    return Stage("epilogue", loops_around((Store(result, place, value),), (*pixels, *channel_loops(channels))))
+    return Stage("epilogue", loops_around((Store(result, place, value),), nest))
 
 
 def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place: tuple[Index, ...]) -> Value:

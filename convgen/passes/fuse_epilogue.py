@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.nodes import For, Index, Load, Program, Stage, Stmt, Store, Value, Var
-from convgen.ir.rewrite import map_value, reads, substitute
+from convgen.ir.rewrite import map_value, reads, stores, substitute
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class FuseEpilogue:
     """stage a: s[i + 1] = v;  stage b: for j: y[j] = f(s[j], b[j])   →   stage a: y[i + 1] = f(v, b[i + 1])
 
     Requires: ``stage`` is one perfect nest around one store, reads ``sums`` only at its loop variables, which cover it;
-    nobody else reads ``sums``. Ensures: neither the stage nor the buffer remains.
+    nobody else reads ``sums``; what else it reads is stored before them. Ensures: neither the stage nor the buffer remains.
     """
 
     stage: str
@@ -25,6 +25,7 @@ class FuseEpilogue:
         if epilogue is None:
             raise IRError(f"there is no stage {self.stage}")
         axes, store = self._shape(epilogue, program)
+        self._check_order(program, epilogue, store)
         stages = []
         for stage in program.stages:
             if stage is epilogue:
@@ -34,6 +35,16 @@ class FuseEpilogue:
             stages.append(replace(stage, body=tuple(self._fused(inner, axes, store) for inner in stage.body)))
         buffers = tuple(buffer for buffer in program.buffers if buffer.name != self.sums)
         return replace(program, buffers=buffers, stages=tuple(stages))
+
+    def _check_order(self, program: Program, epilogue: Stage, store: Store) -> None:
+        """What the epilogue touches must be final before the first store to ``sums``, where it will run."""
+        touched = {read.buffer for read in reads((store,))} - {self.sums} | {store.buffer}
+        begun = False
+        for stage in program.stages[: program.stages.index(epilogue)]:
+            stored = {inner.buffer for inner in stores(stage.body)}
+            begun = begun or self.sums in stored
+            if begun and stored & touched:
+                raise IRError(f"{sorted(stored & touched)} is stored by stage {stage.name}, too late for {self.stage}")
 
     def _shape(self, stage: Stage, program: Program) -> tuple[tuple[str, ...], Store]:
         """The loop variables in the order of the axes of ``sums``, and the one store inside."""
@@ -49,7 +60,7 @@ class FuseEpilogue:
             raise IRError(f"stage {self.stage} reads {self.sums} at {len(places)} places")
         axes = tuple(index.name if isinstance(index, Var) else "" for index in places.pop())
         covered = tuple(extents.get(axis) for axis in axes)
-        if covered != program.buffer(self.sums).shape or set(axes) != set(extents):
+        if covered != program.buffer(self.sums).shape or sorted(axes) != sorted(extents):
             raise IRError(f"stage {self.stage} does not cover {self.sums} once")
         return axes, store
 

@@ -16,6 +16,7 @@ from convgen.ir.nodes import (
     Int,
     Less,
     Load,
+    PaddedLoad,
     Program,
     Space,
     Stage,
@@ -42,7 +43,7 @@ class PackedAxis:
 class Pack:
     """w[k, c]   →   stage pack_w: wp[kb, c, ki] = w[kb * F + ki, c] (0 beyond the end);   wp[k // F, c, k % F]
 
-    Requires: the buffer is read by plain loads. Ensures: only pack_w reads the buffer; the packed buffer holds zeros where a
+    Requires: the buffer is read by plain scalar loads alone. Ensures: only pack_w reads the buffer; the packed buffer holds zeros where a
     block reaches beyond the end.
     """
 
@@ -68,6 +69,8 @@ class Pack:
         places = sorted((part.axis, part.factor) for part in self.layout if part.part == "place")
         if whole != list(range(len(source.shape))) or blocks != places:
             raise IRError(f"layout of {self.into} does not cover the axes of {self.buffer} once each")
+        if any(part.factor < 1 for part in self.layout):
+            raise IRError(f"layout of {self.into} has a factor below 1")
 
     @staticmethod
     def _extent(source: Buffer, part: PackedAxis) -> Index:
@@ -82,8 +85,10 @@ class Pack:
     def _redirect(self, statement: Stmt) -> Stmt:
         def visit(value: Value) -> Value:
             match value:
-                case Load(buffer, index) if buffer == self.buffer:
+                case Load(buffer, index, 1, None) if buffer == self.buffer:
                     return Load(self.into, tuple(self._position(index[part.axis], part) for part in self.layout))
+                case Load(buffer) | PaddedLoad(buffer) if buffer == self.buffer:
+                    raise IRError(f"{self.buffer} is not read by plain loads alone")
                 case _:
                     return value
 

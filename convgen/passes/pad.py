@@ -31,7 +31,8 @@ class Pad:
     negative low leaves elements out); ``order`` lists the buffer's axes in the order of the copy, so that a change of layout
     costs no second pass over memory.
 
-    Requires: every index that is read lies inside the copy. Ensures: no stage but pad_x reads the buffer.
+    Requires: every index that is read lies inside the copy; padded reads are by ``mode``, none is a vector. Ensures: no stage
+    but pad_x reads the buffer.
     """
 
     buffer: str
@@ -45,6 +46,8 @@ class Pad:
         source = program.buffer(self.buffer)
         if sorted(self.order) != list(range(len(source.shape))):
             raise IRError(f"order={self.order} is not a permutation of the axes of {self.buffer}")
+        if not len(self.low) == len(self.extents) == len(self.order):
+            raise IRError(f"low={self.low} and the extents do not have the {len(self.order)} axes of {self.buffer}")
         users = [i for i, stage in enumerate(program.stages) if any(r.buffer == self.buffer for r in reads(stage.body))]
         if not users:
             raise IRError(f"{self.buffer} is not read")
@@ -56,8 +59,12 @@ class Pad:
     def _redirect(self, statement: Stmt) -> Stmt:
         def visit(value: Value) -> Value:
             match value:
-                case PaddedLoad(buffer, index, _) | Load(buffer, index) if buffer == self.buffer:
+                case PaddedLoad(buffer, _, mode) if buffer == self.buffer and mode != self.mode:
+                    raise IRError(f"{self.buffer} is read with padding {mode}, not {self.mode}")
+                case PaddedLoad(buffer, index, _) | Load(buffer, index, 1, None) if buffer == self.buffer:
                     return Load(self.into, tuple(add(index[axis], self.low[axis]) for axis in self.order))
+                case Load(buffer) if buffer == self.buffer:
+                    raise IRError(f"{self.buffer} is read in vectors")
                 case _:
                     return value
 

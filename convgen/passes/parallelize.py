@@ -38,11 +38,11 @@ class Parallelize:
         if len(body) != 1 or not isinstance(body[0], For) or body[0].var != names[0]:
             raise IRError(f"loop {names[0]} of stage {self.stage} is not outermost")
         loop = body[0]
-        places = {store.buffer: store.index for store in stores(loop.body) if store.buffer in memory}
+        places = [(store.buffer, store.index) for store in stores(loop.body) if store.buffer in memory]
         for read in reads(loop.body):
-            if read.buffer in places and places[read.buffer] != read.index:
+            if any(buffer == read.buffer and index != read.index for buffer, index in places):
                 raise IRError(f"{read.buffer} is read and stored at different places of stage {self.stage}")
-        for buffer, index in places.items():
+        for buffer, index in places:
             if not any(loop.var in variables(i) for i in index):
                 raise IRError(f"iterations of {loop.var} store to the same place of {buffer}")
         return (replace(loop, kind="parallel", body=self._mark(loop.body, names[1:], memory)),)

@@ -73,6 +73,8 @@ class _Nest:
                     raise IRError(f"loops {names} are not perfectly nested around one alloc")
             if len(found) == len(names) and isinstance(statement, For):
                 raise IRError(f"loop {statement.var} stands between {names[-1]} and the alloc")
+        if len(found) < len(names):
+            raise IRError(f"loops {names[len(found) :]} are not among those around the alloc in {names[0]}")
         nest = _Nest(tuple(found), tuple(guards), statement, shapes)
         nest.check()
         return nest
@@ -128,7 +130,8 @@ class _Nest:
 
     def _safe_without(self, guard: Less, store: Store) -> bool:
         """True where every read that involves the guard's variables spans exactly the extent of its axis."""
-        guarded = (variables(guard.a) | variables(guard.b)) & {name for name, _ in self.loops}
+        involved = variables(guard.a) | variables(guard.b)
+        guarded = involved & {name for name, _ in self.loops} or involved
         extents: dict[str, Index] = dict(self.loops)
         for read in reads((store,)):
             if read.buffer == self.alloc.buffer.name:

@@ -15,53 +15,56 @@ from convgen.ir.rewrite import map_condition, map_value, substitute_block
 class Simplify:
     """(a * 4 + b) // 4 with b < 4  →  a;   if 0 < 1: S  →  S;   for v in 1: S  →  S[v = 0];   for v in 0: S  →  nothing
 
+    With ``keep_unit_loops`` loops of one iteration stay, for passes that look for them.
+
     Requires: nothing. Ensures: the same stores in the same order; index expressions are sums in canonical form.
     """
 
+    keep_unit_loops: bool = False
+
     def __call__(self, program: Program) -> Program:
-        stages = tuple(replace(stage, body=_block(stage.body, {})) for stage in program.stages)
+        stages = tuple(replace(stage, body=self._block(stage.body, {})) for stage in program.stages)
         return replace(program, stages=stages)
 
+    def _block(self, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
+        result: list[Stmt] = []
+        for statement in body:
+            match statement:
+                case For():
+                    result.extend(self._loop(statement, ranges))
+                case If(condition, inner):
+                    result.extend(self._guard(condition, inner, ranges))
+                case Alloc(buffer, inner):
+                    result.append(Alloc(buffer, self._block(inner, ranges)))
+                case Store(buffer, index, value, lanes, count):
+                    place = tuple(simplified(i, ranges) for i in index)
+                    limit = None if count is None else simplified(count, ranges)
+                    if isinstance(limit, Int) and limit.value >= lanes:
+                        limit = None
+                    result.append(Store(buffer, place, _value(value, ranges), lanes, limit))
+        return tuple(result)
 
-def _block(body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-    result: list[Stmt] = []
-    for statement in body:
-        match statement:
-            case For(var, extent, inner, kind):
-                result.extend(_loop(var, simplified(extent, ranges), inner, kind, ranges))
-            case If(condition, inner):
-                result.extend(_guard(condition, inner, ranges))
-            case Alloc(buffer, inner):
-                result.append(Alloc(buffer, _block(inner, ranges)))
-            case Store(buffer, index, value, lanes, count):
-                place = tuple(simplified(i, ranges) for i in index)
-                limit = None if count is None else simplified(count, ranges)
-                if isinstance(limit, Int) and limit.value >= lanes:
-                    limit = None
-                result.append(Store(buffer, place, _value(value, ranges), lanes, limit))
-    return tuple(result)
+    def _loop(self, loop: For, ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
+        extent = simplified(loop.extent, ranges)
+        match extent:
+            case Int(count) if count <= 0:
+                return ()
+            case Int(1) if not self.keep_unit_loops:
+                return self._block(substitute_block(loop.body, {loop.var: Int(0)}), ranges)
+        inner = self._block(loop.body, {**ranges, loop.var: extent})
+        return (For(loop.var, extent, inner, loop.kind),) if inner else ()
 
 
-def _loop(var: str, extent: Index, body: tuple[Stmt, ...], kind: str, ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-    match extent:
-        case Int(count) if count <= 0:
-            return ()
-        case Int(1):
-            return _block(substitute_block(body, {var: Int(0)}), ranges)
-    inner = _block(body, {**ranges, var: extent})
-    return (For(var, extent, inner, "parallel" if kind == "parallel" else "serial"),) if inner else ()
-
-
-def _guard(condition: Less, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-    inner = _block(body, ranges)
-    match _decided(condition, ranges):
-        case True:
-            return inner
-        case False:
-            return ()
-        case None:
-            rewritten = map_condition(condition, lambda i: simplified(i, ranges))
-            return (If(rewritten, inner),) if inner else ()
+    def _guard(self, condition: Less, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
+        inner = self._block(body, ranges)
+        match _decided(condition, ranges):
+            case True:
+                return inner
+            case False:
+                return ()
+            case None:
+                rewritten = map_condition(condition, lambda i: simplified(i, ranges))
+                return (If(rewritten, inner),) if inner else ()
 
 
 def _decided(condition: Less, ranges: Mapping[str, Index]) -> bool | None:

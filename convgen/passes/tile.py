@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from typing import Literal
 
 from convgen.errors import IRError
-from convgen.ir.build import add, ceildiv, floordiv, mod, mul
-from convgen.ir.nodes import For, If, Int, Less, Program, Stmt
+from convgen.ir.build import add, ceildiv, floordiv, minimum, mod, mul, sub
+from convgen.ir.nodes import For, If, Index, Int, Less, Program, Stmt
 from convgen.ir.rewrite import map_stages, rewrite_loops, substitute_block
 
 
@@ -15,8 +16,9 @@ from convgen.ir.rewrite import map_stages, rewrite_loops, substitute_block
 class Tile:
     """for v in E: S   →   for v_outer in ...: for v_inner in factor: S[v = v_outer * factor + v_inner]
 
-    Where factor does not divide E: with ``rest`` None a guard ``if v < E`` is put around S in the last, partial block; with a
-    name, whole blocks are followed by a loop of that name over the remaining iterations.
+    Where factor does not divide E, ``tail`` says what becomes of the last, partial block. "guard": ``if v < E`` is put around
+    S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "rest": whole blocks are followed by a loop
+    called ``rest`` over the remaining iterations.
 
     Requires: factor at least 1. Ensures: every iteration runs exactly once, in order.
     """
@@ -25,7 +27,8 @@ class Tile:
     factor: int
     outer: str
     inner: str
-    rest: str | None = None
+    tail: Literal["guard", "clamp", "rest"] = "guard"
+    rest: str = ""
 
     def __call__(self, program: Program) -> Program:
         if self.factor < 1:
@@ -36,7 +39,7 @@ class Tile:
         value = add(mul(self.outer, self.factor), self.inner)
         body = substitute_block(loop.body, {self.loop: value})
         divides = self.factor == 1 or (isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0)
-        if self.rest is not None and not divides:
+        if self.tail == "rest" and not divides:
             whole = floordiv(loop.extent, self.factor)
             tail_value = add(mul(whole, self.factor), self.rest)
             tail = For(
@@ -47,7 +50,10 @@ class Tile:
             )
             blocks = For(self.outer, whole, (For(self.inner, Int(self.factor), body),), loop.kind)
             return tuple(part for part in (blocks, tail) if part.extent != Int(0))
-        if not divides:
+        extent: Index = Int(self.factor)
+        if not divides and self.tail == "clamp":
+            extent = minimum(self.factor, sub(loop.extent, mul(self.outer, self.factor)))
+        elif not divides:
             body = (If(Less(value, loop.extent), body),)
-        inner = For(self.inner, Int(self.factor), body)
+        inner = For(self.inner, extent, body)
         return (For(self.outer, ceildiv(loop.extent, self.factor), (inner,), loop.kind),)

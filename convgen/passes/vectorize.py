@@ -28,7 +28,7 @@ from convgen.ir.nodes import (
     Var,
     Where,
 )
-from convgen.ir.rewrite import map_stages, reads, rewrite_loops, stores, variables
+from convgen.ir.rewrite import map_stages, reads, rewrite_loops, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Vectorize:
     A guard ``if e + l < n`` becomes the count of lanes of every load and store inside.
 
     Requires: the loop's body is stores, possibly guarded; every access that depends on l runs along the last axis with step 1;
-    a buffer that is both read and stored is so at the same place. Ensures: the same elements are computed.
+    all accesses to a buffer that is stored are at the same place of the last axis. Ensures: the same elements are computed.
     """
 
     loop: str
@@ -49,11 +49,13 @@ class Vectorize:
     def _vectorize(self, loop: For) -> tuple[Stmt, ...]:
         if not isinstance(loop.extent, Int):
             raise IRError(f"the extent of loop {self.loop} is not constant")
-        places = {store.buffer: store.index for store in stores(loop.body)}
-        for read in reads(loop.body):
-            if places.get(read.buffer, read.index) != read.index:
-                raise IRError(f"{read.buffer} is read and stored at different places")
+        lane_places = {store.buffer: store.index[-1:] for store in stores(loop.body)}
+        for access in (*stores(loop.body), *reads(loop.body)):
+            if lane_places.get(access.buffer, access.index[-1:]) != access.index[-1:]:
+                raise IRError(f"{access.buffer} is stored and accessed at different places of its last axis")
         lanes = loop.extent.value
+        if lanes == 1:
+            return substitute_block(loop.body, {self.loop: Int(0)})
         return tuple(_Lanes(self.loop, lanes, None).statement(inner) for inner in loop.body)
 
 
@@ -131,4 +133,4 @@ class _Lanes:
                 raise IRError(f"{type(value).__name__} is already a vector")
 
     def _splat(self, value: Value) -> Value:
-        return Splat(value, self.lanes) if self.lanes > 1 else value
+        return Splat(value, self.lanes)

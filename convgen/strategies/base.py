@@ -1,0 +1,42 @@
+"""The questions that every strategy answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from convgen.machine import Machine
+from convgen.nests.nest import Nest
+from convgen.passes.pipeline import Pass
+from convgen.spec import ConvSpec
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A naive nest and the passes that turn it into the strategy's program."""
+
+    nest: Nest
+    passes: tuple[Pass, ...]
+
+
+class Strategy(Protocol):
+    """One way to compute a convolution.
+
+    ``refusal`` gives the reason why a problem cannot be computed this way, or None. ``default`` is found in constant time and
+    is always valid; ``space`` holds it and all others worth measuring, the most promising first. ``error_bound`` is the largest
+    relative L2 error on normal data. ``schedule`` builds the program.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def refusal(self, spec: ConvSpec, machine: Machine) -> str | None: ...
+
+    def default(self, spec: ConvSpec, machine: Machine) -> Config: ...
+
+    def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]: ...
+
+    def error_bound(self, spec: ConvSpec) -> float: ...
+
+    def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule: ...

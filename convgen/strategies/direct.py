@@ -1,0 +1,45 @@
+"""direct: the nest itself, with a tile of pixels times a vector of channels in registers.
+
+Weights are packed once to [block of output channels][taps][input channels][lane], so that the inner loop reads one vector of
+them, broadcasts one element of the image for each pixel of the tile and does nothing but multiply-adds (Georganas et al.,
+"Anatomy of high-performance deep learning convolutions on SIMD architectures", 2018). A problem with one channel per group
+(depthwise) takes the groups as lanes. Padding and the layout of the image are dealt with by one copy, where they are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.direct_gather import gather_schedule
+from convgen.strategies.direct_weights import weights_schedule
+from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.tiles import candidate_tiles, lane_channels
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Register tiles of ``pixels`` (for weight gradients: input channels) times ``lanes`` channels."""
+
+    name: str = "direct"
+
+    def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
+        return None
+
+    def default(self, spec: ConvSpec, machine: Machine) -> Config:
+        return self.space(spec, machine)[0]
+
+    def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
+        tiles = candidate_tiles(lane_channels(spec), spec.dtype, machine)
+        return tuple(Config.of(pixels=pixels, lanes=lanes) for pixels, lanes in tiles)
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        return sum_error_bound(spec)
+
+    def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
+        if spec.direction == "backward_weights":
+            return weights_schedule(spec, config["pixels"], config["lanes"])
+        return gather_schedule(spec, config["pixels"], config["lanes"])

@@ -1,0 +1,157 @@
+"""The schedule of direct for forward and data-gradient problems, which sum over taps and channels."""
+
+from __future__ import annotations
+
+import math
+
+from convgen.ir.nodes import PaddingMode, Var
+from convgen.nests.build import SUMS, build_nest
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.pad import Pad
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.relayout import Relayout
+from convgen.passes.reorder import Reorder
+from convgen.passes.tile import Tile
+from convgen.passes.unpack import Unpack
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.copies import copy_passes
+from convgen.strategies.reference import spatial_axes
+from convgen.strategies.tiles import register_tiles
+
+# Rows of a problem without rows: so many pixels are one task.
+ROW = 112
+
+
+def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
+    """Register tiles of ``pixels`` along the last spatial axis times ``lanes`` made channels."""
+    problem = merged_pixels(spec)
+    nest = build_nest(problem)
+    lane = "oc" if nest.channels.has_made else "g"
+    passes = (
+        *result_passes(problem, nest),
+        *source_passes(problem, nest),
+        Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
+        _pack_weights(problem, nest, lanes),
+        *copy_passes("pack_weight", "packed", (0, 1), None),
+        *_loop_order(problem, nest, lane),
+        *register_tiles("pixel" if problem.ndim == 1 else "ow", pixels, f"{lane}_lane"),
+    )
+    return Schedule(nest, passes)
+
+
+def merged_pixels(spec: ConvSpec) -> ConvSpec:
+    """A pointwise problem has no neighbours: its spatial axes (in channels_last the batch too) are one."""
+    pointwise = all(k == 1 for k in spec.kernel_size) and all(s == 1 for s in spec.stride) and spec.padding_is_zero
+    if not pointwise or any(spec.output_padding) or "residual" in spec.epilogue.steps and spec.layout != "channels_last":
+        return spec
+    merge_batch = spec.layout == "channels_last" and spec.batch > 0
+    size = math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1)
+    return spec.replace(
+        batch=1 if merge_batch else spec.batch,
+        spatial_size=(size,),
+        kernel_size=(1,),
+        stride=(1,),
+        padding=(0,),
+        dilation=(1,),
+        output_padding=(0,),
+    )
+
+
+def channels_last_order(spec: ConvSpec, rank: int) -> tuple[int, ...]:
+    """The axes of an image buffer of the problem's layout in the order batch, spatial, channels."""
+    if spec.layout == "channels_last":
+        return tuple(range(rank))
+    spatial = tuple(range(rank - spec.ndim, rank))
+    return (0, *spatial, *range(1, rank - spec.ndim))
+
+
+def result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """Fuses the epilogue; for channels_first, results are kept channels-last until the last stage."""
+    program = nest.program
+    rank = len(program.buffer(nest.result).shape)
+    order = channels_last_order(spec, rank)
+    folded = program.buffer(nest.result).space == "workspace"
+    has_sums = program.has_buffer(SUMS)
+    passes: list[Pass] = []
+    match spec.layout:
+        case "channels_last":
+            if has_sums:
+                passes.append(FuseEpilogue("epilogue", SUMS))
+        case _ if has_sums or folded:
+            passes.append(Relayout(SUMS if has_sums else nest.result, order))
+        case _:
+            passes += [Unpack(nest.result, "unpacked", order), Parallelize("unpack", ("unpacked_0", "unpacked_1"))]
+    if has_sums and spec.layout != "channels_last":
+        passes.append(Parallelize("epilogue", ("e_n", f"e_o{axis_letters(spec.ndim)[0]}")))
+    if folded:
+        passes += [Parallelize(stage.name, ("i0",)) for stage in program.stages if stage.name.startswith("fold")]
+    return tuple(passes)
+
+
+def source_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """Copies the source where it must be padded or its lanes are not last; else reads it in place."""
+    shape = nest.program.buffer(nest.source).shape
+    order = channels_last_order(spec, len(shape))
+    grouped_lanes = not nest.channels.has_made and nest.channels.has_reduced
+    if grouped_lanes:
+        order = (*order[:-2], order[-1], order[-2])
+    if spec.layout == "channels_last" and not grouped_lanes and not any(nest.low) and not any(nest.high):
+        return (ExpandPadding(((nest.source, ()),)),)
+    spatial = spatial_axes(spec, nest)
+    low, extents = [0] * len(shape), list(shape)
+    for axis, before, letter in zip(spatial, nest.low, axis_letters(spec.ndim), strict=True):
+        low[axis], extents[axis] = before, Var(f"P{letter.upper()}")
+    mode = pad_mode(spec)
+    last = extents[order[-1]] if order[-1] == len(shape) - 1 else None
+    return (
+        Pad(nest.source, "padded", tuple(low), tuple(extents), order, mode),
+        ExpandPadding(((nest.source, spatial),)),
+        *copy_passes(f"pad_{nest.source}", "padded", order, last),
+    )
+
+
+def pad_mode(spec: ConvSpec) -> PaddingMode:
+    """How the source continues beyond its edges; a data gradient is always surrounded by zeros."""
+    match spec.padding_mode:
+        case "reflect" | "replicate" | "circular" as mode if spec.direction != "backward_data":
+            return mode
+        case _:
+            return "zeros"
+
+
+def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
+    """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes."""
+    channels = nest.channels
+    axis = 0
+    places: dict[str, int] = {}
+    made_first = spec.transposed == (spec.direction == "backward_data")
+    pair = ("made", "reduced") if made_first else ("reduced", "made")
+    present = {"groups": channels.has_groups, "made": channels.has_made, "reduced": channels.has_reduced}
+    for name in ("groups", *pair):
+        if present[name]:
+            places[name] = axis
+            axis += 1
+    laned = places["made"] if channels.has_made else places["groups"]
+    layout = [PackedAxis(places["groups"])] if channels.has_groups and channels.has_made else []
+    layout.append(PackedAxis(laned, "block", lanes))
+    layout += [PackedAxis(axis + tap) for tap in range(spec.ndim)]
+    if channels.has_reduced:
+        layout.append(PackedAxis(places["reduced"]))
+    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)))
+
+
+def _loop_order(spec: ConvSpec, nest: Nest, lane: str) -> tuple[Pass, ...]:
+    """Weights outermost: each block of them is used for all pixels before the next; rows are the tasks."""
+    rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
+    outer = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
+    outer += [f"{lane}_block", "n", *rows[:-1]]
+    passes: list[Pass] = [Reorder("conv", (*outer, rows[-1], f"{lane}_lane"))]
+    if spec.ndim == 1:
+        passes.append(Tile(rows[-1], ROW, "row", "pixel", tail="clamp"))
+        outer.append("row")
+    return (*passes, Parallelize("conv", tuple(outer)))

@@ -1,0 +1,64 @@
+"""The schedule of direct for weight gradients, which sum over batch and pixels."""
+
+from __future__ import annotations
+
+from convgen.nests.build import build_nest
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.reorder import Reorder
+from convgen.passes.tile import Tile
+from convgen.passes.unpack import Unpack
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.copies import copy_passes
+from convgen.strategies.direct_gather import channels_last_order, source_passes
+from convgen.strategies.tiles import register_tiles
+
+
+def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
+    """Register tiles of ``factor`` reduced channels times ``lanes`` made channels; for one channel per group, of the taps of
+    the last axis times ``lanes`` groups. Each tile is summed over the whole batch."""
+    nest = build_nest(spec)
+    channels = nest.channels
+    lane = "oc" if channels.has_made else "g"
+    taps = [f"k{letter}" for letter in axis_letters(spec.ndim)]
+    tiled = "ic" if channels.has_reduced else taps[-1]
+    outer = [*taps, *(["g"] if channels.has_groups and channels.has_made else []), f"{lane}_block", "ic"]
+    outer = [loop for loop in outer if loop != tiled and (loop != "ic" or channels.has_reduced)]
+    passes = (
+        *source_passes(spec, nest),
+        *_plain_passes(spec, nest),
+        *_result_passes(spec, nest),
+        Reorder("conv", (*(loop for loop in outer if loop != f"{lane}_block"), tiled, lane)),
+        Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
+        Reorder("conv", (*outer, tiled, f"{lane}_lane")),
+        Parallelize("conv", tuple(outer)),
+        *register_tiles(tiled, factor, f"{lane}_lane"),
+    )
+    return Schedule(nest, passes)
+
+
+def _plain_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """The image that is read without padding, with its channels last."""
+    if spec.layout == "channels_last":
+        return ()
+    plain = next(b for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
+    order = channels_last_order(spec, len(plain.shape))
+    layout = tuple(map(PackedAxis, order))
+    axes = tuple(range(len(order)))
+    return (Pack(plain.name, "plain", layout, "workspace"), *copy_passes(f"pack_{plain.name}", "plain", axes, None))
+
+
+def _result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """The gradient is made as [taps][groups][reduced][made], so that lanes are stored together."""
+    channels = nest.channels
+    first = int(channels.has_groups)
+    made = (first,) if channels.has_made else ()
+    reduced = (first + len(made),) if channels.has_reduced else ()
+    rank = len(nest.program.buffer(nest.result).shape)
+    taps = tuple(range(rank - spec.ndim, rank))
+    groups = (0,) if channels.has_groups else ()
+    order = (*taps, *groups, *reduced, *made) if channels.has_made else (*taps, *reduced, *groups)
+    return (Unpack(nest.result, "unpacked", order), Parallelize("unpack", ("unpacked_0",)))

@@ -1,0 +1,71 @@
+"""reference: the naive nest as it is, with the padding tested at every read. It refuses nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.ir.nodes import For, Program
+from convgen.machine import Machine
+from convgen.nests.build import SUMS, build_nest
+from convgen.nests.nest import Nest
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.simplify import Simplify
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The definition of the problem as seven nested loops, compiled."""
+
+    name: str = "reference"
+
+    def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
+        return None
+
+    def default(self, spec: ConvSpec, machine: Machine) -> Config:
+        return Config()
+
+    def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
+        return (Config(),)
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        return sum_error_bound(spec)
+
+    def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
+        nest = build_nest(spec)
+        passes: list[Pass] = []
+        if nest.program.has_buffer(SUMS):
+            passes.append(FuseEpilogue("epilogue", SUMS))
+        passes += [Parallelize(stage, (loop,)) for stage, loop in outermost_loops(nest.program)]
+        passes += [ExpandPadding(((nest.source, spatial_axes(spec, nest)),)), Simplify()]
+        return Schedule(nest, tuple(passes))
+
+
+def spatial_axes(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
+    """The axes of the source that padded reads may leave."""
+    first = 1 if spec.layout == "channels_last" else len(nest.program.buffer(nest.source).shape) - spec.ndim
+    return tuple(range(first, first + spec.ndim))
+
+
+def outermost_loops(program: Program) -> tuple[tuple[str, str], ...]:
+    """(stage, outermost loop) of every stage that is one nest."""
+    return tuple(
+        (stage.name, loop.var)
+        for stage in program.stages
+        if stage.name != "epilogue" and len(stage.body) == 1 and isinstance(loop := stage.body[0], For)
+    )
+
+
+def sum_error_bound(spec: ConvSpec) -> float:
+    """The relative L2 error of a sum in order, in the accumulator's type: 4 sqrt(K) u, and the rounding of the result."""
+    dtype = DTYPES[spec.dtype]
+    accumulator = DTYPES[dtype.accumulator].unit_roundoff
+    terms = max(1, spec.macs // max(1, math.prod(spec.result_shape)))
+    return 4 * math.sqrt(terms) * accumulator + dtype.unit_roundoff

@@ -1,0 +1,26 @@
+"""The strategies in the order in which they are asked. The reference is last and refuses nothing."""
+
+from __future__ import annotations
+
+from convgen.errors import NotApplicable
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Strategy
+from convgen.strategies.direct import Direct
+from convgen.strategies.reference import Reference
+
+STRATEGIES: tuple[Strategy, ...] = (Direct(), Reference())
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of that name; raises NotApplicable naming those there are."""
+    for strategy in STRATEGIES:
+        if strategy.name == name:
+            return strategy
+    allowed = ", ".join(strategy.name for strategy in STRATEGIES)
+    raise NotApplicable(f"strategy={name!r} is unknown; allowed: auto, {allowed}")
+
+
+def applicable(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
+    """The strategies that do not refuse the problem, in order; never empty."""
+    return tuple(strategy for strategy in STRATEGIES if strategy.refusal(spec, machine) is None)

@@ -1,0 +1,1 @@
+"""What is searched, how it is measured, and what is remembered."""

@@ -1,0 +1,263 @@
+"""Random schedules: each move looks at a program and proposes passes that fit it, often with what must come before them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from convgen.errors import PassError
+from convgen.ir.nodes import Alloc, For, If, Int, Load, PaddedLoad, Program, Stage, Stmt, Store, Var
+from convgen.ir.rewrite import loops, reads, statements, stores, variables
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.pad import Pad
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.relayout import Relayout
+from convgen.passes.reorder import Reorder
+from convgen.passes.simplify import Simplify
+from convgen.passes.tile import Tile
+from convgen.passes.unpack import Unpack
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from tests.programs import Sample
+
+MOVES: tuple[str, ...] = (
+    "ExpandPadding",
+    "FuseEpilogue",
+    "Pack",
+    "Pad",
+    "Parallelize",
+    "RegisterTile",
+    "Relayout",
+    "Reorder",
+    "Simplify",
+    "Tile",
+    "Unpack",
+    "Unroll",
+    "Vectorize",
+)
+
+
+def chain(stage: Stage) -> list[For]:
+    """The loops of a stage that are nested perfectly from the outside."""
+    found: list[For] = []
+    body = stage.body
+    while len(body) == 1 and isinstance(body[0], For):
+        found.append(body[0])
+        body = body[0].body
+    return found
+
+
+@dataclass
+class Schedule:
+    """A program on its way through random passes; ``applied`` counts those that changed it, ``refused`` those that declined."""
+
+    draw: st.DrawFn
+    sample: Sample
+    program: Program
+    applied: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    history: list[Pass] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def move(self, kind: str) -> None:
+        """Makes one move; a refusal must come as a PassError that begins with the name of the pass, and ends the move."""
+        for step in self._proposed(kind):
+            name = type(step).__name__
+            try:
+                changed = run_passes(self.program, [step])
+            except PassError as error:
+                assert str(error).startswith(f"{name}: "), error
+                self.refused[name] += 1
+                return
+            if changed != self.program:
+                self.applied[name] += 1
+                self.history.append(step)
+            self.program = changed
+
+    def _proposed(self, kind: str) -> Sequence[Pass]:
+        match kind:
+            case "ExpandPadding":
+                return (ExpandPadding(()),)
+            case "FuseEpilogue":
+                return (FuseEpilogue("epilogue", "sums"),)
+            case "Simplify":
+                return (Simplify(),)
+            case "Vectorize":
+                return self._vectorize()
+            case "RegisterTile":
+                return self._register_tile()
+            case "Tile":
+                return self._tile()
+            case "Unroll":
+                return self._on_loops(Unroll, 4)
+            case "Parallelize":
+                return self._parallelize()
+            case "Reorder":
+                return self._reorder()
+            case _:
+                return self._copies(kind)
+
+    def _pick(self, values: Sequence[Any]) -> Any:
+        return self.draw(st.sampled_from(values))
+
+    def _fresh(self, name: str) -> str:
+        return f"{name}_{next(self.numbers)}"
+
+    def _stage(self) -> Stage:
+        return self._pick(self.program.stages)
+
+    def _tile_of(self, loop: str) -> Tile:
+        tail = self._pick(("guard", "clamp", "rest"))
+        factor = self.draw(st.integers(1, 4))
+        return Tile(loop, factor, self._fresh(loop), self._fresh(loop), tail, self._fresh(loop))
+
+    def _tile(self) -> Sequence[Pass]:
+        names = sorted({loop.var for loop in loops(self._stage().body)})
+        return (self._tile_of(self._pick(names)),) if names else ()
+
+    def _on_loops(self, make: type[Unroll], most: int) -> Sequence[Pass]:
+        names = [
+            loop.var for stage in self.program.stages for loop in loops(stage.body)
+            if isinstance(loop.extent, Int) and loop.extent.value <= most
+        ]  # fmt: skip
+        return (make(self._pick(sorted(set(names)))),) if names else ()
+
+    def _parallelize(self) -> Sequence[Pass]:
+        stage = self._stage()
+        nest = chain(stage)
+        if not nest:
+            return ()
+        return (Parallelize(stage.name, tuple(loop.var for loop in nest[: self.draw(st.integers(1, len(nest)))])),)
+
+    def _reorder(self) -> Sequence[Pass]:
+        stage = self._stage()
+        names = [loop.var for loop in chain(stage)]
+        if len(names) < 2:
+            return ()
+        first = self.draw(st.integers(0, len(names) - 2))
+        last = self.draw(st.integers(first + 2, len(names)))
+        return (Reorder(stage.name, tuple(self.draw(st.permutations(names[first:last])))),)
+
+    def _register_tile(self) -> Sequence[Pass]:
+        """The innermost one or two loops around an accumulator, made constant by tiling."""
+        around = self._around_alloc(self._stage())
+        if not around:
+            return ()
+        passes: list[Pass] = []
+        names: list[str] = []
+        for loop in around[-self.draw(st.integers(1, 2)) :]:
+            if isinstance(loop.extent, Int) or len(names):
+                names.append(loop.var)
+            else:
+                tile = Tile(loop.var, self.draw(st.integers(1, 3)), self._fresh(loop.var), self._fresh(loop.var))
+                passes.append(tile)
+                names.append(tile.inner)
+        return (*passes, *([Simplify()] if self.draw(st.booleans()) else []), RegisterTile(tuple(names)))
+
+    @staticmethod
+    def _around_alloc(stage: Stage) -> list[For]:
+        found: list[For] = []
+        body: tuple[Stmt, ...] = stage.body
+        while len(body) == 1:
+            match body[0]:
+                case For() as loop:
+                    found.append(loop)
+                    body = loop.body
+                case If(_, inner):
+                    body = inner
+                case Alloc():
+                    return found
+                case _:
+                    break
+        return []
+
+    def _vectorize(self) -> Sequence[Pass]:
+        """Makes the loop along the last axis of what a stage stores the innermost, and its loads run along their last axes."""
+        stage = self._stage()
+        outside = [store for store in stores(stage.body) if self.program.has_buffer(store.buffer)]
+        lanes = [store.index[-1] for store in outside if store.index]
+        nest = [loop.var for loop in chain(stage)]
+        if not lanes or not (set(nest) & variables(lanes[0])):
+            return ()
+        lane = max(set(nest) & variables(lanes[0]), key=nest.index)
+        factor = self.draw(st.integers(1, 4))
+        block, inner = self._fresh(lane), self._fresh(lane)
+        passes: list[Pass] = []
+        moving = [read for read in reads(stage.body) if any(lane in variables(index) for index in read.index)]
+        for buffer in sorted({read.buffer for read in moving if isinstance(read, PaddedLoad)}):
+            passes.append(self._pad(buffer, reverse=False))
+        for read in {read.buffer: read for read in moving if isinstance(read, Load)}.values():
+            if any(lane in variables(index) for index in read.index[:-1]) and self.program.has_buffer(read.buffer):
+                passes.append(self._pack_for(read, lane, factor))
+        if nest[-1] != lane:
+            passes.append(Reorder(stage.name, (*nest[nest.index(lane) + 1 :], lane)))
+        tail = "guard" if self.draw(st.booleans()) else "rest"
+        rest = self._fresh(lane)
+        passes += [Tile(lane, factor, block, inner, "rest" if tail == "rest" else "guard", rest), Simplify()]
+        if any(isinstance(statement, Alloc) for statement in statements(stage.body)):
+            passes.append(RegisterTile((inner,)))
+        return (*passes, Vectorize(inner))
+
+    def _pack_for(self, read: Load, lane: str, factor: int) -> Pack:
+        axis = next(i for i, index in enumerate(read.index) if lane in variables(index))
+        others = tuple(PackedAxis(i) for i in range(len(read.index)) if i != axis)
+        split = PackedAxis(axis, "block", factor), PackedAxis(axis, "place", factor)
+        return Pack(read.buffer, self._fresh(read.buffer), (split[0], *others, split[1]))
+
+    def _pad(self, buffer: str, *, reverse: bool) -> Pass:
+        around = self.sample.pads[buffer]
+        axes = tuple(range(len(around.low)))
+        return Pad(buffer, self._fresh(buffer), around.low, around.extents, axes[::-1] if reverse else axes, around.mode)
+
+    def _copies(self, kind: str) -> Sequence[Pass]:
+        rank = {buffer.name: len(buffer.shape) for buffer in self.program.buffers}
+        match kind:
+            case "Pad":
+                seen = {read.buffer for read in self._reads() if isinstance(read, PaddedLoad)} & set(self.sample.pads)
+                return [self._pad(self._pick(sorted(seen)), reverse=self.draw(st.booleans()))] if seen else ()
+            case "Pack":
+                plain = sorted({read.buffer for read in self._reads() if isinstance(read, Load)} & set(self.sample.operands))
+                return [self._pack(self._pick(plain), rank)] if plain else ()
+            case "Unpack":
+                out = next(buffer.name for buffer in self.program.buffers if buffer.space == "result")
+                return (Unpack(out, self._fresh(out), tuple(self.draw(st.permutations(range(rank[out]))))),)
+            case _:
+                work = [buffer.name for buffer in self.program.buffers if buffer.space == "workspace"]
+                if not work:
+                    return ()
+                name = self._pick(work)
+                return (Relayout(name, tuple(self.draw(st.permutations(range(rank[name]))))),)
+
+    def _reads(self) -> list[Load | PaddedLoad]:
+        return [read for stage in self.program.stages for read in reads(stage.body)]
+
+    def _pack(self, buffer: str, rank: dict[str, int]) -> Pack:
+        layout: list[PackedAxis] = []
+        for axis in range(rank[buffer]):
+            if self.draw(st.booleans()):
+                factor = self.draw(st.integers(1, 4))
+                layout += [PackedAxis(axis, "block", factor), PackedAxis(axis, "place", factor)]
+            else:
+                layout.append(PackedAxis(axis))
+        return Pack(buffer, self._fresh(buffer), tuple(self.draw(st.permutations(layout))))
+
+
+def lanes_used(program: Program) -> bool:
+    """Whether the program stores vectors."""
+    return any(
+        isinstance(statement, Store) and statement.lanes > 1
+        for stage in program.stages
+        for statement in statements(stage.body)
+    )
+
+
+__all__ = ["MOVES", "Schedule", "Var", "chain", "lanes_used"]
