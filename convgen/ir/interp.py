@@ -226,4 +226,5 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
         exact: Array = a * b + c
         return exact
     product: Array = a.astype(np.float64) * b
-    return (product + c).astype(np.float32)
+    rounded: Array = (product + c).astype(np.float32)
+    return rounded

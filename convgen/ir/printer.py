@@ -66,7 +66,12 @@ def _index(expression: Index, outer: int) -> str:
 
 
 def format_condition(condition: Less) -> str:
-    return f"{format_index(condition.a)} < {format_index(condition.b)}"
+    """a < b, written 0 <= b where a is -1."""
+    match condition:
+        case Less(Int(value), b):
+            return f"{value + 1} <= {format_index(b)}"
+        case Less(a, b):
+            return f"{format_index(a)} < {format_index(b)}"
 
 
 def format_value(value: Value) -> str:

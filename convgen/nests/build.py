@@ -189,11 +189,18 @@ def _mode(spec: ConvSpec) -> PaddingMode:
             return "zeros"
 
 
+def unfolded_problem(spec: ConvSpec) -> ConvSpec:
+    """The problem whose residue classes are computed: a data gradient under a padding mode is that of the padded image."""
+    if spec.direction != "backward_data" or spec.padding_mode == "zeros":
+        return spec
+    padded = tuple(lo + size + hi for (lo, hi), size in zip(spec.padding, spec.spatial_size, strict=True))
+    return spec.replace(padding=0, padding_mode="zeros", spatial_size=padded)
+
+
 def _folded_data_gradient(spec: ConvSpec) -> Nest:
     """The data gradient under a padding mode: that of the padded image, folded back."""
     letters = axis_letters(spec.ndim)
-    padded = tuple(lo + size + hi for (lo, hi), size in zip(spec.padding, spec.spatial_size, strict=True))
-    inner = _gather(spec.replace(padding=0, padding_mode="zeros", spatial_size=padded), "workspace")
+    inner = _gather(unfolded_problem(spec), "workspace")
     channels = inner.channels
     names = tuple(f"F{letter.upper()}" for letter in letters)
     group, made = group_axis(channels, Int(channels.groups)), made_axis(channels, Var("OC"))

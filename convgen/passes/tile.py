@@ -7,9 +7,9 @@ from typing import Literal
 from typing import Literal
 
 from convgen.errors import IRError
-from convgen.ir.build import add, ceildiv, floordiv, minimum, mod, mul, sub
-from convgen.ir.nodes import For, If, Index, Int, Less, Program, Stmt
-from convgen.ir.rewrite import map_stages, rewrite_loops, substitute_block
+from convgen.ir.build import add, as_index, ceildiv, minimum, mul, sub
+from convgen.ir.nodes import Alloc, For, If, Int, Less, Program, Stmt
+from convgen.ir.rewrite import map_stages, reads, rewrite_loops, statements, stores, substitute_block
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,18 @@ class Tile:
     """for v in E: S   →   for v_outer in ...: for v_inner in factor: S[v = v_outer * factor + v_inner]
 
     Where factor does not divide E, ``tail`` says what becomes of the last, partial block. "guard": ``if v < E`` is put around
-    S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "rest": whole blocks are followed by a loop
-    called ``rest`` over the remaining iterations.
+    S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "overlap": the last block begins early, at
+    E - factor, and repeats iterations of the one before.
 
-    Requires: factor at least 1. Ensures: every iteration runs exactly once, in order.
+    Requires: factor at least 1; for "overlap" E is at least factor and S, which must not read memory that it stores, may run
+    again. Ensures: every iteration runs, in order; without "overlap" exactly once.
     """
 
     loop: str
     factor: int
     outer: str
     inner: str
-    tail: Literal["guard", "clamp", "rest"] = "guard"
-    rest: str = ""
+    tail: Literal["guard", "clamp", "overlap"] = "guard"
 
     def __call__(self, program: Program) -> Program:
         if self.factor < 1:
@@ -36,24 +36,23 @@ class Tile:
         return map_stages(program, lambda body: rewrite_loops(body, self.loop, self._tile))
 
     def _tile(self, loop: For) -> tuple[Stmt, ...]:
-        value = add(mul(self.outer, self.factor), self.inner)
-        body = substitute_block(loop.body, {self.loop: value})
         divides = self.factor == 1 or (isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0)
-        if self.tail == "rest" and not divides:
-            whole = floordiv(loop.extent, self.factor)
-            tail_value = add(mul(whole, self.factor), self.rest)
-            tail = For(
-                self.rest,
-                mod(loop.extent, self.factor),
-                substitute_block(loop.body, {self.loop: tail_value}),
-                loop.kind,
-            )
-            blocks = For(self.outer, whole, (For(self.inner, Int(self.factor), body),), loop.kind)
-            return tuple(part for part in (blocks, tail) if part.extent != Int(0))
-        extent: Index = Int(self.factor)
+        start, extent = mul(self.outer, self.factor), as_index(self.factor)
+        if not divides and self.tail == "overlap":
+            self._check_repeatable(loop)
+            start = minimum(start, sub(loop.extent, self.factor))
+        value = add(start, self.inner)
+        body = substitute_block(loop.body, {self.loop: value})
         if not divides and self.tail == "clamp":
-            extent = minimum(self.factor, sub(loop.extent, mul(self.outer, self.factor)))
-        elif not divides:
+            extent = minimum(self.factor, sub(loop.extent, start))
+        if not divides and self.tail == "guard":
             body = (If(Less(value, loop.extent), body),)
-        inner = For(self.inner, extent, body)
-        return (For(self.outer, ceildiv(loop.extent, self.factor), (inner,), loop.kind),)
+        return (For(self.outer, ceildiv(loop.extent, self.factor), (For(self.inner, extent, body),), loop.kind),)
+
+    def _check_repeatable(self, loop: For) -> None:
+        private = {inner.buffer.name for inner in statements(loop.body) if isinstance(inner, Alloc)}
+        both = {store.buffer for store in stores(loop.body)} & {read.buffer for read in reads(loop.body)} - private
+        if both:
+            raise IRError(f"loop {self.loop} cannot be repeated: {sorted(both)} is read and stored")
+        if isinstance(loop.extent, Int) and loop.extent.value < self.factor:
+            raise IRError(f"factor={self.factor} is larger than the extent {loop.extent.value} of loop {self.loop}")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.direct_gather import gather_schedule
-from convgen.strategies.direct_weights import weights_schedule
+from convgen.strategies.direct_gather import gather_extent, gather_schedule
+from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, lane_channels
 from convgen.tuning.space import Config
@@ -34,7 +34,9 @@ class Direct:
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         tiles = candidate_tiles(lane_channels(spec), spec.dtype, machine)
-        return tuple(Config.of(pixels=pixels, lanes=lanes) for pixels, lanes in tiles)
+        most = weights_extent(spec) if spec.direction == "backward_weights" else gather_extent(spec)
+        configs = (Config.of(pixels=min(pixels, most), lanes=lanes) for pixels, lanes in tiles)
+        return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from convgen.ir.nodes import PaddingMode, Var
-from convgen.nests.build import SUMS, build_nest
+from convgen.nests.build import SUMS, build_nest, unfolded_problem
+from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -42,6 +43,12 @@ def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
         *register_tiles("pixel" if problem.ndim == 1 else "ow", pixels, f"{lane}_lane"),
     )
     return Schedule(nest, passes)
+
+
+def gather_extent(spec: ConvSpec) -> int:
+    """The most pixels that a register tile may have: the shortest row of any residue class."""
+    counts = [axes[-1].count for axes in gather_classes(unfolded_problem(merged_pixels(spec)))]
+    return max(1, min(counts, default=1))
 
 
 def merged_pixels(spec: ConvSpec) -> ConvSpec:

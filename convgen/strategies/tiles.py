@@ -47,10 +47,13 @@ def _waste(channels: int, lanes: int) -> float:
 
 
 def register_tiles(loop: str, factor: int, lane: str) -> tuple[Pass, ...]:
-    """Register tiles of ``factor`` iterations of ``loop`` times the lanes; what remains goes in tiles of powers of two."""
-    passes: list[Pass] = []
-    for size in (factor, *(size for size in (8, 4, 2, 1) if size < factor)):
-        rest = f"{loop}_beyond{size}"
-        passes.append(Tile(loop, size, "tile", "px", tail="rest", rest=rest))
-        loop = rest
-    return (*passes, Simplify(keep_unit_loops=True), RegisterTile(("px", lane)), Vectorize(lane), Unroll("px"), Simplify())
+    """Register tiles of ``factor`` iterations of ``loop`` times the lanes; the last tile of a row begins early enough to be
+    whole."""
+    return (
+        Tile(loop, factor, "tile", "px", tail="overlap"),
+        Simplify(keep_unit_loops=True),
+        RegisterTile(("px", lane)),
+        Vectorize(lane),
+        Unroll("px"),
+        Simplify(),
+    )

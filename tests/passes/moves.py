@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from convgen.errors import PassError
-from convgen.ir.nodes import Alloc, For, If, Int, Load, PaddedLoad, Program, Stage, Stmt, Store, Var
+from convgen.ir.interp import evaluate_index
+from convgen.ir.nodes import Alloc, For, If, Int, Load, PaddedLoad, Program, Stage, Stmt
 from convgen.ir.rewrite import loops, reads, statements, stores, variables
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -58,13 +59,12 @@ def chain(stage: Stage) -> list[For]:
 
 @dataclass
 class Schedule:
-    """A program on its way through random passes; ``applied`` counts those that changed it, ``refused`` those that declined."""
+    """A program on its way through random passes; ``applied`` counts those that changed it."""
 
     draw: st.DrawFn
     sample: Sample
     program: Program
     applied: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
     history: list[Pass] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -76,7 +76,6 @@ class Schedule:
                 changed = run_passes(self.program, [step])
             except PassError as error:
                 assert str(error).startswith(f"{name}: "), error
-                self.refused[name] += 1
                 return
             if changed != self.program:
                 self.applied[name] += 1
@@ -116,9 +115,21 @@ class Schedule:
         return self._pick(self.program.stages)
 
     def _tile_of(self, loop: str) -> Tile:
-        tail = self._pick(("guard", "clamp", "rest"))
         factor = self.draw(st.integers(1, 4))
-        return Tile(loop, factor, self._fresh(loop), self._fresh(loop), tail, self._fresh(loop))
+        tail = self._pick(("guard", "clamp", "overlap" if self._is_as_long_as(factor, loop) else "clamp"))
+        return Tile(loop, factor, self._fresh(loop), self._fresh(loop), tail)
+
+    def _is_as_long_as(self, least: int, name: str) -> bool:
+        """Whether all loops of that name run at least so often, as far as the sizes tell."""
+        for stage in self.program.stages:
+            known = dict(self.sample.sizes)
+            known |= {bound: evaluate_index(value, known) for bound, value in stage.bindings}
+            for loop in loops(stage.body):
+                if loop.var == name and not variables(loop.extent) <= set(known):
+                    return False
+                if loop.var == name and evaluate_index(loop.extent, known) < least:
+                    return False
+        return True
 
     def _tile(self) -> Sequence[Pass]:
         names = sorted({loop.var for loop in loops(self._stage().body)})
@@ -149,9 +160,10 @@ class Schedule:
 
     def _register_tile(self) -> Sequence[Pass]:
         """The innermost one or two loops around an accumulator, made constant by tiling."""
-        around = self._around_alloc(self._stage())
-        if not around:
+        nests = [around for stage in self.program.stages if (around := self._around_alloc(stage))]
+        if not nests:
             return ()
+        around: list[For] = self._pick(nests)
         passes: list[Pass] = []
         names: list[str] = []
         for loop in around[-self.draw(st.integers(1, 2)) :]:
@@ -182,14 +194,12 @@ class Schedule:
 
     def _vectorize(self) -> Sequence[Pass]:
         """Makes the loop along the last axis of what a stage stores the innermost, and its loads run along their last axes."""
-        stage = self._stage()
-        outside = [store for store in stores(stage.body) if self.program.has_buffer(store.buffer)]
-        lanes = [store.index[-1] for store in outside if store.index]
-        nest = [loop.var for loop in chain(stage)]
-        if not lanes or not (set(nest) & variables(lanes[0])):
+        candidates = [(stage, lane) for stage in self.program.stages if (lane := self._lane(stage))]
+        if not candidates:
             return ()
-        lane = max(set(nest) & variables(lanes[0]), key=nest.index)
-        factor = self.draw(st.integers(1, 4))
+        stage, lane = self._pick(candidates)
+        nest = [loop.var for loop in chain(stage)]
+        factor = self.draw(st.integers(2, 4))
         block, inner = self._fresh(lane), self._fresh(lane)
         passes: list[Pass] = []
         moving = [read for read in reads(stage.body) if any(lane in variables(index) for index in read.index)]
@@ -200,12 +210,17 @@ class Schedule:
                 passes.append(self._pack_for(read, lane, factor))
         if nest[-1] != lane:
             passes.append(Reorder(stage.name, (*nest[nest.index(lane) + 1 :], lane)))
-        tail = "guard" if self.draw(st.booleans()) else "rest"
-        rest = self._fresh(lane)
-        passes += [Tile(lane, factor, block, inner, "rest" if tail == "rest" else "guard", rest), Simplify()]
+        overlap = self._is_as_long_as(factor, lane) and self.draw(st.booleans())
+        passes += [Tile(lane, factor, block, inner, "overlap" if overlap else "guard"), Simplify()]
         if any(isinstance(statement, Alloc) for statement in statements(stage.body)):
             passes.append(RegisterTile((inner,)))
         return (*passes, Vectorize(inner))
+
+    def _lane(self, stage: Stage) -> str:
+        """The loop along the last axis of the first memory buffer that the stage stores to, or nothing."""
+        nest = [loop.var for loop in chain(stage)]
+        last = next(store.index[-1] for store in stores(stage.body) if self.program.has_buffer(store.buffer))
+        return max(set(nest) & variables(last), key=nest.index, default="")
 
     def _pack_for(self, read: Load, lane: str, factor: int) -> Pack:
         axis = next(i for i, index in enumerate(read.index) if lane in variables(index))
@@ -250,14 +265,3 @@ class Schedule:
                 layout.append(PackedAxis(axis))
         return Pack(buffer, self._fresh(buffer), tuple(self.draw(st.permutations(layout))))
 
-
-def lanes_used(program: Program) -> bool:
-    """Whether the program stores vectors."""
-    return any(
-        isinstance(statement, Store) and statement.lanes > 1
-        for stage in program.stages
-        for statement in statements(stage.body)
-    )
-
-
-__all__ = ["MOVES", "Schedule", "Var", "chain", "lanes_used"]

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from convgen.errors import IRError
-from convgen.ir.affine import Affine
-from convgen.ir.nodes import For, Index, Int, Load, Program, Store
 from convgen.ir.printer import format_program
-from convgen.passes import register_tile, simplify, vectorize
-from convgen.passes.pack import Pack
-from convgen.passes.tile import Tile
 from tests.passes.moves import MOVES, Schedule
 from tests.programs import Sample, samples
 
-EXAMPLES = 30
+EXAMPLES = 40
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -41,12 +34,22 @@ def assert_same_meaning(sample: Sample, schedule: Schedule) -> None:
             )
 
 
-def run_property(kind: str, examples: int, phases: tuple[Phase, ...]) -> tuple[Counter[str], Counter[str]]:
-    """Puts up to two random moves before and after a move of ``kind``; returns how often each pass applied and declined."""
-    applied: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
+def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
+    """Puts up to two random moves before and after a move of ``kind``; returns how often each pass changed a program.
 
-    @settings(max_examples=examples, phases=phases, database=None, suppress_health_check=list(HealthCheck))
+    Without ``shrink`` the examples are the same in every run.
+    """
+    applied: Counter[str] = Counter()
+    phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
+
+    @settings(
+        max_examples=examples,
+        phases=phases,
+        derandomize=not shrink,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(data=st.data())
     def check_one(data: st.DataObject) -> None:
         sample = data.draw(samples(True if kind in ("FuseEpilogue", "Relayout") else None))
@@ -56,15 +59,14 @@ def run_property(kind: str, examples: int, phases: tuple[Phase, ...]) -> tuple[C
         for move in (*before, kind, *after):
             schedule.move(move)
         applied.update(schedule.applied)
-        refused.update(schedule.refused)
         assert_same_meaning(sample, schedule)
 
     check_one()
-    return applied, refused
+    return applied
 
 
 @pytest.mark.parametrize("kind", MOVES)
 def test_pass_keeps_the_meaning_of_random_programs(kind: str) -> None:
     """Also shows that the pass changed programs in a good part of the examples, so that the property is not empty."""
-    applied, _ = run_property(kind, EXAMPLES, (Phase.generate, Phase.shrink))
-    assert applied[kind] >= EXAMPLES // 5, applied
+    applied = run_property(kind, EXAMPLES, shrink=True)
+    assert applied[kind] >= EXAMPLES // 8, applied

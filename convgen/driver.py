@@ -1,0 +1,157 @@
+"""From a problem to an operator: choose a plan, lower it, compile it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convgen.descriptor import format_descriptor
+from convgen.errors import NotApplicable, OptionError, WorkspaceLimitError
+from convgen.ir.nodes import Program
+from convgen.machine import Machine
+from convgen.options import debug_level
+from convgen.passes.pipeline import run_passes
+from convgen.runtime.threads import max_threads
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Strategy
+from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.registry import applicable, strategy_named
+from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program
+from convgen.tuning.space import Config
+
+PassObserver = Callable[[str, Program], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a problem is computed, and why so.
+
+    ``origin`` is "database" (it won a measurement), "heuristic" or "given"; ``seconds`` is the measured median, if there is one.
+    """
+
+    spec: ConvSpec
+    strategy: str
+    config: Config
+    origin: str
+    seconds: float | None = None
+
+
+Lookup = Callable[[ConvSpec, Machine, int], Plan | None]
+
+
+def heuristic_plan(spec: ConvSpec, machine: Machine, workspace_limit: int | None = None) -> Plan:
+    """The first applicable strategy's default that fits the workspace limit; raises WorkspaceLimitError."""
+    smallest: int | None = None
+    for strategy in accurate_strategies(spec, machine):
+        plan = Plan(spec, strategy.name, strategy.default(spec, machine), "heuristic")
+        needed = lower(plan, machine).workspace_bytes if workspace_limit is not None else 0
+        if workspace_limit is None or needed <= workspace_limit:
+            return plan
+        smallest = needed if smallest is None else min(smallest, needed)
+    raise WorkspaceLimitError(
+        f"workspace_limit={workspace_limit} bytes is too small; the smallest variant needs {smallest}"
+    )
+
+
+def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
+    """The strategies that apply and whose error bound is within the problem's accuracy; raises NotApplicable if none is.
+
+    "strict" admits sums in order alone; "fast" what Winograd's F(4, 3) reaches (see accuracy_limit).
+    """
+    limit = accuracy_limit(spec)
+    candidates = applicable(spec, machine)
+    chosen = tuple(strategy for strategy in candidates if strategy.error_bound(spec) <= limit)
+    if not chosen:
+        best = min(strategy.error_bound(spec) for strategy in candidates)
+        raise NotApplicable(f"accuracy={spec.accuracy!r} is below what any strategy promises here; allowed: {best:.2g} or more")
+    return chosen
+
+
+def accuracy_limit(spec: ConvSpec) -> float:
+    """The relative L2 error that a strategy's bound may have: of a sum in order ("strict"), that or
+    50 u sqrt(1 + C/16) ("fast"), or the number given."""
+    in_order = sum_error_bound(spec)
+    match spec.accuracy:
+        case "strict":
+            return in_order
+        case "fast":
+            return max(in_order, 50 * 2.0**-24 * math.sqrt(1 + spec.in_channels / spec.groups / 16))
+        case limit:
+            return float(limit)
+
+
+def given_plan(spec: ConvSpec, strategy: str, config: Config | None, machine: Machine) -> Plan:
+    """The plan that a caller asks for by name; raises NotApplicable with the strategy's reason."""
+    chosen = strategy_named(strategy)
+    reason = chosen.refusal(spec, machine)
+    if reason is not None:
+        raise NotApplicable(f"strategy={strategy!r} does not apply: {reason}")
+    if config is None:
+        config = chosen.default(spec, machine)
+    return Plan(spec, strategy, config, "given")
+
+
+def build_program(plan: Plan, machine: Machine, observer: PassObserver | None = None) -> tuple[Program, dict[str, int]]:
+    """The scheduled program of a plan and the values of its sizes."""
+    strategy: Strategy = strategy_named(plan.strategy)
+    schedule = strategy.schedule(plan.spec, plan.config, machine)
+    if observer is None and debug_level() >= 3:
+        observer = _print_program
+    program = run_passes(schedule.nest.program, schedule.passes, observer)
+    return program, dict(schedule.nest.sizes)
+
+
+def _print_program(name: str, program: Program) -> None:
+    from convgen.ir.printer import format_program
+
+    print(f"# after {name}\n{format_program(program)}")
+
+
+def lower(plan: Plan, machine: Machine) -> CpuProgram:
+    """The plan's program as text of the target, not yet compiled."""
+    program, sizes = build_program(plan, machine)
+    return lower_program(program, sizes, machine)
+
+
+def source_of(plan: Plan, lowered: CpuProgram) -> str:
+    """The plan's generated source with its banner."""
+    return lowered.source(_banner(plan))
+
+
+def _banner(plan: Plan) -> BannerText:
+    text = format_descriptor(plan.spec)
+    return BannerText(
+        f"A convolution kernel generated by convgen: {plan.spec}.",
+        (
+            f"problem   {text}",
+            f"strategy  {plan.strategy}, {plan.config}",
+            "template  cpu/kernel.py.j2",
+            f"again     convgen emit '{text}' --strategy {plan.strategy} -o .",
+        ),
+    )
+
+
+def thread_count(threads: int | None) -> int:
+    """The number of threads asked for, or the default; raises OptionError."""
+    if threads is None:
+        return max_threads()
+    if type(threads) is not int or threads < 1:
+        raise OptionError(f"threads={threads!r} is not valid; allowed: an integer of 1 or more")
+    return threads
+
+
+def write_source(plan: Plan, directory: str | Path, machine: Machine) -> Path:
+    """Writes the plan's source into a directory, which is made if need be, and returns the file's path."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{file_stem(plan)}.py"
+    path.write_text(source_of(plan, lower(plan, machine)), encoding="utf-8")
+    return path
+
+
+def file_stem(plan: Plan) -> str:
+    """A file name from the problem: its descriptor with what a file name or a module cannot hold replaced."""
+    text = f"conv_{format_descriptor(plan.spec)}_{plan.strategy}"
+    return "".join(c if c.isalnum() else "_" for c in text)

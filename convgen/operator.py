@@ -1,0 +1,261 @@
+"""CompiledConv: a compiled problem as a callable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from convgen.driver import Plan, lower, source_of
+from convgen.dtypes import DTYPES
+from convgen.errors import DTypeError, OperandError, ShapeError, WorkspaceLimitError
+from convgen.ir.nodes import Buffer
+from convgen.machine import Machine
+from convgen.runtime.launch import ArrayGuard, Launcher
+from convgen.runtime.workspace import WorkspacePool, aligned_empty
+from convgen.spec import ConvSpec
+from convgen.targets.cpu.program import CpuProgram
+
+Array = np.ndarray[Any, Any]
+
+# Below this size an array's alignment does not show, and NumPy's own allocation is quicker.
+_SMALL_BYTES = 4096
+
+
+class PackedWeights:
+    """Weights in the order in which one operator's kernel reads them; made by ``CompiledConv.pack``."""
+
+    __slots__ = ("_storage", "address", "layout")
+
+    def __init__(self, layout: str, nbytes: int) -> None:
+        self.layout = layout
+        self._storage = aligned_empty((max(nbytes, 1),), np.uint8)
+        self.address = int(self._storage.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the packed weights in bytes."""
+        return self._storage.nbytes
+
+
+class CompiledConv:
+    """A convolution compiled for one problem: ``op(input, weight, bias)``, by direction.
+
+    forward: ``op(input, weight, bias=None, *, residual, scale, shift, out)`` with the operands that the epilogue names;
+    backward_data: ``op(grad_output, weight)``; backward_weights: ``op(input, grad_output)``. Arrays have the problem's shapes,
+    layout and dtype, with any strides and alignment. Calls may come from any number of Python threads at once.
+
+    ``plan`` says how it is computed, ``workspace_bytes`` how much scratch memory a call uses (packed weights included where
+    they are not given packed), ``source`` is the generated Python.
+    """
+
+    def __init__(self, plan: Plan, machine: Machine, threads: int, workspace_limit: int | None = None) -> None:
+        self.plan = plan
+        self.threads = threads
+        self._lowered = lowered = lower(plan, machine)
+        self.workspace_bytes = lowered.workspace_bytes + lowered.packed_bytes
+        if workspace_limit is not None and lowered.workspace_bytes > workspace_limit:
+            raise WorkspaceLimitError(
+                f"workspace_limit={workspace_limit} bytes is too small; {plan.strategy} needs {lowered.workspace_bytes}"
+            )
+        spec = plan.spec
+        self._names = tuple(spec.operand_shapes)
+        self._shapes = tuple(spec.operand_shapes.values())
+        self._result_shape = spec.result_shape
+        storage = DTYPES[spec.dtype]
+        self._result_dtype = DTYPES[storage.result].numpy
+        self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
+        self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace"))
+        nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize
+        self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
+        self._pool = WorkspacePool(self.workspace_bytes)
+        self._packed_pool = WorkspacePool(lowered.workspace_bytes)
+        self._offsets = tuple(_offset(lowered, b) for b in self._scratch)
+        guards = tuple(map(ArrayGuard, self._dtypes, self._shapes))
+        result = ArrayGuard(self._result_dtype, self._result_shape, writable=True)
+        free: list[ArrayGuard | None] = [None] * len(self._scratch)
+        self._launcher = Launcher(lowered.calls(), (*guards, result, *free), threads)
+        self._call = self._launcher.call
+        self._weight_index = self._names.index("weight") if "weight" in self._names else None
+
+    @property
+    def spec(self) -> ConvSpec:
+        """The problem."""
+        return self.plan.spec
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The generated Python source; it runs with numpy and numba alone."""
+        return source_of(self.plan, self._lowered)
+
+    def inspect_llvm(self) -> str:
+        """The LLVM text of every distinct stage."""
+        return self._lowered.llvm()
+
+    def inspect_asm(self) -> str:
+        """The assembly of every distinct stage."""
+        return self._lowered.assembly()
+
+    def __call__(
+        self,
+        first: Array,
+        second: Array | PackedWeights,
+        bias: Array | None = None,
+        *,
+        residual: Array | None = None,
+        scale: Array | None = None,
+        shift: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Computes the problem and returns the result, in ``out`` if given.
+
+        Raises OperandError (an operand is missing, superfluous, not an array; ``out`` overlaps an operand or cannot be
+        written), ShapeError and DTypeError.
+        """
+        operands = [first, second]
+        for given in (bias, residual, scale, shift):
+            if given is not None:
+                operands.append(given)
+        if out is None and len(operands) == len(self._names):
+            result = self._allocate(self._result_shape, self._result_dtype)
+            base = self._pool.acquire()
+            try:
+                if self._call(*operands, result, *[base + offset for offset in self._offsets]):
+                    return result
+            finally:
+                self._pool.release(base)
+        named = {"bias": bias, "residual": residual, "scale": scale, "shift": shift}
+        return self._checked(first, second, named, out)
+
+    def pack(self, weight: Array) -> PackedWeights:
+        """Packs constant weights once, for any number of calls; raises as a call does."""
+        if self._weight_index is None:
+            raise OperandError("weight cannot be packed: a weight gradient has no weights")
+        array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
+        packed = PackedWeights(self._layout, self._lowered.packed_bytes)
+        if self._lowered.packed_bytes:
+            addresses = [0] * len(self._lowered.program.buffers)
+            addresses[self._weight_index] = array.ctypes.data
+            self._place(addresses, packed.address, 0)
+            self._packer.run(addresses)
+        else:
+            packed = PackedWeights(self._layout, array.nbytes)
+            np.copyto(packed._storage.view(array.dtype).reshape(array.shape), array)
+        return packed
+
+    @functools.cached_property
+    def _packer(self) -> Launcher:
+        return Launcher(self._lowered.calls(packing=True), self._free_guards, self.threads)
+
+    @functools.cached_property
+    def _packed_launcher(self) -> Launcher:
+        return Launcher(self._lowered.calls(packing=False), self._free_guards, self.threads)
+
+    @property
+    def _free_guards(self) -> tuple[None, ...]:
+        return (None,) * len(self._lowered.program.buffers)
+
+    @functools.cached_property
+    def _layout(self) -> str:
+        """What packed weights must have been made for."""
+        shapes = [(b.name, b.dtype, self._lowered.shape(b)) for b in self._scratch if b.space == "packed"]
+        return repr((self.plan.strategy, self.spec.direction, self.spec.weight_shape, shapes))
+
+    def _place(self, addresses: list[int], packed: int, workspace: int) -> None:
+        """Fills in the addresses of packed and workspace buffers."""
+        for i, buffer in enumerate(self._lowered.program.buffers):
+            if buffer.name in self._lowered.packed:
+                addresses[i] = packed + self._lowered.packed[buffer.name]
+            elif buffer.name in self._lowered.workspace:
+                addresses[i] = workspace + self._lowered.workspace[buffer.name]
+
+    def _checked(
+        self, first: Array, second: Array | PackedWeights, named: dict[str, Array | None], out: Array | None
+    ) -> Array:
+        """The path that explains what is wrong, or copies what the kernel cannot read in place."""
+        arrays = self._operands(first, second, named)
+        given = [operand for operand in (first, second, *named.values()) if isinstance(operand, np.ndarray)]
+        result = self._output(out, given)
+        addresses = [array.ctypes.data if isinstance(array, np.ndarray) else 0 for array in arrays]
+        addresses += [result.ctypes.data, *[0] * len(self._scratch)]
+        pool, launcher = self._pool, self._launcher
+        if isinstance(second, PackedWeights):
+            pool, launcher = self._packed_pool, self._packed_launcher
+        base = pool.acquire()
+        try:
+            if isinstance(second, PackedWeights):
+                if not self._lowered.packed_bytes:
+                    addresses[1] = second.address
+                self._place(addresses, second.address, base)
+            else:
+                self._place(addresses, base, base + self._lowered.packed_bytes)
+            launcher.run(addresses)
+        finally:
+            pool.release(base)
+        if out is None or result is out:
+            return result
+        np.copyto(out, result)
+        return out
+
+    def _operands(
+        self, first: Array, second: Array | PackedWeights, named: dict[str, Array | None]
+    ) -> Sequence[Array | None]:
+        missing = [name for name in self._names[2:] if named[name] is None]
+        if missing:
+            raise OperandError(f"{missing[0]} is missing; the problem's epilogue is {self.spec.epilogue.steps}")
+        extra = [name for name, value in named.items() if value is not None and name not in self._names]
+        if extra:
+            raise OperandError(f"{extra[0]} is not part of the problem; its epilogue is {self.spec.epilogue.steps}")
+        values: list[Any] = [first, second, *(named[name] for name in self._names[2:])]
+        prepared: list[Array | None] = []
+        for name, value, shape, dtype in zip(self._names, values, self._shapes, self._dtypes, strict=True):
+            if isinstance(value, PackedWeights):
+                self._check_packed(name, value)
+                prepared.append(None)
+            else:
+                prepared.append(self._prepared(name, value, shape, dtype))
+        return prepared
+
+    def _check_packed(self, name: str, packed: PackedWeights) -> None:
+        if name != "weight":
+            raise OperandError(f"{name} is packed weights; only weight may be")
+        if packed.layout != self._layout:
+            raise OperandError("weight was packed by another operator; pack it with this one")
+
+    @staticmethod
+    def _prepared(name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """The operand as a C-contiguous aligned array, copied only if it is not; raises what is wrong with it."""
+        if not isinstance(value, np.ndarray):
+            raise OperandError(f"{name} is a {type(value).__name__}; allowed: numpy.ndarray")
+        if value.dtype != dtype:
+            raise DTypeError(f"{name} has dtype {value.dtype}; allowed: {dtype}")
+        if value.shape != shape:
+            raise ShapeError(f"{name} has shape {value.shape}; allowed: {shape}")
+        return np.require(value, dtype, ("C", "A"))
+
+    def _output(self, out: Array | None, operands: Sequence[Array]) -> Array:
+        """The array to compute into: ``out`` where the kernel can write it in place."""
+        if out is None:
+            return self._allocate(self._result_shape, self._result_dtype)
+        if not isinstance(out, np.ndarray):
+            raise OperandError(f"out is a {type(out).__name__}; allowed: numpy.ndarray")
+        if out.dtype != self._result_dtype:
+            raise DTypeError(f"out has dtype {out.dtype}; allowed: {self._result_dtype}")
+        if out.shape != self._result_shape:
+            raise ShapeError(f"out has shape {out.shape}; allowed: {self._result_shape}")
+        if not out.flags.writeable:
+            raise OperandError("out is read-only; allowed: a writable array")
+        for operand, name in zip(operands, self._names, strict=False):
+            if np.may_share_memory(out, operand) and np.shares_memory(out, operand):
+                raise OperandError(f"out overlaps {name}; allowed: memory of its own")
+        in_place = out.flags.c_contiguous and out.flags.aligned
+        return out if in_place else self._allocate(self._result_shape, self._result_dtype)
+
+
+def _offset(lowered: CpuProgram, buffer: Buffer) -> int:
+    """A scratch buffer's offset in one block of packed weights followed by workspace."""
+    if buffer.name in lowered.packed:
+        return lowered.packed[buffer.name]
+    return lowered.packed_bytes + lowered.workspace[buffer.name]

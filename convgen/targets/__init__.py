@@ -1,0 +1,1 @@
+"""Machines that programs are lowered to, one folder each."""

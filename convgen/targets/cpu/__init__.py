@@ -1,0 +1,1 @@
+"""CPUs: programs become Numba functions over LLVM vectors."""

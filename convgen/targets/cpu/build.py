@@ -1,0 +1,120 @@
+"""From the text of a stage to machine code, through Numba and LLVM, and a cache."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from convgen.errors import CompileError
+from convgen.machine import Machine
+from convgen.options import cache_dir
+from convgen.render import render
+from convgen.runtime.cache import Entry, KernelCache, toolchain_key
+from convgen.runtime.objects import load_object
+from convgen.targets.cpu.lower import LoweredStage
+from convgen.targets.cpu.operations import needed_functions, operation_text, vector_texts
+
+# What a cached unit's function is called: units are shared by stages of any name.
+UNIT = "stage"
+
+_addresses: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+def unit_source(stage: LoweredStage) -> str:
+    """A module that holds the vector operations and the stage's function alone; equal stages give equal text."""
+    needed = needed_functions(stage.operations)
+    return render(
+        "cpu/unit.py.j2",
+        name=UNIT,
+        lines=stage.body,
+        vectors=vector_texts(stage.operations),
+        operations=[operation_text(operation) for operation in stage.operations],
+        needs=lambda name: name in needed,
+    )
+
+
+def stage_address(stage: LoweredStage, machine: Machine) -> int:
+    """The address of the stage's machine code, compiled at most once and kept on disk; raises CompileError."""
+    source = unit_source(stage)
+    key = unit_key(source, machine)
+    with _lock:
+        if key not in _addresses:
+            _addresses[key] = _load(key, source, machine)
+        return _addresses[key]
+
+
+def unit_key(source: str, machine: Machine) -> str:
+    """What the machine code depends on: the source, the versions of the tools, the processor's granted features."""
+    return hashlib.sha256(f"{toolchain_key(machine)}\n{source}".encode()).hexdigest()
+
+
+def _load(key: str, source: str, machine: Machine) -> int:
+    cache = _cache(str(cache_dir()))
+    entry = cache.get(key)
+    if entry is None:
+        entry = Entry(symbol=UNIT, code=_target_machine(machine).emit_object(unit_module(source, machine)), source=source)
+        cache.put(key, entry)
+    return load_object(entry.code, entry.symbol)
+
+
+@functools.cache
+def _cache(directory: str) -> KernelCache:
+    return KernelCache(directory)
+
+
+@functools.lru_cache(maxsize=8)
+def unit_module(source: str, machine: Machine) -> llvm.ModuleRef:
+    """The optimised LLVM module of a unit, its function exported as ``stage``; raises CompileError."""
+    text = _numba_llvm(source)
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refuses the module of a generated kernel: {error}") from error
+    return module
+
+
+def unit_assembly(source: str, machine: Machine) -> str:
+    """The assembly of a unit for a machine."""
+    assembly: str = _target_machine(machine).emit_assembly(unit_module(source, machine))
+    return assembly
+
+
+def _numba_llvm(source: str) -> str:
+    """Numba's optimised LLVM text of the function ``stage``, called as a C function."""
+    from numba import carray, cfunc, types  # noqa: F401
+
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "<convgen kernel>", "exec"), namespace)
+    pointer = types.CPointer(types.int64)
+    signature = types.void(pointer, pointer, types.int64, types.int64)
+    try:
+        compiled = cfunc(signature, error_model="numpy")(namespace[UNIT])
+    except Exception as error:
+        raise CompileError(f"Numba refuses a generated kernel: {type(error).__name__}: {error}") from error
+    text: str = compiled.inspect_llvm()
+    return _exported(text, compiled.native_name)
+
+
+def _exported(text: str, symbol: str) -> str:
+    """The module with the C entry called ``stage`` and everything else internal."""
+    return text.replace(f'@"{symbol}"', f"@{UNIT}").replace(f"@{symbol}(", f"@{UNIT}(")
+
+
+@functools.cache
+def _target_machine(machine: Machine) -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(machine.triple)
+    return target.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
+    )
+
+
+CompiledUnit = Callable[[LoweredStage, Machine], int]

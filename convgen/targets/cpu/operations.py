@@ -1,0 +1,206 @@
+"""The vector operations that a kernel uses, and how each is spelled in LLVM.
+
+An operation is named after what it does and what it does it to: ``load_f32x64`` reads 64 consecutive float32. Narrow storage
+types have loads and stores of their own (``load_f16_f32x64``); everything else happens in the type that sums are kept in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+
+_SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int32": "i32", "int8": "i8"}
+_ELEMENT = {
+    "float32": "ir.FloatType()",
+    "float64": "ir.DoubleType()",
+    "float16": "ir.HalfType()",
+    "bfloat16": "ir.IntType(16)",
+    "int32": "ir.IntType(32)",
+    "int8": "ir.IntType(8)",
+}
+_FLOAT_METHODS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
+_INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
+_FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum", "exp": "llvm.exp", "tanh": "llvm.tanh"}
+_INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
+_LIBRARY_ERF = {"float32": "erff", "float64": "erf"}
+
+
+@dataclass(frozen=True, order=True)
+class Operation:
+    """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``."""
+
+    kind: str
+    dtype: str
+    lanes: int
+    storage: str = ""
+
+    @property
+    def name(self) -> str:
+        """The function's name in the generated source."""
+        stored = f"{_SHORT[self.storage]}_" if self.storage not in ("", self.dtype) else ""
+        return f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}"
+
+
+@dataclass(frozen=True)
+class VectorText:
+    """A vector type as the template writes it."""
+
+    name: str
+    element: str
+    lanes: int
+
+
+@dataclass(frozen=True)
+class OperationText:
+    """An operation as the template writes it: its name, result, operands and the lambda that emits it."""
+
+    name: str
+    result: str
+    operands: str
+    emit: str
+
+
+def type_name(dtype: str, lanes: int) -> str:
+    """f32 or f32x64: the name of a scalar or vector type in the generated source."""
+    return _SHORT[dtype] if lanes == 1 else f"{_SHORT[dtype]}x{lanes}"
+
+
+def vector_texts(operations: tuple[Operation, ...]) -> tuple[VectorText, ...]:
+    """The vector types of the operations."""
+    kinds = sorted({(op.dtype, op.lanes) for op in operations if op.lanes > 1})
+    return tuple(VectorText(type_name(dtype, lanes), _ELEMENT[dtype], lanes) for dtype, lanes in kinds)
+
+
+def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
+    """The functions of the prelude that the operations call."""
+    kinds = {op.kind for op in operations}
+    needed: set[str] = set()
+    if kinds & {"load_some", "store_some"}:
+        needed |= {"mask", "splat", "call"}
+    if "splat" in kinds:
+        needed.add("splat")
+    if kinds & {"fma", "min", "max", "exp", "tanh", "erf"}:
+        needed.add("call")
+    if "erf" in kinds:
+        needed.add("erf")
+    if any(op.storage == "bfloat16" for op in operations):
+        needed |= {"bfloat16", "splat"}
+    return frozenset(needed)
+
+
+def operation_text(op: Operation) -> OperationText:
+    """How the template writes the operation."""
+    kind = _numba_type(op.dtype, op.lanes)
+    match op.kind:
+        case "load":
+            return OperationText(op.name, kind, "i64, i64", f"lambda b, base, i: {_load(op)}")
+        case "load_some":
+            return OperationText(op.name, kind, "i64, i64, i64", f"lambda b, base, i, n: {_load_some(op)}")
+        case "store":
+            return OperationText(op.name, "types.void", f"i64, i64, {kind}", f"lambda b, base, i, x: {_store(op)}")
+        case "store_some":
+            emit = f"lambda b, base, i, x, n: {_store_some(op)}"
+            return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
+        case "splat":
+            scalar = _numba_type(op.dtype, 1)
+            return OperationText(op.name, kind, f"{scalar},", f"lambda b, x: splat(b, x, {kind}.llvm)")
+        case "fma":
+            return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", f"lambda b, x, y, z: {_fma(op)}")
+        case "where":
+            zero = f"{_llvm(op.dtype, op.lanes)}(None)"
+            test = f'b.fcmp_ordered("<", t, {zero})' if _is_float(op.dtype) else f'b.icmp_signed("<", t, {zero})'
+            emit = f"lambda b, t, x, y: b.select({test}, x, y)"
+            return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", emit)
+        case "exp" | "tanh":
+            return OperationText(op.name, kind, f"{kind},", f"lambda b, x: {_call(op, 'x')}")
+        case "erf":
+            return OperationText(op.name, kind, f"{kind},", f'lambda b, x: each_lane(b, "{_LIBRARY_ERF[op.dtype]}", x)')
+        case "min" | "max":
+            return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: {_call(op, 'x, y')}")
+        case _:
+            method = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)[op.kind]
+            return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: b.{method}(x, y)")
+
+
+def _is_float(dtype: str) -> bool:
+    return "float" in dtype
+
+
+def _numba_type(dtype: str, lanes: int) -> str:
+    return f"types.{dtype}" if lanes == 1 else type_name(dtype, lanes)
+
+
+def _llvm(dtype: str, lanes: int) -> str:
+    return _ELEMENT[dtype] if lanes == 1 else f"ir.VectorType({_ELEMENT[dtype]}, {lanes})"
+
+
+def _suffix(dtype: str, lanes: int) -> str:
+    """f32 or v64f32: how LLVM tells its overloaded intrinsics apart."""
+    element = "i16" if dtype == "bfloat16" else _SHORT[dtype]
+    return element if lanes == 1 else f"v{lanes}{element}"
+
+
+def _place(op: Operation) -> tuple[str, int]:
+    size = DTYPES[op.storage].itemsize
+    return f"at(b, base, i, {_llvm(op.storage, op.lanes)}, {size})", size
+
+
+def _load(op: Operation) -> str:
+    place, size = _place(op)
+    return _widened(op, f"b.load({place}, align={size})")
+
+
+def _load_some(op: Operation) -> str:
+    place, size = _place(op)
+    kind = _llvm(op.storage, op.lanes)
+    name = f"llvm.masked.load.{_suffix(op.storage, op.lanes)}.p0"
+    mask = f"below(b, n, {op.lanes})"
+    return _widened(op, f'call(b, "{name}", {kind}, {place}, ir.IntType(32)({size}), {mask}, {kind}(None))')
+
+
+def _store(op: Operation) -> str:
+    place, size = _place(op)
+    return f"b.store({_narrowed(op)}, {place}, align={size})"
+
+
+def _store_some(op: Operation) -> str:
+    place, size = _place(op)
+    name = f"llvm.masked.store.{_suffix(op.storage, op.lanes)}.p0"
+    mask = f"below(b, n, {op.lanes})"
+    return f'call(b, "{name}", ir.VoidType(), {_narrowed(op)}, {place}, ir.IntType(32)({size}), {mask})'
+
+
+def _widened(op: Operation, value: str) -> str:
+    wide = _llvm(op.dtype, op.lanes)
+    match op.storage:
+        case "float16":
+            return f"b.fpext({value}, {wide})"
+        case "bfloat16":
+            return f"b.bitcast(from_bfloat16(b, {value}, {_llvm('int32', op.lanes)}), {wide})"
+        case "int8":
+            return f"b.sext({value}, {wide})"
+        case _:
+            return value
+
+
+def _narrowed(op: Operation) -> str:
+    narrow = _llvm(op.storage, op.lanes)
+    match op.storage:
+        case "float16":
+            return f"b.fptrunc(x, {narrow})"
+        case "bfloat16":
+            return f"to_bfloat16(b, b.bitcast(x, {_llvm('int32', op.lanes)}), {narrow})"
+        case _:
+            return "x"
+
+
+def _fma(op: Operation) -> str:
+    if not _is_float(op.dtype):
+        return "b.add(b.mul(x, y), z)"
+    return f'call(b, "llvm.fma.{_suffix(op.dtype, op.lanes)}", x.type, x, y, z)'
+
+
+def _call(op: Operation, operands: str) -> str:
+    name = (_FLOAT_CALLS if _is_float(op.dtype) else _INT_CALLS)[op.kind]
+    return f'call(b, "{name}.{_suffix(op.dtype, op.lanes)}", x.type, {operands})'

@@ -1,0 +1,145 @@
+"""A program on the CPU: its stages lowered, its workspace laid out, its source rendered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.ir.interp import buffer_shape, evaluate_index
+from convgen.ir.nodes import Buffer, Program, Stage
+from convgen.ir.rewrite import stores
+from convgen.machine import Machine
+from convgen.render import render
+from convgen.runtime.launch import StageCall
+from convgen.targets.cpu.build import stage_address, unit_assembly, unit_module, unit_source
+from convgen.targets.cpu.lower import LoweredStage, lower_stage
+from convgen.targets.cpu.operations import Operation, needed_functions, operation_text, vector_texts
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class BannerText:
+    """The head of a generated file: one line that names the problem, and lines of facts."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CpuProgram:
+    """A program with the values of its sizes, lowered for a machine.
+
+    ``packed`` and ``workspace`` map buffers to byte offsets in their own blocks of memory; every offset is a multiple of 64.
+    """
+
+    program: Program
+    sizes: Mapping[str, int]
+    machine: Machine
+    stages: tuple[LoweredStage, ...]
+    packed: Mapping[str, int]
+    packed_bytes: int
+    workspace: Mapping[str, int]
+    workspace_bytes: int
+
+    def shape(self, buffer: Buffer) -> tuple[int, ...]:
+        """The shape of a buffer for these sizes."""
+        return buffer_shape(buffer, self.sizes)
+
+    def calls(self, *, packing: bool | None = None) -> tuple[StageCall, ...]:
+        """The stages as machine code: all, or only those that pack weights, or only those that do not."""
+        chosen = [
+            (stage, lowered)
+            for stage, lowered in zip(self.program.stages, self.stages, strict=True)
+            if packing is None or self.packs(stage) == packing
+        ]
+        return tuple(self._call(stage, lowered) for stage, lowered in chosen)
+
+    def packs(self, stage: Stage) -> bool:
+        """Whether a stage fills packed weights."""
+        return any(store.buffer in self.packed for store in stores(stage.body))
+
+    def llvm(self) -> str:
+        """LLVM's text of every distinct stage."""
+        return "\n".join(f"; stage {name}\n{unit_module(source, self.machine)}" for name, source in self._units())
+
+    def assembly(self) -> str:
+        """The assembly of every distinct stage."""
+        return "\n".join(f"# stage {name}\n{unit_assembly(source, self.machine)}" for name, source in self._units())
+
+    def source(self, banner: BannerText) -> str:
+        """The program as one Python file that runs with numpy and numba alone."""
+        operations = tuple(sorted({operation for stage in self.stages for operation in stage.operations}))
+        needed = needed_functions(operations)
+        shared = _shared_names(self.stages)
+        arguments = [b for b in self.program.buffers if b.space == "operand"]
+        result = next(b for b in self.program.buffers if b.space == "result")
+        others = [b for b in self.program.buffers if b.space in ("packed", "workspace")]
+        return render(
+            "cpu/kernel.py.j2",
+            banner=banner,
+            vectors=vector_texts(operations),
+            operations=[operation_text(operation) for operation in operations],
+            needs=lambda name: name in needed,
+            stages=[{"name": stage.name, "lines": stage.body} for stage in self.stages if shared[stage.name] == stage.name],
+            arguments=[self._array_text(buffer) for buffer in arguments],
+            result=self._array_text(result),
+            workspace=[self._array_text(buffer) for buffer in others],
+            call={
+                "summary": f"{banner.title.removesuffix('.')}; arrays as PyTorch has them.",
+                "buffers": ", ".join(b.name for b in self.program.buffers),
+            },
+            steps=[
+                {"name": shared[stage.name], "sizes": list(call.sizes), "tasks": call.tasks}
+                for stage, call in zip(self.stages, self._steps(), strict=True)
+            ],
+        )
+
+    def _steps(self) -> tuple[StageCall, ...]:
+        return tuple(
+            StageCall(0, *self._extents(stage, lowered))
+            for stage, lowered in zip(self.program.stages, self.stages, strict=True)
+        )
+
+    def _extents(self, stage: Stage, lowered: LoweredStage) -> tuple[int, tuple[int, ...]]:
+        names = dict(self.sizes) | {name: evaluate_index(value, self.sizes) for name, value in stage.bindings}
+        return evaluate_index(lowered.tasks, names), tuple(names[name] for name in lowered.sizes)
+
+    def _call(self, stage: Stage, lowered: LoweredStage) -> StageCall:
+        return StageCall(stage_address(lowered, self.machine), *self._extents(stage, lowered))
+
+    def _units(self) -> list[tuple[str, str]]:
+        sources: dict[str, str] = {}
+        for stage in self.stages:
+            sources.setdefault(unit_source(stage), stage.name)
+        return [(name, source) for source, name in sources.items()]
+
+    def _array_text(self, buffer: Buffer) -> dict[str, object]:
+        storage = "uint16" if buffer.dtype == "bfloat16" else buffer.dtype
+        return {"name": buffer.name, "shape": self.shape(buffer), "dtype": f"np.{storage}"}
+
+
+def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine) -> CpuProgram:
+    """Lowers every stage and lays out packed weights and workspace."""
+    stages = tuple(lower_stage(program, stage) for stage in program.stages)
+    packed, packed_bytes = _layout([b for b in program.buffers if b.space == "packed"], sizes)
+    workspace, workspace_bytes = _layout([b for b in program.buffers if b.space == "workspace"], sizes)
+    return CpuProgram(program, dict(sizes), machine, stages, packed, packed_bytes, workspace, workspace_bytes)
+
+
+def _layout(buffers: list[Buffer], sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    offsets: dict[str, int] = {}
+    end = 0
+    for buffer in buffers:
+        offsets[buffer.name] = end
+        size = math.prod(buffer_shape(buffer, sizes)) * DTYPES[buffer.dtype].itemsize
+        end += -(-size // ALIGNMENT) * ALIGNMENT
+    return offsets, end
+
+
+def _shared_names(stages: tuple[LoweredStage, ...]) -> dict[str, str]:
+    """For each stage the first one with the same function."""
+    first: dict[tuple[tuple[str, ...], tuple[Operation, ...]], str] = {}
+    return {stage.name: first.setdefault((stage.body, stage.operations), stage.name) for stage in stages}

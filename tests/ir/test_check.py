@@ -1,0 +1,148 @@
+"""Each rule of the IR, broken once: the message names the offender."""
+
+from __future__ import annotations
+
+import pytest
+
+from convgen.errors import IRError
+from convgen.ir.check import check
+from convgen.ir.nodes import (
+    Alloc,
+    Apply,
+    Arith,
+    Buffer,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    IndexOp,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Program,
+    Splat,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+    Where,
+)
+
+I, N = Var("i"), Var("N")
+ZERO = Const(0.0, "float32")
+BUFFERS = (
+    Buffer("x", "float32", (N, N), "operand"),
+    Buffer("q", "int8", (N,), "operand"),
+    Buffer("d", "float64", (N,), "operand"),
+    Buffer("o", "float32", (), "operand"),
+    Buffer("y", "float32", (N, N), "result"),
+)
+
+
+def program(*body: Stmt, buffers: tuple[Buffer, ...] = BUFFERS, bindings: tuple[tuple[str, Index], ...] = ()) -> Program:
+    return Program("p", ("N",), buffers, (Stage("s", body, bindings),))
+
+
+def over_i(*body: Stmt) -> Program:
+    return program(For("i", N, body))
+
+
+def store(value: Value = ZERO, index: tuple[Index, ...] = (I, I), lanes: int = 1, count: Index | None = None) -> Store:
+    return Store("y", index, value, lanes, count)
+
+
+def alloc(buffer: Buffer, *body: Stmt) -> Alloc:
+    return Alloc(buffer, body or (Store(buffer.name, (), ZERO),))
+
+
+def register(name: str = "acc", *shape: Index, dtype: str = "float32") -> Buffer:
+    return Buffer(name, dtype, shape, "register")
+
+
+def parallel(var: str, *body: Stmt) -> For:
+    return For(var, N, body, "parallel")
+
+
+VALID: dict[str, Program] = {
+    "store": over_i(store()),
+    "binding": program(For("i", Var("b"), (store(),)), bindings=(("b", IndexOp("//", N, Int(2))),)),
+    "vector": over_i(store(Splat(Load("o", ()), 4), lanes=4, count=IndexOp("-", N, I))),
+    "same name in sibling loops": program(For("i", N, (store(),)), For("i", N, (store(),))),
+    "nested parallel loops": program(parallel("i", parallel("j", store(index=(I, Var("j")))))),
+    "narrow load": over_i(alloc(register(dtype="int32"), Store("acc", (), Load("q", (I,))))),
+}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_valid_program_passes(name: str) -> None:
+    check(VALID[name])
+
+
+BROKEN: dict[str, tuple[Program, str]] = {
+    "buffer twice": (program(buffers=(*BUFFERS, BUFFERS[0])), "buffer x is defined twice"),
+    "size twice": (Program("p", ("N", "N"), (), ()), "size N is defined twice"),
+    "stage twice": (Program("p", ("N",), (), (Stage("s", ()), Stage("s", ()))), "stage s is defined twice"),
+    "register in the program": (program(buffers=(register(),)), "buffer acc: register buffers belong to an alloc"),
+    "buffer type": (program(buffers=(Buffer("b", "float8", (), "operand"),)), "buffer b: unknown data type float8"),
+    "buffer shape": (program(buffers=(Buffer("b", "int8", (Var("K"),), "operand"),)), "K is used in K but not defined"),
+    "binding twice": (program(bindings=(("b", Int(1)), ("b", Int(2)))), "stage s: binding b is defined twice"),
+    "binding shadows": (program(bindings=(("N", Int(1)),)), "stage s: binding N shadows a size"),
+    "binding value": (program(bindings=(("b", Var("c")),)), "stage s: c is used in c but not defined"),
+    "extent": (program(For("i", Var("K"), (store(),))), "stage s: K is used in K but not defined"),
+    "loop shadows loop": (over_i(For("i", N, (store(),))), "stage s: loop i shadows a name"),
+    "loop shadows size": (program(For("N", N, ())), "stage s: loop N shadows a name"),
+    "parallel inside serial": (over_i(parallel("j", store(index=(I, Var("j"))))), "parallel loop j is not outermost"),
+    "parallel beside another": (
+        program(parallel("i", store()), parallel("j", store(index=(Var("j"), Int(0))))),
+        "parallel loop i is not outermost",
+    ),
+    "parallel under a guard": (
+        program(If(Less(Int(0), N), (parallel("i", store()),))),
+        "parallel loop i is not outermost",
+    ),
+    "parallel to one place": (
+        program(parallel("i", store(index=(Int(0), Int(0))))),
+        "iterations of parallel loop i store to the same place of y",
+    ),
+    "alloc shadows": (over_i(alloc(register("x"))), "alloc x shadows a buffer"),
+    "alloc twice": (over_i(alloc(register(), alloc(register()))), "alloc acc shadows a buffer"),
+    "alloc space": (over_i(alloc(Buffer("m", "float32", (), "workspace"))), "alloc m needs a register buffer"),
+    "alloc shape": (over_i(alloc(register("acc", N), store())), "alloc acc needs a register buffer of constant shape"),
+    "alloc type": (over_i(alloc(register(dtype="float16"))), "alloc acc: float16 is not a type that is computed in"),
+    "guard": (over_i(If(Less(Var("k"), N), (store(),))), "k is used in k but not defined"),
+    "unknown buffer": (over_i(Store("z", (), ZERO)), "buffer z is not defined"),
+    "alloc has ended": (
+        over_i(alloc(register()), store(Load("acc", ()))),
+        "buffer acc is not defined",
+    ),
+    "rank of a store": (over_i(store(index=(I,))), "buffer y has 2 axes, not 1"),
+    "rank of a load": (over_i(store(Load("x", (I,)))), "buffer x has 2 axes, not 1"),
+    "rank of a padded load": (over_i(store(PaddedLoad("x", (I,), "zeros"))), "buffer x has 2 axes, not 1"),
+    "index": (over_i(store(index=(I, IndexOp("+", I, Var("k"))))), "k is used in i [+] k but not defined"),
+    "count": (over_i(store(Splat(ZERO, 2), lanes=2, count=Var("k"))), "k is used in k but not defined"),
+    "no lanes": (over_i(store(lanes=0)), "access to y with 0 lanes"),
+    "lanes without an axis": (over_i(store(Load("o", (), 4), lanes=4)), "access to o with 4 lanes"),
+    "operand stored": (over_i(Store("x", (I, I), ZERO)), "operand x is stored to"),
+    "condition of a choice": (
+        over_i(store(Choose((Less(Var("k"), N),), ZERO, ZERO))),
+        "k is used in k but not defined",
+    ),
+    "type of a store": (over_i(store(Load("d", (I,)))), "store to y takes float32 x 1, not float64 x 1"),
+    "lanes of a store": (over_i(store(lanes=4)), "store to y takes float32 x 4, not float32 x 1"),
+    "types of a sum": (over_i(store(Arith("+", ZERO, Load("d", (I,))))), r"\+ joins operands of different types"),
+    "types of an fma": (over_i(store(Fma(ZERO, ZERO, Load("q", (I,))))), "fma or where joins operands"),
+    "lanes of a where": (over_i(store(Where(ZERO, ZERO, Splat(ZERO, 2)))), "fma or where joins operands"),
+    "types of a choice": (over_i(store(Choose((), ZERO, Const(0.0, "int32")))), "choose joins operands"),
+    "splat of a vector": (over_i(store(Apply("exp", Splat(Splat(ZERO, 2), 4)))), "splat takes a scalar, not 2 lanes"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_rule_is_named(name: str) -> None:
+    broken, message = BROKEN[name]
+    with pytest.raises(IRError, match=message):
+        check(broken)

@@ -1,0 +1,105 @@
+"""Hand-written programs that are small enough to read before and after a pass."""
+
+from __future__ import annotations
+
+from convgen.ir.build import add, mul, sub
+from convgen.ir.nodes import (
+    Alloc,
+    Arith,
+    Buffer,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    PaddingMode,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+)
+
+ZERO = Const(0.0, "float32")
+
+
+def buffer(name: str, *shape: int | str) -> Buffer:
+    """A float32 buffer; y is the result, s a workspace, all others are operands."""
+    extents = tuple(Int(extent) if isinstance(extent, int) else Var(extent) for extent in shape)
+    match name:
+        case "y":
+            return Buffer(name, "float32", extents, "result")
+        case "s":
+            return Buffer(name, "float32", extents, "workspace")
+        case _:
+            return Buffer(name, "float32", extents, "operand")
+
+
+def at(name: str, *index: int | str | Index) -> Load:
+    return Load(name, tuple(add(i) for i in index))
+
+
+def put(name: str, *index: int | str | Index, value: Value) -> Store:
+    return Store(name, tuple(add(i) for i in index), value)
+
+
+def loop(var: str, extent: int | str, *body: Stmt) -> For:
+    return For(var, add(extent), body)
+
+
+def program(buffers: tuple[Buffer, ...], *bodies: Stmt, sizes: tuple[str, ...] = ("M",)) -> Program:
+    """A program with a stage a body, called main, then stage1, ..."""
+    names = ("main", *(f"stage{i}" for i in range(1, len(bodies))))
+    return Program("small", sizes, buffers, tuple(Stage(name, (body,)) for name, body in zip(names, bodies, strict=True)))
+
+
+def accumulate(*update: Stmt, finish: Store) -> Alloc:
+    return Alloc(Buffer("acc", "float32", (), "register"), (put("acc", value=ZERO), *update, finish))
+
+
+def product() -> Program:
+    """y[i, j] = sum over r of x[i, r] * w[r, j]."""
+    update = loop("r", 3, put("acc", value=Fma(at("x", "i", "r"), at("w", "r", "j"), at("acc"))))
+    nest = loop("i", "M", loop("j", 6, accumulate(update, finish=put("y", "i", "j", value=at("acc")))))
+    return program((buffer("x", "M", 3), buffer("w", 3, 6), buffer("y", "M", 6)), nest)
+
+
+def double() -> Program:
+    """y[i, j] = x[i, j] + b[i]."""
+    store = put("y", "i", "j", value=Arith("+", at("x", "i", "j"), at("b", "i")))
+    shape = ("M", 6)
+    return program((buffer("x", *shape), buffer("b", "M"), buffer("y", *shape)), loop("i", "M", loop("j", 6, store)))
+
+
+def shifted(mode: PaddingMode = "zeros") -> Program:
+    """y[i] = x[i - 1], continued beyond the edges."""
+    store = put("y", "i", value=PaddedLoad("x", (sub("i", 1),), mode))
+    return program((buffer("x", "M"), buffer("y", "M")), loop("i", "M", store))
+
+
+def with_epilogue() -> Program:
+    """s[2 i] = x[2 i] and s[2 i + 1] = 0, then y[j] = max(s[j] + b[j], 0)."""
+    even = loop("i", 2, put("s", mul("i", 2), value=at("x", mul("i", 2))))
+    odd = loop("i", 2, put("s", add(mul("i", 2), 1), value=ZERO))
+    last = loop("j", 4, put("y", "j", value=Arith("max", Arith("+", at("s", "j"), at("b", "j")), ZERO)))
+    return program((buffer("x", 4), buffer("b", 4), buffer("y", 4), buffer("s", 4)), even, odd, last, sizes=())
+
+
+def chained() -> Program:
+    """s[i, j] = x[i, j], then y[i, j] = s[i, j]."""
+    first = loop("i", "M", loop("j", 2, put("s", "i", "j", value=at("x", "i", "j"))))
+    second = loop("i", "M", loop("j", 2, put("y", "i", "j", value=at("s", "i", "j"))))
+    return program((buffer("x", "M", 2), buffer("y", "M", 2), buffer("s", "M", 2)), first, second)
+
+
+def guarded_block(guard: Less) -> Program:
+    """A guard between the loops of a tile: y[b, l] = sum over r of x[b, r] * w[r, b, l] where the guard holds."""
+    update = loop("r", 2, put("acc", value=Fma(at("x", "b", "r"), at("w", "r", "b", "l"), at("acc"))))
+    body = If(guard, (accumulate(update, finish=put("y", "b", "l", value=at("acc"))),))
+    buffers = (buffer("x", 2, 2), buffer("w", 2, 2, 4), buffer("y", 2, 4))
+    return program(buffers, loop("b", 2, loop("l", 4, body)))

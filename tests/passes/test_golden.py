@@ -1,0 +1,100 @@
+"""What each pass makes of a small program, as text to be read."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+import pytest
+
+from convgen.ir.build import add
+from convgen.ir.interp import interpret
+from convgen.ir.nodes import Less, Program, Var
+from convgen.ir.printer import format_program
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.pad import Pad
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.relayout import Relayout
+from convgen.passes.reorder import Reorder
+from convgen.passes.simplify import Simplify
+from convgen.passes.tile import Tile
+from convgen.passes.unpack import Unpack
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from tests.ir.golden import assert_golden
+from tests.passes import small
+from tests.programs import random_operands
+
+BLOCKS = (PackedAxis(1, "block", 4), PackedAxis(0), PackedAxis(1, "place", 4))
+
+CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
+    "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
+    "tile_clamp": (small.double(), (Tile("i", 4, "block", "inner", "clamp"),)),
+    "tile_overlap": (small.double(), (Tile("j", 4, "block", "inner", "overlap"),)),
+    "tile_divides": (small.double(), (Tile("j", 3, "block", "inner", "overlap"),)),
+    "reorder": (small.product(), (Reorder("main", ("j", "i")),)),
+    "register_tile": (small.product(), (Tile("i", 2, "block", "px"), RegisterTile(("px", "j")))),
+    "vectorize": (small.product(), (RegisterTile(("j",)), Vectorize("j"))),
+    "vectorize_guard": (small.double(), (Tile("j", 4, "block", "lane"), Vectorize("lane"))),
+    "unroll": (small.double(), (Unroll("j"),)),
+    "pad": (small.shifted("replicate"), (Pad("x", "xp", (1,), (add("M", 2),), (0,), "replicate"),)),
+    "pack": (small.product(), (Pack("w", "wp", BLOCKS),)),
+    "unpack": (small.double(), (Unpack("y", "yt", (1, 0)),)),
+    "relayout": (small.chained(), (Relayout("s", (1, 0)),)),
+    "fuse_epilogue": (small.with_epilogue(), (FuseEpilogue("stage2", "s"),)),
+    "parallelize": (small.double(), (Parallelize("main", ("i", "j")),)),
+    "expand_zeros": (small.shifted("zeros"), (ExpandPadding(()),)),
+    "expand_replicate": (small.shifted("replicate"), (ExpandPadding(()),)),
+    "expand_circular": (small.shifted("circular"), (ExpandPadding(()),)),
+    "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
+    "simplify": (
+        small.product(),
+        (Tile("j", 4, "jb", "jl"), Tile("i", 1, "ib", "il"), Pack("w", "wp", BLOCKS), Simplify()),
+    ),
+    "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
+}
+
+
+def sized(program: Program) -> Program:
+    """The program with every size that its guards use declared."""
+    return Program(program.name, ("M", "K"), program.buffers, program.stages)
+
+
+def described(step: Pass) -> str:
+    """The pass with the options that are not at their defaults."""
+    assert is_dataclass(step)
+    options = [f"{f.name}={value!r}" for f in fields(step) if (value := getattr(step, f.name)) != f.default]
+    return f"---- {type(step).__name__}({', '.join(options)})"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_program_before_and_after(name: str) -> None:
+    program, passes = CASES[name]
+    program = sized(program)
+    after = run_passes(program, passes)
+    steps = "\n".join(map(described, passes))
+    assert_golden(f"pass_{name}", f"{format_program(program)}\n{steps}\n\n{format_program(after)}")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_meaning_of_the_golden_programs(name: str, size: int) -> None:
+    program, passes = CASES[name]
+    program = sized(program)
+    if "reflect" in name and size == 1:
+        pytest.skip("a single element has no reflection")
+    sizes = {"M": size, "K": 4}
+    operands = random_operands(program, sizes, seed=size)
+    want = interpret(program, sizes, operands)["y"]
+    got = interpret(run_passes(program, passes), sizes, operands, shuffle=np.random.default_rng(0))["y"]
+    np.testing.assert_array_equal(got, want)
+
+
+def test_padding_is_expanded_only_on_the_axes_that_are_named() -> None:
+    kept = run_passes(small.shifted(), [ExpandPadding((("x", ()),))])
+    assert "x[i - 1]" in format_program(kept)
+    assert "if" not in format_program(kept)

@@ -1,0 +1,301 @@
+"""Every requirement of every pass: a program that breaks it is refused by a PassError that names the pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from convgen.errors import PassError
+from convgen.ir.build import add, mul
+from convgen.ir.nodes import Alloc, Arith, Buffer, Fma, If, Int, Less, Load, Program, Splat, Stage, Store, Var
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.pad import Pad
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.relayout import Relayout
+from convgen.passes.reorder import Reorder
+from convgen.passes.simplify import Simplify
+from convgen.passes.tile import Tile
+from convgen.passes.unpack import Unpack
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from tests.passes.small import (
+    ZERO,
+    accumulate,
+    at,
+    buffer,
+    chained,
+    double,
+    guarded_block,
+    loop,
+    product,
+    program,
+    put,
+    shifted,
+    with_epilogue,
+)
+
+WHOLE = (PackedAxis(0), PackedAxis(1))
+
+
+def in_place(*, step: int) -> Program:
+    """s[i] = x[i] in one stage, then s[i] = s[i + step] in the next."""
+    first = loop("k", 9, put("s", "k", value=at("x", "k")))
+    second = loop("i", 4, put("s", "i", value=at("s", add("i", step))))
+    return program((buffer("x", 9), buffer("y", 9), buffer("s", 9)), first, second, sizes=())
+
+
+def sums_in_memory() -> Program:
+    """y[i] is its own accumulator, in two loops."""
+    body = loop("i", 2, loop("j", 3, put("y", "i", value=Arith("+", at("y", "i"), at("x", "j")))))
+    return program((buffer("x", 3), buffer("y", 2)), body, sizes=())
+
+
+def triangle() -> Program:
+    """for i in 3: for j in i: y[i, j] = x[i, j]."""
+    body = loop("i", 3, loop("j", "i", put("y", "i", "j", value=at("x", "i", "j"))))
+    return program((buffer("x", 3, 3), buffer("y", 3, 3)), body, sizes=())
+
+
+def vectors() -> Program:
+    """y[0 :4] = x[0 :4]."""
+    store = Store("y", (Int(0),), Load("x", (Int(0),), 4), 4)
+    return program((buffer("x", 4), buffer("y", 4)), loop("i", 1, store), sizes=())
+
+
+def vector_sums() -> Program:
+    """The chained program with its workspace stored and read in vectors."""
+    first = loop("i", "M", Store("s", (Var("i"), Int(0)), Load("x", (Var("i"), Int(0)), 2), 2))
+    second = loop("i", "M", Store("y", (Var("i"), Int(0)), Load("s", (Var("i"), Int(0)), 2), 2))
+    return program((buffer("x", "M", 2), buffer("y", "M", 2), buffer("s", "M", 2)), first, second)
+
+
+def two_in_a_loop() -> Program:
+    """for i: (for j: ..., for k: ...)."""
+    inner = (loop("j", 2, put("y", "i", "j", value=ZERO)), loop("k", 2, put("y", "i", add("k", 2), value=ZERO)))
+    return program((buffer("y", "M", 4),), loop("i", "M", *inner))
+
+
+def growing_reduction() -> Program:
+    """y[i] = sum over r below i of x[r]."""
+    update = loop("r", "i", put("acc", value=Arith("+", at("acc"), at("x", "r"))))
+    nest = loop("i", 3, accumulate(update, finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", 3), buffer("y", 3)), nest, sizes=())
+
+
+def guarded_update() -> Program:
+    """y[i] = sum over r of x[r] where r < i."""
+    update = loop("r", 3, If(Less(Var("r"), Var("i")), (put("acc", value=Arith("+", at("acc"), at("x", "r"))),)))
+    nest = loop("i", 3, accumulate(update, finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", 3), buffer("y", 3)), nest, sizes=())
+
+
+def nested_alloc() -> Program:
+    """An accumulator inside the reduction of another."""
+    inner = Alloc(Buffer("part", "float32", (), "register"), (put("part", value=ZERO), put("acc", value=at("part"))))
+    nest = loop("i", 3, accumulate(loop("r", 2, inner), finish=put("y", "i", value=at("acc"))))
+    return program((buffer("y", 3),), nest, sizes=())
+
+
+def read_back() -> Program:
+    """y[i] = acc + y[i]: the nest reads what it stores."""
+    finish = put("y", "i", value=Arith("+", at("acc"), at("y", "i")))
+    return program((buffer("y", 3),), loop("i", 3, accumulate(finish=finish)), sizes=())
+
+
+def strided(*, load: int, store: int) -> Program:
+    """y[store * l] = x[load * l]."""
+    body = loop("l", 4, put("y", mul("l", store), value=at("x", mul("l", load))))
+    return program((buffer("x", 16), buffer("y", 16)), body, sizes=())
+
+
+def guarded_lanes(guard: Less, *more: Less) -> Program:
+    """for l in 4: if guard: y[l] = x[l]."""
+    body: If | Store = put("y", "l", value=at("x", "l"))
+    for condition in (guard, *more):
+        body = If(condition, (body,))
+    return program((buffer("x", 4), buffer("y", 4)), loop("l", 4, body), sizes=())
+
+
+def shifting_copy() -> Program:
+    """y[l] = 0; y[l + 1] = x[l]: a later iteration stores over an earlier one."""
+    body = loop("l", 4, put("y", "l", value=ZERO), put("y", add("l", 1), value=at("x", "l")))
+    return program((buffer("x", 4), buffer("y", 5)), body, sizes=())
+
+
+def two_stores_one_read() -> Program:
+    """s[i + 1] = x[i]; s[i] = s[i]: tasks would race, though the last store is where the read is."""
+    body = loop("i", 4, put("s", add("i", 1), value=at("x", "i")), put("s", "i", value=at("s", "i")))
+    return program((buffer("x", 5), buffer("y", 5), buffer("s", 5)), body, sizes=())
+
+
+def late_operand() -> Program:
+    """The epilogue's second operand is stored after the sums."""
+    first = loop("i", 4, put("s", "i", value=at("x", "i")))
+    second = loop("k", 4, put("t", "k", value=at("x", "k")))
+    last = loop("j", 4, put("y", "j", value=Arith("+", at("s", "j"), at("t", "j"))))
+    extra = Buffer("t", "float32", (Int(4),), "workspace")
+    return program((buffer("x", 4), buffer("y", 4), buffer("s", 4), extra), first, second, last, sizes=())
+
+
+def diagonal() -> Program:
+    """s[i, j] = x[i, j], then y[i] = s[i, i]."""
+    first = loop("i", 2, loop("j", 2, put("s", "i", "j", value=at("x", "i", "j"))))
+    second = loop("i", 2, put("y", "i", value=at("s", "i", "i")))
+    return program((buffer("x", 2, 2), buffer("y", 2), buffer("s", 2, 2)), first, second, sizes=())
+
+
+def last_epilogue(first: Stage, last: Stage) -> Program:
+    whole = with_epilogue()
+    return Program(whole.name, whole.sizes, whole.buffers, (first, last))
+
+
+def read_twice() -> Program:
+    """The sums are read at two places by the epilogue."""
+    store = put("y", "j", value=Arith("+", at("s", "j"), at("s", 0)))
+    whole = with_epilogue()
+    return last_epilogue(whole.stages[0], Stage("stage2", (loop("j", 4, store),)))
+
+
+def read_elsewhere() -> Program:
+    """Another stage reads the sums too."""
+    whole = with_epilogue()
+    spy = Stage("spy", (loop("k", 4, put("t", "k", value=at("s", "k"))),))
+    extra = Buffer("t", "float32", (Int(4),), "workspace")
+    return Program("small", (), (*whole.buffers, extra), (whole.stages[0], spy, whole.stages[2]))
+
+
+def partly_covered() -> Program:
+    """The epilogue covers two of four sums."""
+    whole = with_epilogue()
+    return last_epilogue(whole.stages[0], Stage("stage2", (loop("j", 2, put("y", "j", value=at("s", "j"))),)))
+
+
+def unread_pack() -> Program:
+    return program((buffer("x", 4, 4), buffer("y", 4)), loop("i", 4, put("y", "i", value=ZERO)), sizes=())
+
+
+CASES: tuple[tuple[str, Pass, Program, str], ...] = (
+    ("tile factor", Tile("i", 0, "io", "ii"), double(), "factor=0 of loop i"),
+    ("tile name taken", Tile("i", 2, "j", "ii"), double(), "loop j shadows"),
+    ("tile overlap too long", Tile("j", 7, "jo", "ji", "overlap"), double(), "factor=7 is larger than the extent 6"),
+    ("tile overlap in place", Tile("i", 3, "io", "ii", "overlap"), in_place(step=5), "s.* is read and stored"),
+    ("reorder unknown", Reorder("main", ("i", "q")), double(), "'q'"),
+    ("reorder imperfect", Reorder("main", ("i", "j")), two_in_a_loop(), "'j'.* not perfectly nested"),
+    ("reorder nowhere", Reorder("main", ("q",)), two_in_a_loop(), "not one loop nest"),
+    ("reorder triangle", Reorder("main", ("j", "i")), triangle(), "extent of loop j depends"),
+    ("reorder in memory", Reorder("main", ("j", "i")), sums_in_memory(), "y.* is read and stored"),
+    ("register_tile extent", RegisterTile(("i", "j")), product(), "not perfectly nested around one alloc"),
+    ("register_tile no alloc", RegisterTile(("j",)), double(), "not perfectly nested around one alloc"),
+    ("register_tile missing", RegisterTile(("j", "q")), product(), "'q'"),
+    ("register_tile order", RegisterTile(("b",)), guarded_block(Less(Var("b"), Int(1))), "loop l stands between|nested"),
+    ("register_tile reduction", RegisterTile(("i",)), growing_reduction(), "reduction loop r depends"),
+    ("register_tile guard", RegisterTile(("i",)), guarded_update(), "cannot be distributed"),
+    ("register_tile alloc", RegisterTile(("i",)), nested_alloc(), "part.* is read and stored"),
+    ("register_tile in memory", RegisterTile(("i",)), read_back(), "y.* is read and stored"),
+    ("vectorize extent", Vectorize("i"), double(), "extent of loop i is not constant"),
+    ("vectorize body", Vectorize("b"), guarded_block(Less(Var("l"), Int(3))), "body of loop b is not stores"),
+    ("vectorize gather", Vectorize("l"), strided(load=2, store=1), "access to x does not run along"),
+    ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
+    ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
+    ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),
+    ("vectorize moving stores", Vectorize("l"), shifting_copy(), "y is stored and accessed at different places"),
+    ("vectorize bound", Vectorize("l"), guarded_lanes(Less(Int(0), Var("l"))), "bound of a guard depends on l"),
+    ("vectorize steps", Vectorize("l"), guarded_lanes(Less(mul("l", 2), Int(5))), "not in steps of 1 of l"),
+    (
+        "vectorize two guards",
+        Vectorize("l"),
+        guarded_lanes(Less(Var("l"), Int(3)), Less(add("l", 1), Int(3))),
+        "two guards",
+    ),
+    ("unroll extent", Unroll("i"), double(), "extent of loop i is not constant"),
+    ("pad order", Pad("x", "xp", (1,), (Int(6),), (1,)), shifted(), r"order=\(1,\) is not a permutation"),
+    ("pad rank", Pad("x", "xp", (1, 0), (Int(6),), (0,)), shifted(), r"low=\(1, 0\)"),
+    ("pad mode", Pad("x", "xp", (1,), (Int(6),), (0,), "circular"), shifted(), "padding zeros, not circular"),
+    ("pad vectors", Pad("x", "xp", (1,), (Int(6),), (0,)), vectors(), "x is read in vectors"),
+    ("pad unread", Pad("y", "yp", (1,), (Int(6),), (0,)), shifted(), "y is not read"),
+    ("pad name taken", Pad("x", "y", (1,), (Int(6),), (0,)), shifted(), "buffer y is defined twice"),
+    ("pack cover", Pack("w", "wp", (PackedAxis(0),)), product(), "does not cover the axes of w"),
+    ("pack half", Pack("w", "wp", (PackedAxis(0), PackedAxis(1, "block", 2))), product(), "does not cover"),
+    (
+        "pack factor",
+        Pack("w", "wp", (PackedAxis(0), PackedAxis(1, "block", 0), PackedAxis(1, "place", 0))),
+        product(),
+        "factor below 1",
+    ),
+    ("pack padded", Pack("x", "xp", (PackedAxis(0),)), shifted(), "x is not read by plain loads"),
+    ("pack vectors", Pack("x", "xp", (PackedAxis(0),)), vectors(), "x is not read by plain loads"),
+    ("pack unread", Pack("x", "xp", WHOLE), unread_pack(), "x is not read"),
+    ("unpack order", Unpack("y", "yt", (0, 0)), double(), r"order=\(0, 0\)"),
+    ("unpack read", Unpack("s", "st", (1, 0)), chained(), "s is read by stage stage1"),
+    ("unpack vectors", Unpack("y", "yt", (0,)), vectors(), "y is stored in vectors by stage main"),
+    ("relayout order", Relayout("s", (0,)), chained(), "s is not a workspace buffer with the axes"),
+    ("relayout operand", Relayout("x", (1, 0)), chained(), "x is not a workspace buffer"),
+    ("relayout vectors", Relayout("s", (1, 0)), vector_sums(), "s is (read|stored) in vectors"),
+    ("fuse_epilogue stage", FuseEpilogue("last", "s"), with_epilogue(), "no stage last"),
+    ("fuse_epilogue nest", FuseEpilogue("main", "s"), two_in_a_loop(), "main is not a nest around one store"),
+    ("fuse_epilogue twice", FuseEpilogue("stage2", "s"), read_twice(), "reads s at 2 places"),
+    ("fuse_epilogue others", FuseEpilogue("stage2", "s"), read_elsewhere(), "s is read by stage spy too"),
+    ("fuse_epilogue cover", FuseEpilogue("stage2", "s"), partly_covered(), "does not cover s once"),
+    ("fuse_epilogue diagonal", FuseEpilogue("stage1", "s"), diagonal(), "does not cover s once"),
+    ("fuse_epilogue late", FuseEpilogue("stage2", "s"), late_operand(), "t.* is stored by stage stage1, too late"),
+    ("parallelize inner", Parallelize("main", ("j",)), double(), "loop j of stage main is not outermost"),
+    ("parallelize place", Parallelize("main", ("i", "j")), sums_in_memory(), "same place of y"),
+    ("parallelize chain", Parallelize("stage1", ("i",)), in_place(step=1), "s is read and stored at different places"),
+    ("parallelize two", Parallelize("main", ("i",)), two_stores_one_read(), "s is read and stored at different places"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "given", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_refused(step: Pass, given: Program, message: str) -> None:
+    with pytest.raises(PassError, match=f"^{type(step).__name__}: .*({message})"):
+        run_passes(given, [step])
+
+
+def test_vectorize_refuses_padded_loads() -> None:
+    with pytest.raises(PassError, match="^Vectorize: a padded load of x cannot be vectorized"):
+        run_passes(shifted_by_constant(), [Vectorize("i")])
+
+
+def shifted_by_constant() -> Program:
+    """The shifted program with a constant extent."""
+    whole = shifted()
+    body = whole.stages[0].body[0]
+    assert not isinstance(body, Store)
+    return Program(whole.name, whole.sizes, whole.buffers, (Stage("main", (loop("i", 4, *body.body),)),))
+
+
+def test_vectorize_refuses_what_is_a_vector_already() -> None:
+    store = put("y", "l", value=Fma(Splat(ZERO, 1), ZERO, at("x", "l")))
+    given = program((buffer("x", 4), buffer("y", 4)), loop("l", 4, store), sizes=())
+    with pytest.raises(PassError, match="^Vectorize: Splat is already a vector"):
+        run_passes(given, [Vectorize("l")])
+
+
+def broken() -> Program:
+    return program((buffer("y", 4),), loop("i", 4, put("y", "q", value=ZERO)), sizes=())
+
+
+@pytest.mark.parametrize("step", [Simplify(), ExpandPadding(())], ids=["simplify", "expand_padding"])
+def test_program_is_checked_before_the_first_pass(step: Pass) -> None:
+    with pytest.raises(PassError, match="^before the first pass: stage main: q is used in q but not defined"):
+        run_passes(broken(), [step])
+
+
+def test_program_is_checked_after_every_pass() -> None:
+    class Break:
+        def __call__(self, program: Program) -> Program:
+            return broken()
+
+    with pytest.raises(PassError, match="^Break: stage main: q is used in q but not defined"):
+        run_passes(double(), [Simplify(), Break(), Simplify()])
+
+
+def test_observer_sees_every_pass_with_its_result() -> None:
+    seen: list[tuple[str, Program]] = []
+    result = run_passes(double(), [Unroll("j"), Simplify()], lambda name, program: seen.append((name, program)))
+    assert [name for name, _ in seen] == ["Unroll", "Simplify"]
+    assert seen[0][1] == run_passes(double(), [Unroll("j")])
+    assert seen[1][1] == result
