@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 
 # Below this size an array's alignment does not show, and NumPy's own allocation is quicker.
 _SMALL_BYTES = 4096
+# Below this much work (some 10 µs of one core) a second thread costs more than it brings.
+MIN_PARALLEL_MACS = 500_000
 
 
 class PackedWeights:
@@ -53,7 +55,7 @@ class CompiledConv:
 
     def __init__(self, plan: Plan, machine: Machine, threads: int, workspace_limit: int | None = None) -> None:
         self.plan = plan
-        self.threads = threads
+        self.threads = threads if plan.spec.macs >= MIN_PARALLEL_MACS else 1
         self._lowered = lowered = lower(plan, machine)
         self.workspace_bytes = lowered.workspace_bytes + lowered.packed_bytes
         if workspace_limit is not None and lowered.workspace_bytes > workspace_limit:
@@ -62,6 +64,7 @@ class CompiledConv:
             )
         spec = plan.spec
         self._names = tuple(spec.operand_shapes)
+        self._extras = len(self._names) - 2
         self._shapes = tuple(spec.operand_shapes.values())
         self._result_shape = spec.result_shape
         storage = DTYPES[spec.dtype]
@@ -76,7 +79,8 @@ class CompiledConv:
         guards = tuple(map(ArrayGuard, self._dtypes, self._shapes))
         result = ArrayGuard(self._result_dtype, self._result_shape, writable=True)
         free: list[ArrayGuard | None] = [None] * len(self._scratch)
-        self._launcher = Launcher(lowered.calls(), (*guards, result, *free), threads)
+        self._guards = (*guards, result, *free)
+        self._launcher = Launcher(lowered.calls(), self._guards, self.threads)
         self._call = self._launcher.call
         self._weight_index = self._names.index("weight") if "weight" in self._names else None
 
@@ -114,20 +118,42 @@ class CompiledConv:
         Raises OperandError (an operand is missing, superfluous, not an array; ``out`` overlaps an operand or cannot be
         written), ShapeError and DTypeError.
         """
-        operands = [first, second]
-        for given in (bias, residual, scale, shift):
-            if given is not None:
-                operands.append(given)
-        if out is None and len(operands) == len(self._names):
+        operands = [given for given in (bias, residual, scale, shift) if given is not None]
+        if out is None and len(operands) == self._extras:
             result = self._allocate(self._result_shape, self._result_dtype)
-            base = self._pool.acquire()
-            try:
-                if self._call(*operands, result, *[base + offset for offset in self._offsets]):
-                    return result
-            finally:
-                self._pool.release(base)
+            if type(second) is PackedWeights:
+                done = self._run_packed(first, second, operands, result)
+            else:
+                done = self._run(first, second, operands, result)
+            if done:
+                return result
         named = {"bias": bias, "residual": residual, "scale": scale, "shift": shift}
         return self._checked(first, second, named, out)
+
+    def _run(self, first: Array, second: object, operands: list[Array], result: Array) -> bool | None:
+        """Runs if the arrays are just as the kernel wants them; None if not."""
+        if not self._offsets:
+            return self._call(first, second, *operands, result)
+        base = self._pool.acquire()
+        try:
+            return self._call(first, second, *operands, result, *[base + offset for offset in self._offsets])
+        finally:
+            self._pool.release(base)
+
+    def _run_packed(
+        self, first: Array, packed: PackedWeights, operands: list[Array], result: Array
+    ) -> bool | None:
+        """The same with packed weights, which take the place of the weights and of the packed buffers."""
+        if packed.layout != self._layout:
+            return None
+        pool, offsets = self._packed_pool, self._packed_offsets
+        base = pool.acquire() if offsets else 0
+        try:
+            scratch = [packed.address + at if in_packed else base + at for in_packed, at in offsets]
+            return self._packed_launcher.call(first, packed.address, *operands, result, *scratch)
+        finally:
+            if offsets:
+                pool.release(base)
 
     def pack(self, weight: Array) -> PackedWeights:
         """Packs constant weights once, for any number of calls; raises as a call does."""
@@ -151,7 +177,17 @@ class CompiledConv:
 
     @functools.cached_property
     def _packed_launcher(self) -> Launcher:
-        return Launcher(self._lowered.calls(packing=False), self._free_guards, self.threads)
+        guards = tuple(None if i == self._weight_index else guard for i, guard in enumerate(self._guards))
+        return Launcher(self._lowered.calls(packing=False), guards, self.threads)
+
+    @functools.cached_property
+    def _packed_offsets(self) -> tuple[tuple[bool, int], ...]:
+        """Per scratch buffer: whether it is one of packed weights, and its offset in its block."""
+        lowered = self._lowered
+        return tuple(
+            (True, lowered.packed[b.name]) if b.name in lowered.packed else (False, lowered.workspace[b.name])
+            for b in self._scratch
+        )
 
     @property
     def _free_guards(self) -> tuple[None, ...]:
@@ -180,14 +216,12 @@ class CompiledConv:
         result = self._output(out, given)
         addresses = [array.ctypes.data if isinstance(array, np.ndarray) else 0 for array in arrays]
         addresses += [result.ctypes.data, *[0] * len(self._scratch)]
-        pool, launcher = self._pool, self._launcher
-        if isinstance(second, PackedWeights):
-            pool, launcher = self._packed_pool, self._packed_launcher
+        is_packed = isinstance(second, PackedWeights)
+        pool, launcher = (self._packed_pool, self._packed_launcher) if is_packed else (self._pool, self._launcher)
         base = pool.acquire()
         try:
             if isinstance(second, PackedWeights):
-                if not self._lowered.packed_bytes:
-                    addresses[1] = second.address
+                addresses[1] = second.address
                 self._place(addresses, second.address, base)
             else:
                 self._place(addresses, base, base + self._lowered.packed_bytes)

@@ -118,7 +118,7 @@ def _loops(draw: st.DrawFn) -> _Loops:
 
 @st.composite
 def _axis(draw: st.DrawFn, loops: _Loops, names: Sequence[str], *, lane: bool, mode: PaddingMode | None) -> _Axis:
-    """An affine index of up to two loops, or of the vector lane alone, that stays within bounds or leaves them by padding."""
+    """An affine index of up to two loops, or of the vector lane alone; with a mode it may leave the buffer."""
     if lane:
         chosen: tuple[tuple[str, int], ...] = (("l", 1),)
     else:
@@ -179,8 +179,8 @@ def _epilogue(draw: st.DrawFn, loops: _Loops, sums: Buffer, dtype: str) -> tuple
 
 @st.composite
 def affine_samples(draw: st.DrawFn, epilogue: bool | None = None) -> Sample:
-    """y[...] = sum of x[affine] * w[affine] over 0 to 2 loops, or x + w element by element; perhaps with an epilogue."""
-    loops = draw(_loops())
+    """y[...] = sum of x[affine] * w[affine] over 0 to 2 loops, or x + w; perhaps with an epilogue."""
+    loops: _Loops = draw(_loops())
     dtype = draw(st.sampled_from(("float32", "int8", "float16")))
     accumulator, result = DTYPES[dtype].accumulator, DTYPES[dtype].result
     mode = draw(st.sampled_from((None, *PADDING_MODES)))
@@ -194,7 +194,7 @@ def affine_samples(draw: st.DrawFn, epilogue: bool | None = None) -> Sample:
         Buffer("x", dtype, tuple(axis.extent for axis in x), "operand"),
         Buffer("w", dtype, tuple(axis.extent for axis in w), "operand"),
     ]
-    fused = draw(st.booleans()) if epilogue is None else epilogue
+    fused = epilogue if epilogue is not None else draw(st.booleans())
     stages: list[Stage] = []
     if fused:
         target = Buffer("sums", accumulator, shape, "workspace")
@@ -206,7 +206,8 @@ def affine_samples(draw: st.DrawFn, epilogue: bool | None = None) -> Sample:
         place = (mul(spread, place[0]), *place[1:])
         target = Buffer("y", result, (mul(spread, shape[0]), *shape[1:]), "result")
         buffers.append(target)
-    if loops.reduced or draw(st.booleans()):
+    accumulated = draw(st.booleans())
+    if loops.reduced or accumulated:
         update = Store("acc", (), Fma(read_x, read_w, Load("acc", ())))
         start = Store("acc", (), Const(0.0, accumulator))
         finish = Store(target.name, place, Load("acc", ()))

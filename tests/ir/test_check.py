@@ -32,7 +32,7 @@ from convgen.ir.nodes import (
     Where,
 )
 
-I, N = Var("i"), Var("N")
+I, N = Var("i"), Var("N")  # noqa: E741
 ZERO = Const(0.0, "float32")
 BUFFERS = (
     Buffer("x", "float32", (N, N), "operand"),
@@ -43,7 +43,9 @@ BUFFERS = (
 )
 
 
-def program(*body: Stmt, buffers: tuple[Buffer, ...] = BUFFERS, bindings: tuple[tuple[str, Index], ...] = ()) -> Program:
+def program(
+    *body: Stmt, buffers: tuple[Buffer, ...] = BUFFERS, bindings: tuple[tuple[str, Index], ...] = ()
+) -> Program:
     return Program("p", ("N",), buffers, (Stage("s", body, bindings),))
 
 

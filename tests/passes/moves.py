@@ -1,10 +1,10 @@
-"""Random schedules: each move looks at a program and proposes passes that fit it, often with what must come before them."""
+"""Random schedules: each move looks at a program and proposes passes that fit it, with what must come before them."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +61,7 @@ def chain(stage: Stage) -> list[For]:
 class Schedule:
     """A program on its way through random passes; ``applied`` counts those that changed it."""
 
-    draw: st.DrawFn
+    draw: Callable[..., Any]
     sample: Sample
     program: Program
     applied: Counter[str] = field(default_factory=Counter)
@@ -69,13 +69,14 @@ class Schedule:
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def move(self, kind: str) -> None:
-        """Makes one move; a refusal must come as a PassError that begins with the name of the pass, and ends the move."""
+        """Makes one move; a refusal, which must be a PassError that names the pass, ends it."""
         for step in self._proposed(kind):
             name = type(step).__name__
             try:
                 changed = run_passes(self.program, [step])
             except PassError as error:
-                assert str(error).startswith(f"{name}: "), error
+                if not str(error).startswith(f"{name}: "):
+                    raise
                 return
             if changed != self.program:
                 self.applied[name] += 1
@@ -89,7 +90,7 @@ class Schedule:
             case "FuseEpilogue":
                 return (FuseEpilogue("epilogue", "sums"),)
             case "Simplify":
-                return (Simplify(),)
+                return (Simplify(keep_unit_loops=self.draw(st.booleans())),)
             case "Vectorize":
                 return self._vectorize()
             case "RegisterTile":
@@ -150,23 +151,25 @@ class Schedule:
         return (Parallelize(stage.name, tuple(loop.var for loop in nest[: self.draw(st.integers(1, len(nest)))])),)
 
     def _reorder(self) -> Sequence[Pass]:
-        stage = self._stage()
-        names = [loop.var for loop in chain(stage)]
-        if len(names) < 2:
+        deep = [stage for stage in self.program.stages if len(chain(stage)) > 1]
+        if not deep:
             return ()
+        stage = self._pick(deep)
+        names = [loop.var for loop in chain(stage)]
         first = self.draw(st.integers(0, len(names) - 2))
         last = self.draw(st.integers(first + 2, len(names)))
-        return (Reorder(stage.name, tuple(self.draw(st.permutations(names[first:last])))),)
+        window = names[first:last]
+        return (Reorder(stage.name, tuple(self.draw(st.permutations(window).filter(lambda order: order != window)))),)
 
     def _register_tile(self) -> Sequence[Pass]:
         """The innermost one or two loops around an accumulator, made constant by tiling."""
         nests = [around for stage in self.program.stages if (around := self._around_alloc(stage))]
         if not nests:
             return ()
-        around: list[For] = self._pick(nests)
+        chosen: list[For] = self._pick(nests)
         passes: list[Pass] = []
         names: list[str] = []
-        for loop in around[-self.draw(st.integers(1, 2)) :]:
+        for loop in chosen[-self.draw(st.integers(1, 2)) :]:
             if isinstance(loop.extent, Int) or len(names):
                 names.append(loop.var)
             else:
@@ -193,7 +196,7 @@ class Schedule:
         return []
 
     def _vectorize(self) -> Sequence[Pass]:
-        """Makes the loop along the last axis of what a stage stores the innermost, and its loads run along their last axes."""
+        """Makes the loop along the last axis of a result the innermost, and its loads run along their last axes."""
         candidates = [(stage, lane) for stage in self.program.stages if (lane := self._lane(stage))]
         if not candidates:
             return ()
@@ -230,8 +233,9 @@ class Schedule:
 
     def _pad(self, buffer: str, *, reverse: bool) -> Pass:
         around = self.sample.pads[buffer]
-        axes = tuple(range(len(around.low)))
-        return Pad(buffer, self._fresh(buffer), around.low, around.extents, axes[::-1] if reverse else axes, around.mode)
+        axes = range(len(around.low))
+        order = tuple(reversed(axes)) if reverse else tuple(axes)
+        return Pad(buffer, self._fresh(buffer), around.low, around.extents, order, around.mode)
 
     def _copies(self, kind: str) -> Sequence[Pass]:
         rank = {buffer.name: len(buffer.shape) for buffer in self.program.buffers}
@@ -240,17 +244,20 @@ class Schedule:
                 seen = {read.buffer for read in self._reads() if isinstance(read, PaddedLoad)} & set(self.sample.pads)
                 return [self._pad(self._pick(sorted(seen)), reverse=self.draw(st.booleans()))] if seen else ()
             case "Pack":
-                plain = sorted({read.buffer for read in self._reads() if isinstance(read, Load)} & set(self.sample.operands))
-                return [self._pack(self._pick(plain), rank)] if plain else ()
+                plain = {read.buffer for read in self._reads() if isinstance(read, Load)} & set(self.sample.operands)
+                return [self._pack(self._pick(sorted(plain)), rank)] if plain else ()
             case "Unpack":
                 out = next(buffer.name for buffer in self.program.buffers if buffer.space == "result")
-                return (Unpack(out, self._fresh(out), tuple(self.draw(st.permutations(range(rank[out]))))),)
+                return (Unpack(out, self._fresh(out), self._permutation(rank[out])),)
             case _:
                 work = [buffer.name for buffer in self.program.buffers if buffer.space == "workspace"]
                 if not work:
                     return ()
                 name = self._pick(work)
-                return (Relayout(name, tuple(self.draw(st.permutations(range(rank[name]))))),)
+                return (Relayout(name, self._permutation(rank[name])),)
+
+    def _permutation(self, rank: int) -> tuple[int, ...]:
+        return tuple(self.draw(st.permutations(range(rank))))
 
     def _reads(self) -> list[Load | PaddedLoad]:
         return [read for stage in self.program.stages for read in reads(stage.body)]

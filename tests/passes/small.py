@@ -55,7 +55,8 @@ def loop(var: str, extent: int | str, *body: Stmt) -> For:
 def program(buffers: tuple[Buffer, ...], *bodies: Stmt, sizes: tuple[str, ...] = ("M",)) -> Program:
     """A program with a stage a body, called main, then stage1, ..."""
     names = ("main", *(f"stage{i}" for i in range(1, len(bodies))))
-    return Program("small", sizes, buffers, tuple(Stage(name, (body,)) for name, body in zip(names, bodies, strict=True)))
+    stages = tuple(Stage(name, (body,)) for name, body in zip(names, bodies, strict=True))
+    return Program("small", sizes, buffers, stages)
 
 
 def accumulate(*update: Stmt, finish: Store) -> Alloc:

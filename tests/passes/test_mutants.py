@@ -38,8 +38,8 @@ def place_is_block(index: Index, part: PackedAxis) -> Index:
     return index if part.part == "whole" else build.floordiv(index, part.factor)
 
 
-def one_lane_more(count: Callable[[_Lanes, object], Index | None]) -> Callable[[_Lanes, object], Index | None]:
-    def counted(lanes: _Lanes, condition: object) -> Index | None:
+def one_lane_more(count: Callable[[_Lanes, Less], Index | None]) -> Callable[[_Lanes, Less], Index | None]:
+    def counted(lanes: _Lanes, condition: Less) -> Index | None:
         found = count(lanes, condition)
         return None if found is None else build.add(found, 1)
 
@@ -83,5 +83,5 @@ MUTANTS: dict[str, tuple[str, object, str, object]] = {
 def test_mutant_is_noticed(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind, owner, name, replacement = MUTANTS[mutant]
     monkeypatch.setattr(owner, name, replacement)
-    with pytest.raises(Exception, match="changed|lies outside"):
+    with pytest.raises(Exception, match=r"changed|lies outside"):
         run_property(kind, EXAMPLES, shrink=False)

@@ -190,7 +190,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("register_tile extent", RegisterTile(("i", "j")), product(), "not perfectly nested around one alloc"),
     ("register_tile no alloc", RegisterTile(("j",)), double(), "not perfectly nested around one alloc"),
     ("register_tile missing", RegisterTile(("j", "q")), product(), "'q'"),
-    ("register_tile order", RegisterTile(("b",)), guarded_block(Less(Var("b"), Int(1))), "loop l stands between|nested"),
+    ("register_tile order", RegisterTile(("b",)), guarded_block(Less(Var("b"), Int(1))), "loop l stands between"),
     ("register_tile reduction", RegisterTile(("i",)), growing_reduction(), "reduction loop r depends"),
     ("register_tile guard", RegisterTile(("i",)), guarded_update(), "cannot be distributed"),
     ("register_tile alloc", RegisterTile(("i",)), nested_alloc(), "part.* is read and stored"),
@@ -250,12 +250,12 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
 
 @pytest.mark.parametrize(("step", "given", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_refused(step: Pass, given: Program, message: str) -> None:
-    with pytest.raises(PassError, match=f"^{type(step).__name__}: .*({message})"):
+    with pytest.raises(PassError, match=rf"^{type(step).__name__}: .*({message})"):
         run_passes(given, [step])
 
 
 def test_vectorize_refuses_padded_loads() -> None:
-    with pytest.raises(PassError, match="^Vectorize: a padded load of x cannot be vectorized"):
+    with pytest.raises(PassError, match=r"^Vectorize: a padded load of x cannot be vectorized"):
         run_passes(shifted_by_constant(), [Vectorize("i")])
 
 
@@ -270,7 +270,7 @@ def shifted_by_constant() -> Program:
 def test_vectorize_refuses_what_is_a_vector_already() -> None:
     store = put("y", "l", value=Fma(Splat(ZERO, 1), ZERO, at("x", "l")))
     given = program((buffer("x", 4), buffer("y", 4)), loop("l", 4, store), sizes=())
-    with pytest.raises(PassError, match="^Vectorize: Splat is already a vector"):
+    with pytest.raises(PassError, match=r"^Vectorize: Splat is already a vector"):
         run_passes(given, [Vectorize("l")])
 
 
@@ -280,7 +280,7 @@ def broken() -> Program:
 
 @pytest.mark.parametrize("step", [Simplify(), ExpandPadding(())], ids=["simplify", "expand_padding"])
 def test_program_is_checked_before_the_first_pass(step: Pass) -> None:
-    with pytest.raises(PassError, match="^before the first pass: stage main: q is used in q but not defined"):
+    with pytest.raises(PassError, match=r"^before the first pass: stage main: q is used in q but not defined"):
         run_passes(broken(), [step])
 
 
@@ -289,7 +289,7 @@ def test_program_is_checked_after_every_pass() -> None:
         def __call__(self, program: Program) -> Program:
             return broken()
 
-    with pytest.raises(PassError, match="^Break: stage main: q is used in q but not defined"):
+    with pytest.raises(PassError, match=r"^Break: stage main: q is used in q but not defined"):
         run_passes(double(), [Simplify(), Break(), Simplify()])
 
 

@@ -1,0 +1,293 @@
+"""The NumPy functions: convolutions and their gradients with PyTorch's argument names and meanings.
+
+The number of dimensions comes from the arrays. Operators are compiled once per problem and kept; inside ``autotune`` a problem
+met for the first time is tuned, elsewhere nothing is ever measured.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from convgen.dtypes import dtype_named
+from convgen.errors import OperandError, ShapeError
+from convgen.operator import Array, CompiledConv
+from convgen.planning import compile_spec, is_autotuning
+from convgen.spec import ConvSpec, Padding, PerAxis
+
+# Operators kept by the functions; the least recently used go first.
+MAX_OPERATORS = 512
+
+_operators: OrderedDict[tuple[Any, ...], CompiledConv] = OrderedDict()
+_lock = threading.Lock()
+
+
+def conv(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_first",
+    strategy: str = "auto",
+    accuracy: str | float = "fast",
+    threads: int | None = None,
+) -> Array:
+    """Convolution (cross-correlation) of 1, 2 or 3 spatial dimensions, as torch.nn.functional.conv{1,2,3}d.
+
+    ``input`` is (N, C, *spatial), or (N, *spatial, C) for layout="channels_last"; without N the result has none either.
+    ``weight`` is (out, C/groups, *kernel) and ``bias`` (out,). ``padding`` also takes (lo, hi) pairs per axis, "same" and
+    "valid". float32, float64, float16, bfloat16 (ml_dtypes) and int8 (result int32). Raises SpecError, ShapeError, DTypeError,
+    OperandError.
+    """
+    image, batched = _image("input", input, weight)
+    out_channels, in_channels = int(weight.shape[0]), _channels(image, layout)
+    _check_channels("input", image, layout, int(weight.shape[1]) * _integer(groups))
+    op = _operator(
+        strategy,
+        threads,
+        **_sizes(image, layout, in_channels, out_channels, weight),
+        stride=_frozen(stride),
+        padding=_frozen(padding),
+        dilation=_frozen(dilation),
+        groups=groups,
+        padding_mode=padding_mode,
+        layout=layout,
+        dtype=_dtype(image),
+        accuracy=accuracy,
+        epilogue=() if bias is None else ("bias",),
+    )
+    result = op(image, weight, bias)
+    return result if batched else result[0]
+
+
+def conv_transpose(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: int = 1,
+    dilation: PerAxis = 1,
+    layout: str = "channels_first",
+    strategy: str = "auto",
+    accuracy: str | float = "fast",
+    threads: int | None = None,
+) -> Array:
+    """Transposed convolution, as torch.nn.functional.conv_transpose{1,2,3}d.
+
+    ``weight`` is (C, out/groups, *kernel); ``padding`` is taken off the result and may be (lo, hi) pairs. Else as ``conv``.
+    """
+    image, batched = _image("input", input, weight)
+    in_channels, out_channels = _channels(image, layout), int(weight.shape[1]) * _integer(groups)
+    _check_channels("input", image, layout, int(weight.shape[0]))
+    op = _operator(
+        strategy,
+        threads,
+        **_sizes(image, layout, in_channels, out_channels, weight),
+        stride=_frozen(stride),
+        padding=_frozen(padding),
+        dilation=_frozen(dilation),
+        output_padding=_frozen(output_padding),
+        groups=groups,
+        transposed=True,
+        layout=layout,
+        dtype=_dtype(image),
+        accuracy=accuracy,
+        epilogue=() if bias is None else ("bias",),
+    )
+    result = op(image, weight, bias)
+    return result if batched else result[0]
+
+
+def conv_backward_data(
+    grad_output: Array,
+    weight: Array,
+    input_size: Sequence[int],
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_first",
+    strategy: str = "auto",
+    accuracy: str | float = "fast",
+    threads: int | None = None,
+) -> Array:
+    """The gradient of ``conv`` with respect to its input, as torch.nn.grad.conv{1,2,3}d_input.
+
+    ``input_size`` is the whole shape of the input in ``layout``. Returns an array of that shape.
+    """
+    _check_array("grad_output", grad_output)
+    _check_weight(weight)
+    shape = _shape("input_size", input_size, weight.ndim)
+    channels, spatial = _split(shape, layout)
+    _check_channels_of("input_size", shape, channels, int(weight.shape[1]) * _integer(groups))
+    op = _operator(
+        strategy,
+        threads,
+        batch=shape[0],
+        in_channels=channels,
+        out_channels=int(weight.shape[0]),
+        spatial_size=spatial,
+        kernel_size=tuple(map(int, weight.shape[2:])),
+        stride=_frozen(stride),
+        padding=_frozen(padding),
+        dilation=_frozen(dilation),
+        groups=groups,
+        padding_mode=padding_mode,
+        direction="backward_data",
+        layout=layout,
+        dtype=_dtype(grad_output),
+        accuracy=accuracy,
+    )
+    return op(grad_output, weight)
+
+
+def conv_backward_weights(
+    input: Array,
+    grad_output: Array,
+    kernel_size: PerAxis,
+    *,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_first",
+    strategy: str = "auto",
+    accuracy: str | float = "fast",
+    threads: int | None = None,
+) -> Array:
+    """The gradient of ``conv`` with respect to its weights, of shape (out, in/groups, *kernel_size)."""
+    _check_array("input", input)
+    _check_array("grad_output", grad_output)
+    shape = _shape("input", input.shape, grad_output.ndim)
+    channels, spatial = _split(shape, layout)
+    op = _operator(
+        strategy,
+        threads,
+        batch=shape[0],
+        in_channels=channels,
+        out_channels=_channels(grad_output, layout),
+        spatial_size=spatial,
+        kernel_size=_frozen(kernel_size),
+        stride=_frozen(stride),
+        padding=_frozen(padding),
+        dilation=_frozen(dilation),
+        groups=groups,
+        padding_mode=padding_mode,
+        direction="backward_weights",
+        layout=layout,
+        dtype=_dtype(input),
+        accuracy=accuracy,
+    )
+    return op(input, grad_output)
+
+
+def clear_operators() -> None:
+    """Forgets the operators that the functions keep."""
+    with _lock:
+        _operators.clear()
+
+
+def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv:
+    """The operator of a problem, from those kept or compiled now."""
+    key = (strategy, threads, *fields.items())
+    try:
+        op = _operators.get(key)
+    except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
+        op = None
+    if op is not None and (op.plan.origin != "heuristic" or not is_autotuning()):
+        return op
+    op = compile_spec(ConvSpec(**fields), strategy=strategy, threads=threads)
+    with _lock:
+        _operators[key] = op
+        while len(_operators) > MAX_OPERATORS:
+            _operators.popitem(last=False)
+    return op
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, so that arguments can be part of a key."""
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _check_array(name: str, value: object) -> None:
+    if not isinstance(value, np.ndarray):
+        raise OperandError(f"{name} is a {type(value).__name__}; allowed: numpy.ndarray")
+
+
+def _check_weight(weight: object) -> None:
+    _check_array("weight", weight)
+    assert isinstance(weight, np.ndarray)
+    if not 3 <= weight.ndim <= 5:
+        raise ShapeError(f"weight has shape {weight.shape}; allowed: 3 to 5 axes (channels, channels, *kernel)")
+
+
+def _image(name: str, value: Array, weight: Array) -> tuple[Array, bool]:
+    """The image with a batch axis, and whether it had one."""
+    _check_array(name, value)
+    _check_weight(weight)
+    if value.ndim == weight.ndim - 1:
+        return value[np.newaxis], False
+    if value.ndim != weight.ndim:
+        raise ShapeError(
+            f"{name} has shape {value.shape}; allowed: {weight.ndim} axes (or {weight.ndim - 1} without a batch) to go "
+            f"with weight of shape {weight.shape}"
+        )
+    return value, True
+
+
+def _integer(groups: object) -> int:
+    return groups if type(groups) is int else 1
+
+
+def _dtype(array: Array) -> str:
+    return dtype_named(array.dtype).name
+
+
+def _channels(image: Array, layout: str) -> int:
+    return int(image.shape[-1 if layout == "channels_last" else 1])
+
+
+def _split(shape: tuple[int, ...], layout: str) -> tuple[int, tuple[int, ...]]:
+    """(channels, spatial) of an image's shape."""
+    return (shape[-1], shape[1:-1]) if layout == "channels_last" else (shape[1], shape[2:])
+
+
+def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
+    shape = tuple(value)
+    if len(shape) != ndim or not 3 <= ndim <= 5:
+        raise ShapeError(f"{name}={shape} has {len(shape)} axes; allowed: {ndim} axes, from 3 to 5")
+    return tuple(int(extent) for extent in shape)
+
+
+def _check_channels(name: str, image: Array, layout: str, expected: int) -> None:
+    _check_channels_of(name, image.shape, _channels(image, layout), expected)
+
+
+def _check_channels_of(name: str, shape: tuple[int, ...], channels: int, expected: int) -> None:
+    if channels != expected:
+        raise ShapeError(f"{name} of shape {shape} has {channels} channels; weight and groups make it {expected}")
+
+
+def _sizes(image: Array, layout: str, in_channels: int, out_channels: int, weight: Array) -> dict[str, Any]:
+    return {
+        "batch": int(image.shape[0]),
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "spatial_size": _split(tuple(map(int, image.shape)), layout)[1],
+        "kernel_size": tuple(map(int, weight.shape[2:])),
+    }

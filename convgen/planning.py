@@ -1,0 +1,141 @@
+"""Which plan a problem gets, and the public ways to compile and emit it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convgen.driver import Plan, given_plan, heuristic_plan, lower, thread_count, write_source
+from convgen.errors import OptionError, SpecError
+from convgen.machine import Machine
+from convgen.operator import CompiledConv
+from convgen.options import debug_level, tune_mode
+from convgen.spec import ConvSpec
+from convgen.tuner import known_plan, tune
+from convgen.tuning.space import Config
+
+# Of what is left of an autotune budget, the most that one problem may use.
+_SHARE = 0.5
+
+
+@dataclass
+class _Budget:
+    """An autotune block: until when it may measure."""
+
+    deadline: float
+
+
+_budgets: list[_Budget] = []
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def autotune(budget: float = 60.0) -> Iterator[None]:
+    """Inside, problems met for the first time are tuned, for ``budget`` seconds in total; outside, nothing is ever measured.
+
+    Problems that the functions have compiled before the block are compiled again with what tuning finds. Raises OptionError.
+    """
+    if type(budget) not in (int, float) or not budget >= 0:
+        raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
+    entry = _Budget(time.perf_counter() + budget)
+    with _lock:
+        _budgets.append(entry)
+    try:
+        yield
+    finally:
+        with _lock:
+            _budgets.remove(entry)
+
+
+def is_autotuning() -> bool:
+    """Whether an autotune block with time left is open."""
+    return bool(_budgets) and time.perf_counter() < _budgets[-1].deadline
+
+
+def plan_for(
+    spec: ConvSpec, *, threads: int | None = None, workspace_limit: int | None = None, machine: Machine | None = None
+) -> Plan:
+    """The plan that "auto" means: the database's if it knows the problem (and CONVGEN_TUNE is not off), else the heuristic's.
+
+    Inside ``autotune`` an unknown problem is tuned first. Raises NotApplicable and WorkspaceLimitError.
+    """
+    host = Machine.host()
+    where = machine or host
+    count = thread_count(threads)
+    if tune_mode() != "off" and where == host:
+        known = known_plan(spec, where, count)
+        if known is None and tune_mode() == "on" and is_autotuning():
+            left = _budgets[-1].deadline - time.perf_counter()
+            found = tune(spec, max(0.0, left * _SHARE), threads=count)
+            assert not isinstance(found, list)
+            known = found
+        if known is not None and _fits(known.plan, where, workspace_limit):
+            return known.plan
+    return heuristic_plan(spec, where, workspace_limit)
+
+
+def _fits(plan: Plan, machine: Machine, workspace_limit: int | None) -> bool:
+    return workspace_limit is None or lower(plan, machine).workspace_bytes <= workspace_limit
+
+
+def compile_spec(
+    spec: ConvSpec,
+    strategy: str = "auto",
+    threads: int | None = None,
+    workspace_limit: int | None = None,
+    *,
+    config: Config | None = None,
+    machine: Machine | None = None,
+) -> CompiledConv:
+    """Compiles a problem into an operator; see CompiledConv for how it is called.
+
+    ``strategy`` "auto" takes what the database knows, else the heuristic's choice; a name takes that strategy with ``config`` or
+    its default. ``threads`` None means CONVGEN_NUM_THREADS or all cores; ``workspace_limit`` is in bytes. ``machine`` masks
+    features of this one. Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, OptionError.
+    """
+    _check_spec(spec)
+    _check_limit(workspace_limit)
+    where = machine or Machine.host()
+    if strategy == "auto":
+        plan = plan_for(spec, threads=threads, workspace_limit=workspace_limit, machine=machine)
+    else:
+        plan = given_plan(spec, strategy, config, where)
+    if debug_level() >= 1:
+        print(f"convgen: {spec}: {plan.strategy} {plan.config} ({plan.origin})")
+    start = time.perf_counter()
+    op = CompiledConv(plan, where, thread_count(threads), workspace_limit)
+    if debug_level() >= 2:
+        print(f"convgen: compiled in {time.perf_counter() - start:.3f} s")
+    if debug_level() >= 4:
+        print(op.source)
+    if debug_level() >= 5:
+        print(op.inspect_llvm())
+    return op
+
+
+def emit_source(
+    spec: ConvSpec, directory: str | Path, *, strategy: str = "auto", machine: Machine | None = None
+) -> Path:
+    """Writes the generated source of a problem into ``directory`` and returns the file, which runs with numpy and numba alone.
+
+    The file's ``run(*arrays)`` takes the operands in the order of a call.
+    """
+    _check_spec(spec)
+    where = machine or Machine.host()
+    if strategy == "auto":
+        return write_source(plan_for(spec, machine=machine), directory, where)
+    return write_source(given_plan(spec, strategy, None, where), directory, where)
+
+
+def _check_spec(spec: object) -> None:
+    if not isinstance(spec, ConvSpec):
+        raise SpecError(f"spec is a {type(spec).__name__}; allowed: ConvSpec")
+
+
+def _check_limit(limit: object) -> None:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise OptionError(f"workspace_limit={limit!r} is not valid; allowed: bytes, 0 or more, or None")

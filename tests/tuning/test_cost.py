@@ -1,0 +1,116 @@
+"""The cost model: the order it gives, not its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.tuning.cost import predicted_seconds, rank
+from convgen.tuning.space import Config
+
+AVX512 = Machine(
+    name="test", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v4", features="", isa="avx512", vector_bytes=64,
+    vector_registers=32, l1d_bytes=48 << 10, l2_bytes=2 << 20, l3_bytes=32 << 20, cores=1,
+)  # fmt: skip
+
+
+def problem(**changes: Any) -> ConvSpec:
+    fields: dict[str, Any] = dict(
+        batch=1, in_channels=64, out_channels=64, spatial_size=(56, 56), kernel_size=3, padding=1, layout="channels_last"
+    )
+    return ConvSpec(**(fields | changes))
+
+
+def direct(spec: ConvSpec, pixels: int, lanes: int, machine: Machine = AVX512) -> float:
+    return predicted_seconds(spec, machine, "direct", Config.of(pixels=pixels, lanes=lanes))
+
+
+def test_a_tile_of_28_accumulators_beats_a_single_pixel() -> None:
+    candidates = [("direct", Config.of(pixels=p, lanes=n)) for p, n in ((1, 64), (1, 16), (7, 64), (3, 32))]
+    candidates.insert(0, ("reference", Config()))
+    ranked = rank(problem(), AVX512, candidates)
+    assert ranked[0] == ("direct", Config.of(pixels=7, lanes=64))
+    assert ranked[-1] == ("reference", Config())
+    assert sorted(map(str, ranked)) == sorted(map(str, candidates))
+
+
+def test_too_few_accumulators_wait_for_each_other() -> None:
+    assert direct(problem(), 2, 16) > 1.9 * direct(problem(), 4, 32)
+
+
+def test_loads_bound_a_tile_of_one_vector() -> None:
+    assert direct(problem(), 14, 16) > direct(problem(), 14, 32)
+
+
+def test_a_tile_beyond_the_registers_spills() -> None:
+    assert direct(problem(), 14, 64) > direct(problem(), 7, 64)
+    narrow = dataclasses.replace(AVX512, vector_registers=16)
+    assert direct(problem(), 7, 64, narrow) > direct(problem(), 7, 64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "whole", "overlapping"),
+    [
+        pytest.param({}, 7, 6, id="rows-of-56"),
+        pytest.param({"kernel_size": 1, "padding": 0}, 7, 9, id="merged-rows-of-112"),
+        pytest.param({"spatial_size": (7, 7), "kernel_size": 1, "padding": 0}, 7, 5, id="merged-49"),
+        pytest.param({"direction": "backward_data", "stride": 2}, 7, 8, id="residue-classes-of-28"),
+        pytest.param({"transposed": True, "stride": 2, "spatial_size": (28, 28)}, 6, 5, id="transposed-28-27"),
+        pytest.param({"direction": "backward_weights"}, 8, 7, id="64-reduced-channels"),
+    ],
+)
+def test_overlapping_tiles_are_wasted_work(changes: dict[str, Any], whole: int, overlapping: int) -> None:
+    # With registers enough, a larger tile is only ever slower for its overlap.
+    roomy = dataclasses.replace(AVX512, vector_registers=1000)
+    spec = problem(**changes)
+    assert direct(spec, overlapping, 64, roomy) > 1.01 * direct(spec, whole, 64, roomy)
+
+
+def test_lanes_beyond_the_channels_are_wasted_work() -> None:
+    assert direct(problem(out_channels=96), 7, 64) > direct(problem(out_channels=96), 14, 32)
+    assert direct(problem(out_channels=3), 16, 64) > direct(problem(out_channels=3), 16, 4)
+
+
+def test_depthwise_problems_have_their_groups_in_the_lanes() -> None:
+    depthwise = problem(in_channels=144, out_channels=144, groups=144)
+    assert direct(depthwise, 7, 64) > direct(depthwise, 7, 16)
+
+
+def test_a_depthwise_weight_gradient_has_taps_in_its_tile() -> None:
+    depthwise = problem(in_channels=64, out_channels=64, groups=64, direction="backward_weights", kernel_size=7, padding=3)
+    assert direct(depthwise, 4, 64) > direct(depthwise, 7, 64)
+
+
+def test_copies_cost_time() -> None:
+    unpadded = problem(padding=0)
+    assert direct(problem(layout="channels_first", padding=0), 7, 64) > direct(unpadded, 7, 64)
+    same_work = problem(spatial_size=(54, 54), padding=(1, 1))
+    assert same_work.macs == problem(spatial_size=(56, 56), padding=0).macs
+    assert direct(same_work, 6, 64) > direct(unpadded, 6, 64)
+
+
+def test_a_strategy_without_a_model_is_measured_first() -> None:
+    candidates = [("direct", Config.of(pixels=7, lanes=64)), ("newer", Config()), ("reference", Config())]
+    assert [name for name, _ in rank(problem(), AVX512, candidates)] == ["newer", "direct", "reference"]
+
+
+def test_equals_stay_in_the_order_given() -> None:
+    spec = problem(batch=0)
+    candidates = [("reference", Config()), ("direct", Config.of(pixels=7, lanes=64)), ("reference", Config.of(a=1))]
+    for order in (candidates, candidates[::-1]):
+        references = [candidate for candidate in rank(spec, AVX512, order) if candidate[0] == "reference"]
+        assert references == [candidate for candidate in order if candidate[0] == "reference"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("direction", ["forward", "backward_data", "backward_weights"])
+@pytest.mark.parametrize("batch", [0, 1])
+def test_every_problem_has_a_cost(dtype: str, direction: str, batch: int) -> None:
+    spec = problem(batch=batch, dtype=dtype, direction=direction, stride=5, kernel_size=2, transposed=True, padding=0)
+    seconds = direct(spec, 1, 2)
+    assert seconds >= 0
+    assert (seconds > 0) == (batch > 0 or spec.weight_bytes > 0)

@@ -1,0 +1,114 @@
+"""Measurement under a clock that the measured functions themselves advance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from convgen.errors import OptionError
+from convgen.tuning.measure import MAX_REPETITIONS, MIN_SAMPLE_SECONDS, Sample, measure
+
+
+class Clock:
+    """A clock that stands still but for what is called; ``calls`` is the order of calls."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def function(self, name: str, seconds: Iterator[float]) -> Callable[[], None]:
+        def call() -> None:
+            self.calls.append(name)
+            self.now += next(seconds)
+
+        return call
+
+
+def forever(seconds: float) -> Iterator[float]:
+    while True:
+        yield seconds
+
+
+def test_rounds_are_interleaved_and_turn_around() -> None:
+    clock = Clock()
+    functions = [clock.function(name, forever(0.5)) for name in "abc"]
+    samples = measure(functions, budget=0, rounds_min=3, clock=clock)
+    warm_up, calibration, rounds = clock.calls[:3], clock.calls[3:6], clock.calls[6:]
+    assert ["".join(part) for part in (warm_up, calibration, rounds)] == ["abc", "abc", "abccbaabc"]
+    assert samples == (Sample(0.5, 0.5, 0.5, 3),) * 3
+
+
+def test_the_median_withstands_an_interruption_and_the_warm_up_does_not_count() -> None:
+    clock = Clock()
+    times = iter([100.0, 90.0, 1.0, 2.0, 60.0, 3.0, 4.0])
+    (sample,) = measure([clock.function("a", times)], budget=0, rounds_min=5, clock=clock)
+    assert sample == Sample(median=3.0, low=2.0, high=4.0, count=5)
+
+
+def test_rounds_fill_the_budget_and_never_exceed_it() -> None:
+    clock = Clock()
+    functions = [clock.function(name, forever(0.25)) for name in "ab"]
+    samples = measure(functions, budget=10.1, rounds_min=1, clock=clock)
+    assert clock.now == 10.0
+    assert [sample.count for sample in samples] == [18, 18]
+
+
+def test_short_calls_are_repeated_until_a_sample_is_long_enough() -> None:
+    clock = Clock()
+    seconds = 3e-6
+    (sample,) = measure([clock.function("a", forever(seconds))], budget=0, rounds_min=1, clock=clock)
+    assert sample.median == pytest.approx(seconds)
+    # The last run of the calibration and the only round are equally long.
+    lengths = [n for n in range(1, len(clock.calls)) if n * seconds >= MIN_SAMPLE_SECONDS and len(clock.calls) > 2 * n]
+    assert lengths
+    assert len(clock.calls) < 4 * MIN_SAMPLE_SECONDS / seconds
+
+
+def test_long_calls_are_not_repeated() -> None:
+    clock = Clock()
+    measure([clock.function("a", forever(MIN_SAMPLE_SECONDS))], budget=0, rounds_min=2, clock=clock)
+    assert len(clock.calls) == 1 + 1 + 2
+
+
+def test_calibration_ends_where_the_clock_does_not_move() -> None:
+    ticks = iter(range(10**6))
+    calls = 0
+
+    def function() -> None:
+        nonlocal calls
+        calls += 1
+
+    def clock() -> float:
+        # Stands still while the calibration runs, and a second later on every reading after it.
+        return float(next(ticks)) if calls > MAX_REPETITIONS else 0.0
+
+    (sample,) = measure([function], budget=0, rounds_min=1, clock=clock)
+    assert 0 < sample.median <= 2 / MAX_REPETITIONS
+
+
+def test_no_functions_no_samples() -> None:
+    assert measure([], budget=1.0) == ()
+
+
+def test_an_exception_passes() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure([fails], budget=1.0)
+
+
+@pytest.mark.parametrize("budget", [-1.0, math.nan, math.inf])
+def test_budgets_that_are_refused(budget: float) -> None:
+    with pytest.raises(OptionError, match=f"budget={budget}"):
+        measure([lambda: None], budget=budget)
+
+
+def test_at_least_one_round() -> None:
+    with pytest.raises(OptionError, match="rounds_min=0"):
+        measure([lambda: None], budget=1.0, rounds_min=0)
