@@ -144,7 +144,7 @@ def _padding(node: Any, size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple
     auto = _text(node, "auto_pad", "NOTSET")
     wanted: tuple[int, ...] | None = None
     if node.op_type == "ConvTranspose" and _attribute(node, "output_shape", None):
-        wanted = tuple(_attribute(node, "output_shape", ()))[-ndim:]  # some exporters write (N, C, *spatial)
+        wanted = _integers(node, "output_shape", (), ndim)
     match auto:
         case "SAME_UPPER" | "SAME_LOWER" if wanted is None:
             grown = [n * s for n, s in zip(size, stride, strict=True)]
@@ -158,8 +158,6 @@ def _padding(node: Any, size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple
     if wanted is None:
         pads = _integers(node, "pads", (0,) * 2 * ndim, 2 * ndim) if auto == "NOTSET" else (0,) * 2 * ndim
         return tuple(zip(pads[:ndim], pads[ndim:], strict=True))
-    if len(wanted) != ndim:
-        raise _error(node, f"output_shape={wanted} has {len(wanted)} entries; {ndim} are expected")
     totals = _total_padding(node, size, kernel, stride, wanted)
     halves = [(total // 2, total - total // 2) for total in totals]
     return tuple((small, large) if auto == "SAME_UPPER" else (large, small) for small, large in halves)
@@ -430,12 +428,9 @@ def _load(onnx: Any, path: Path) -> Any:
     except OSError as error:
         raise ModelError(f"model {str(path)!r} cannot be read: {error.strerror}") from error
     try:
-        model = onnx.load_model_from_string(content)
+        return onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ModelError(f"model {str(path)!r} is no ONNX model, or is truncated") from error
-    if not model.graph.node:
-        raise ModelError(f"model {str(path)!r} is no ONNX model: it holds no nodes")
-    return model
 
 
 def _fix_batch(graph: Any, path: Path, batch: int | None) -> None:
@@ -453,8 +448,8 @@ def _fix_batch(graph: Any, path: Path, batch: int | None) -> None:
 
 def _drop_weights(graph: Any) -> None:
     for tensor in graph.initializer:
-        if tensor.data_type in _DTYPES and math.prod(tensor.dims) > _LARGEST_KEPT:
-            for field in ("raw_data", "float_data", "double_data", "int32_data"):
+        if math.prod(tensor.dims) > _LARGEST_KEPT:
+            for field in ("raw_data", "float_data", "double_data", "int32_data", "int64_data"):
                 tensor.ClearField(field)
 
 

@@ -140,9 +140,7 @@ class CompiledConv:
         finally:
             self._pool.release(base)
 
-    def _run_packed(
-        self, first: Array, packed: PackedWeights, operands: list[Array], result: Array
-    ) -> bool | None:
+    def _run_packed(self, first: Array, packed: PackedWeights, operands: list[Array], result: Array) -> bool | None:
         """The same with packed weights, which take the place of the weights and of the packed buffers."""
         if packed.layout != self._layout:
             return None

@@ -234,9 +234,7 @@ class _Session:
         )
         baseline = candidates[0].seconds if is_first else winner.seconds
         plan = Plan(self._spec, winner.strategy, winner.config, "database", winner.seconds)
-        return TunedPlan(
-            plan, winner.seconds, baseline, _error_on_normal_data(op), candidates, tuple(self._rejected)
-        )
+        return TunedPlan(plan, winner.seconds, baseline, _error_on_normal_data(op), candidates, tuple(self._rejected))
 
 
 def _time(candidate: tuple[float, str, Config]) -> float:

@@ -27,18 +27,31 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "oracle": ("spec",),
     "matrixform": ("spec",),
     "ir": ("spec", "machine"),
+    "nests": ("spec", "ir"),
     "passes": ("ir",),
     "render": ("errors",),
-    "runtime": ("errors", "options", "machine"),
+    "runtime": ("errors", "options", "machine", "render"),
     "tuning.space": ("spec", "machine", "ir"),
     "tuning": ("tuning.space", "runtime"),
-    "strategies": ("passes", "tuning.space"),
+    "strategies": ("nests", "passes", "tuning.space"),
     "targets.cpu": ("passes", "render", "runtime"),
     "targets.cuda": ("passes", "render", "runtime"),
     "verify": ("spec", "oracle"),
-    "driver": ("strategies", "targets.cpu", "targets.cuda", "tuning", "verify", "oracle", "matrixform", "descriptor"),
+    "driver": ("strategies", "targets.cpu", "targets.cuda", "tuning", "descriptor"),
+    "operator": ("driver",),
 }
-FRONTENDS = ("tuner", "functional", "onnx", "torch", "jax", "suites", "cli", "__main__")
+FRONTENDS = (
+    "tuner",
+    "planning",
+    "functional",
+    "doctor",
+    "onnx",
+    "torch",
+    "jax",
+    "suites",
+    "cli",
+    "__main__",
+)
 
 # Library → the only modules that may import it.
 OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {

@@ -124,9 +124,7 @@ class _Checker:
         _check_index(condition.a, names)
         _check_index(condition.b, names)
 
-    def _access(
-        self, access: Load | PaddedLoad | Store, names: frozenset[str], buffers: dict[str, Buffer]
-    ) -> None:
+    def _access(self, access: Load | PaddedLoad | Store, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         if access.buffer not in buffers:
             raise IRError(f"buffer {access.buffer} is not defined")
         rank = len(buffers[access.buffer].shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from convgen.errors import IRError
 from convgen.ir.nodes import (
     Alloc,
     Apply,
@@ -113,6 +114,20 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
 def substitute_block(body: tuple[Stmt, ...], values: Mapping[str, Index]) -> tuple[Stmt, ...]:
     """Replaces variables by expressions in a block."""
     return tuple(map_statement(statement, lambda e: substitute(e, values)) for statement in body)
+
+
+def loop_names(prefix: str, labels: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Names of the loops of a copy: prefix_label, or prefix_0, prefix_1, ... without labels."""
+    if labels and len(labels) != count:
+        raise IRError(f"labels={labels} are not one for each of {count} axes")
+    return tuple(f"{prefix}_{label}" for label in (labels or range(count)))
+
+
+def rewrite_named(program: Program, var: str, change: Callable[[For], tuple[Stmt, ...]]) -> Program:
+    """Replaces every loop over ``var`` in every stage; raises IRError if there is none."""
+    if program.stages and not any(loop.var == var for stage in program.stages for loop in loops(stage.body)):
+        raise IRError(f"there is no loop {var}")
+    return map_stages(program, lambda body: rewrite_loops(body, var, change))
 
 
 def rewrite_loops(body: tuple[Stmt, ...], var: str, change: Callable[[For], tuple[Stmt, ...]]) -> tuple[Stmt, ...]:

@@ -103,9 +103,7 @@ def _gather(spec: ConvSpec, result_space: Space = "result") -> Nest:
     return Nest(program, sizes, channels, source, result, low, high)
 
 
-def _padded_sizes(
-    letters: str, size: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]
-) -> dict[str, int]:
+def _padded_sizes(letters: str, size: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> dict[str, int]:
     """PD, PH, PW: the source's sizes with all that is read around it."""
     return {f"P{c.upper()}": lo + n + hi for c, n, lo, hi in zip(letters, size, low, high, strict=True)}
 
@@ -160,17 +158,13 @@ def _gather_stage(
         taps.append(add(mul(tap, axis.tap_step), size(f"tap_{letter}", axis.first_tap)))
     g, oc, ic = Var("g"), Var("oc"), Var("ic")
     dtype = DTYPES[spec.dtype].accumulator
-    read = image_index(
-        spec, Var("n"), (*group_axis(channels, g), *reduced_axis(channels, ic)), tuple(source_index)
-    )
+    read = image_index(spec, Var("n"), (*group_axis(channels, g), *reduced_axis(channels, ic)), tuple(source_index))
     image: Value = PaddedLoad(source, read, _mode(spec))
     weight = Load("weight", _weight_index(spec, channels, g, oc, ic, tuple(taps)))
     reduction = tuple((f"k{letter}", Int(axis.taps)) for letter, axis in zip(letters, axes, strict=True))
     if channels.has_reduced:
         reduction += (("ic", Int(channels.reduced)),)
-    place = image_index(
-        spec, Var("n"), (*group_axis(channels, g), *made_axis(channels, oc)), tuple(result_index)
-    )
+    place = image_index(spec, Var("n"), (*group_axis(channels, g), *made_axis(channels, oc)), tuple(result_index))
     update = Store("acc", (), Fma(image, weight, Load("acc", ())))
     body = (
         Store("acc", (), Const(0.0, dtype)),
@@ -277,7 +271,11 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
     else:
         reduced_loop = ()
     stage = Stage("conv", loops_around((alloc,), (*outer_loops, *channel_loops(channels), *reduced_loop)))
-    sizes = {"N": spec.batch, **dict(zip(reads, source_size, strict=True)), **dict(zip(counts, plain_size, strict=True))}
+    sizes = {
+        "N": spec.batch,
+        **dict(zip(reads, source_size, strict=True)),
+        **dict(zip(counts, plain_size, strict=True)),
+    }
     sizes["OC"] = channels.made
     highest = tuple(
         (count - 1) * stride + (k - 1) * dilation - low - size + 1

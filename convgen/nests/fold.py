@@ -6,7 +6,23 @@ from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
 from convgen.ir.build import add, maximum, minimum, mod, mul, sub
-from convgen.ir.nodes import Alloc, Arith, Buffer, Choose, Const, For, Index, Int, Less, Load, Program, Stage, Stmt, Store, Var
+from convgen.ir.nodes import (
+    Alloc,
+    Arith,
+    Buffer,
+    Choose,
+    Const,
+    For,
+    Index,
+    Int,
+    Less,
+    Load,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Var,
+)
 from convgen.nests.nest import loops_around
 
 

@@ -55,9 +55,7 @@ def axis_letters(ndim: int) -> str:
     return "dhw"[-ndim:]
 
 
-def image_index(
-    spec: ConvSpec, n: Index, channels: tuple[Index, ...], spatial: tuple[Index, ...]
-) -> tuple[Index, ...]:
+def image_index(spec: ConvSpec, n: Index, channels: tuple[Index, ...], spatial: tuple[Index, ...]) -> tuple[Index, ...]:
     """An index into an image (or its shape) in the order of the problem's layout."""
     if spec.layout == "channels_first":
         return (n, *channels, *spatial)

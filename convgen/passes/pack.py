@@ -25,7 +25,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.ir.rewrite import map_statement, reads
+from convgen.ir.rewrite import loop_names, map_statement, reads
 from convgen.ir.types import compute_dtype
 
 
@@ -51,6 +51,7 @@ class Pack:
     into: str
     layout: tuple[PackedAxis, ...]
     space: Space = "packed"
+    labels: tuple[str, ...] = ()
 
     def __call__(self, program: Program) -> Program:
         source = program.buffer(self.buffer)
@@ -105,7 +106,7 @@ class Pack:
                 return mod(index, part.factor)
 
     def _copy_stage(self, source: Buffer) -> Stage:
-        names = [f"{self.into}_{i}" for i in range(len(self.layout))]
+        names = loop_names(self.into, self.labels, len(self.layout))
         origin: dict[int, Index] = dict.fromkeys(range(len(source.shape)), Int(0))
         for name, part in zip(names, self.layout, strict=True):
             term = mul(name, part.factor) if part.part == "block" else Var(name)

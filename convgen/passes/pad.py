@@ -20,7 +20,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.ir.rewrite import map_statement, reads
+from convgen.ir.rewrite import loop_names, map_statement, reads
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pad:
 
     ``low`` and ``extents`` give, for each axis of the buffer, how far the copy begins before it and how long the copy is (a
     negative low leaves elements out); ``order`` lists the buffer's axes in the order of the copy, so that a change of layout
-    costs no second pass over memory.
+    costs no second pass over memory. ``labels`` name the buffer's axes in the copy's loops.
 
     Requires: every index that is read lies inside the copy; padded reads are by ``mode``, none is a vector. Ensures: no stage
     but pad_x reads the buffer.
@@ -41,6 +41,7 @@ class Pad:
     extents: tuple[Index, ...]
     order: tuple[int, ...]
     mode: PaddingMode = "zeros"
+    labels: tuple[str, ...] = ()
 
     def __call__(self, program: Program) -> Program:
         source = program.buffer(self.buffer)
@@ -71,7 +72,7 @@ class Pad:
         return map_statement(statement, lambda index: index, visit)
 
     def _copy_stage(self) -> Stage:
-        names = {axis: f"{self.into}_{axis}" for axis in self.order}
+        names = loop_names(self.into, self.labels, len(self.order))
         place = tuple(Var(names[axis]) for axis in self.order)
         origin = tuple(sub(names[axis], self.low[axis]) for axis in range(len(self.order)))
         statement: Stmt = Store(self.into, place, PaddedLoad(self.buffer, origin, self.mode))

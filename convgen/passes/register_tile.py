@@ -20,7 +20,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.ir.rewrite import map_stages, map_statement, reads, rewrite_loops, stores, variables
+from convgen.ir.rewrite import map_statement, reads, rewrite_named, stores, variables
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RegisterTile:
         def change(loop: For) -> tuple[Stmt, ...]:
             return _Nest.collect(loop, self.loops, shapes).distributed()
 
-        return map_stages(program, lambda body: rewrite_loops(body, self.loops[0], change))
+        return rewrite_named(program, self.loops[0], change)
 
 
 @dataclass(frozen=True)

@@ -56,4 +56,3 @@ class Reorder:
         shared = (stored & {read.buffer for read in reads(body)}) - private
         if shared:
             raise IRError(f"{sorted(shared)} is read and stored in the nest")
-

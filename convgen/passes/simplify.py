@@ -54,7 +54,6 @@ class Simplify:
         inner = self._block(loop.body, {**ranges, loop.var: extent})
         return (For(loop.var, extent, inner, loop.kind),) if inner else ()
 
-
     def _guard(self, condition: Less, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
         inner = self._block(body, ranges)
         match _decided(condition, ranges):

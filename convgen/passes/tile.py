@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-from typing import Literal
 
 from convgen.errors import IRError
 from convgen.ir.build import add, as_index, ceildiv, minimum, mul, sub
 from convgen.ir.nodes import Alloc, For, If, Int, Less, Program, Stmt
-from convgen.ir.rewrite import map_stages, reads, rewrite_loops, statements, stores, substitute_block
+from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substitute_block
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Tile:
     def __call__(self, program: Program) -> Program:
         if self.factor < 1:
             raise IRError(f"factor={self.factor} of loop {self.loop} must be at least 1")
-        return map_stages(program, lambda body: rewrite_loops(body, self.loop, self._tile))
+        return rewrite_named(program, self.loop, self._tile)
 
     def _tile(self, loop: For) -> tuple[Stmt, ...]:
         divides = self.factor == 1 or (isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0)

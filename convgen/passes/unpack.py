@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.nodes import Buffer, For, Load, Program, Stage, Stmt, Store, Var
-from convgen.ir.rewrite import reads, stores
+from convgen.ir.rewrite import loop_names, reads, stores
 
 
 @dataclass(frozen=True)
 class Unpack:
     """y[i, j] = v   →   yb[j, i] = v;   stage unpack_y: y[i, j] = yb[j, i]   for order (1, 0)
 
-    ``order`` lists the axes of the buffer in the order of the copy.
+    ``order`` lists the axes of the buffer in the order of the copy, ``labels`` name them in its loops.
 
     Requires: the buffer is stored element by element and never read. Ensures: only unpack_y stores to the buffer, every element
     once.
@@ -22,6 +22,7 @@ class Unpack:
     buffer: str
     into: str
     order: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
     def __call__(self, program: Program) -> Program:
         target = program.buffer(self.buffer)
@@ -46,7 +47,7 @@ class Unpack:
                 return replace(statement, body=tuple(map(self._redirect, statement.body)))
 
     def _copy_stage(self, target: Buffer) -> Stage:
-        names = [f"{self.into}_{axis}" for axis in range(len(target.shape))]
+        names = loop_names(self.into, self.labels, len(target.shape))
         value = Load(self.into, tuple(Var(names[axis]) for axis in self.order))
         statement: Stmt = Store(self.buffer, tuple(map(Var, names)), value)
         for name, extent in zip(reversed(names), reversed(target.shape), strict=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convgen.errors import IRError
 from convgen.ir.nodes import For, Int, Program, Stmt
-from convgen.ir.rewrite import map_stages, rewrite_loops, substitute_block
+from convgen.ir.rewrite import rewrite_named, substitute_block
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Unroll:
     loop: str
 
     def __call__(self, program: Program) -> Program:
-        return map_stages(program, lambda body: rewrite_loops(body, self.loop, self._unroll))
+        return rewrite_named(program, self.loop, self._unroll)
 
     def _unroll(self, loop: For) -> tuple[Stmt, ...]:
         if not isinstance(loop.extent, Int):

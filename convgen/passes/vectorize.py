@@ -28,7 +28,7 @@ from convgen.ir.nodes import (
     Var,
     Where,
 )
-from convgen.ir.rewrite import map_stages, reads, rewrite_loops, stores, substitute_block, variables
+from convgen.ir.rewrite import reads, rewrite_named, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Vectorize:
     loop: str
 
     def __call__(self, program: Program) -> Program:
-        return map_stages(program, lambda body: rewrite_loops(body, self.loop, self._vectorize))
+        return rewrite_named(program, self.loop, self._vectorize)
 
     def _vectorize(self, loop: For) -> tuple[Stmt, ...]:
         if not isinstance(loop.extent, Int):

@@ -12,12 +12,12 @@ MAX_LANES = 64
 MIN_LANES = 4
 
 
-def copy_passes(stage: str, prefix: str, axes: tuple[int, ...], last: Index | None) -> tuple[Pass, ...]:
-    """Parallel over the first two of the loops ``prefix_axis``; the last in vectors where its extent ``last`` is constant.
+def copy_passes(stage: str, prefix: str, labels: tuple[str, ...], last: Index | None) -> tuple[Pass, ...]:
+    """Parallel over the first two of the loops ``prefix_label``; the last in vectors where its extent ``last`` is constant.
 
     ``last`` is None where the copy changes which axis is last.
     """
-    names = [f"{prefix}_{axis}" for axis in axes]
+    names = [f"{prefix}_{label}" for label in labels]
     parallel = Parallelize(stage, tuple(names[: max(1, min(2, len(names) - 1))]))
     match last:
         case Int(extent) if extent >= MIN_LANES:

@@ -38,7 +38,7 @@ def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
         *source_passes(problem, nest),
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         _pack_weights(problem, nest, lanes),
-        *copy_passes("pack_weight", "packed", (0, 1), None),
+        *copy_passes("pack_weight", "packed", packed_labels(problem, nest)[:2], None),
         *_loop_order(problem, nest, lane),
         *register_tiles("pixel" if problem.ndim == 1 else "ow", pixels, f"{lane}_lane"),
     )
@@ -54,7 +54,12 @@ def gather_extent(spec: ConvSpec) -> int:
 def merged_pixels(spec: ConvSpec) -> ConvSpec:
     """A pointwise problem has no neighbours: its spatial axes (in channels_last the batch too) are one."""
     pointwise = all(k == 1 for k in spec.kernel_size) and all(s == 1 for s in spec.stride) and spec.padding_is_zero
-    if not pointwise or any(spec.output_padding) or "residual" in spec.epilogue.steps and spec.layout != "channels_last":
+    if (
+        not pointwise
+        or any(spec.output_padding)
+        or ("residual" in spec.epilogue.steps
+        and spec.layout != "channels_last")
+    ):
         return spec
     merge_batch = spec.layout == "channels_last" and spec.batch > 0
     size = math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1)
@@ -67,6 +72,13 @@ def merged_pixels(spec: ConvSpec) -> ConvSpec:
         dilation=(1,),
         output_padding=(0,),
     )
+
+
+def image_labels(spec: ConvSpec, has_groups: bool, has_channels: bool) -> tuple[str, ...]:
+    """What the axes of an image buffer are called, in the order of the problem's layout."""
+    channels = (*(("g",) if has_groups else ()), *(("c",) if has_channels else ()))
+    letters = tuple(axis_letters(spec.ndim))
+    return ("n", *channels, *letters) if spec.layout == "channels_first" else ("n", *letters, *channels)
 
 
 def channels_last_order(spec: ConvSpec, rank: int) -> tuple[int, ...]:
@@ -92,7 +104,9 @@ def result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
         case _ if has_sums or folded:
             passes.append(Relayout(SUMS if has_sums else nest.result, order))
         case _:
-            passes += [Unpack(nest.result, "unpacked", order), Parallelize("unpack", ("unpacked_0", "unpacked_1"))]
+            labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
+            passes += [Unpack(nest.result, "unpacked", order, labels)]
+            passes += [Parallelize("unpack", tuple(f"unpacked_{label}" for label in labels[:2]))]
     if has_sums and spec.layout != "channels_last":
         passes.append(Parallelize("epilogue", ("e_n", f"e_o{axis_letters(spec.ndim)[0]}")))
     if folded:
@@ -114,11 +128,12 @@ def source_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     for axis, before, letter in zip(spatial, nest.low, axis_letters(spec.ndim), strict=True):
         low[axis], extents[axis] = before, Var(f"P{letter.upper()}")
     mode = pad_mode(spec)
+    labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
     last = extents[order[-1]] if order[-1] == len(shape) - 1 else None
     return (
-        Pad(nest.source, "padded", tuple(low), tuple(extents), order, mode),
+        Pad(nest.source, "padded", tuple(low), tuple(extents), order, mode, labels),
         ExpandPadding(((nest.source, spatial),)),
-        *copy_passes(f"pad_{nest.source}", "padded", order, last),
+        *copy_passes(f"pad_{nest.source}", "padded", tuple(labels[axis] for axis in order), last),
     )
 
 
@@ -149,7 +164,16 @@ def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
     layout += [PackedAxis(axis + tap) for tap in range(spec.ndim)]
     if channels.has_reduced:
         layout.append(PackedAxis(places["reduced"]))
-    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)))
+    labels = packed_labels(spec, nest)
+    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)), labels=labels)
+
+
+def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:
+    """What the axes of the packed weights are called."""
+    channels = nest.channels
+    groups = ("g",) if channels.has_groups and channels.has_made else ()
+    taps = (f"k{letter}" for letter in axis_letters(spec.ndim))
+    return (*groups, "block", *taps, *(("ic",) if channels.has_reduced else ()), "lane")
 
 
 def _loop_order(spec: ConvSpec, nest: Nest, lane: str) -> tuple[Pass, ...]:

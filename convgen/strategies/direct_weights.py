@@ -13,7 +13,7 @@ from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import copy_passes
-from convgen.strategies.direct_gather import channels_last_order, source_passes
+from convgen.strategies.direct_gather import channels_last_order, image_labels, source_passes
 from convgen.strategies.tiles import register_tiles
 
 
@@ -54,8 +54,10 @@ def _plain_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     plain = next(b for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
     order = channels_last_order(spec, len(plain.shape))
     layout = tuple(map(PackedAxis, order))
-    axes = tuple(range(len(order)))
-    return (Pack(plain.name, "plain", layout, "workspace"), *copy_passes(f"pack_{plain.name}", "plain", axes, None))
+    named = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
+    labels = tuple(named[axis] for axis in order)
+    pack = Pack(plain.name, "plain", layout, "workspace", labels)
+    return (pack, *copy_passes(f"pack_{plain.name}", "plain", labels, None))
 
 
 def _result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
@@ -68,4 +70,6 @@ def _result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     taps = tuple(range(rank - spec.ndim, rank))
     groups = (0,) if channels.has_groups else ()
     order = (*taps, *groups, *reduced, *made) if channels.has_made else (*taps, *reduced, *groups)
-    return (Unpack(nest.result, "unpacked", order), Parallelize("unpack", ("unpacked_0",)))
+    names = (*(("g",) if groups else ()), *(("oc",) if made else ()), *(("ic",) if reduced else ()))
+    labels = (*names, *(f"k{letter}" for letter in axis_letters(spec.ndim)))
+    return (Unpack(nest.result, "unpacked", order, labels), Parallelize("unpack", (f"unpacked_{labels[0]}",)))

@@ -19,7 +19,11 @@ MAX_VECTORS = 4
 def lane_channels(spec: ConvSpec) -> int:
     """How many channels lie along the lanes: those made per group, or the groups themselves where that is one."""
     inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    made = inner if (spec.direction == "backward_data") != (spec.direction == "backward_weights" and spec.transposed) else outer
+    made = (
+        inner
+        if (spec.direction == "backward_data") != (spec.direction == "backward_weights" and spec.transposed)
+        else outer
+    )
     return spec.groups if made == 1 and spec.groups > 1 else made
 
 

@@ -1,9 +1,9 @@
 """A cost model that orders configurations before anything is compiled.
 
-Time is that of the arithmetic, at the part of the peak that a register tile can reach (see ``_step_cycles``), plus that of
-moving the data. Both are the terms of the roofline (Williams, Waterman and Patterson, "Roofline", 2009), but their sum, not
-the larger, orders configurations that are bound by memory, and predicts better how much slower 7×7 images are. Constants
-are those of a core with two ports for multiply-adds and two for loads; only ratios matter.
+Time is that of the arithmetic, at the part of the peak that a register tile can reach (see ``_step_cycles``), plus that
+of moving the data. Both are the terms of the roofline (Williams, Waterman and Patterson, "Roofline", 2009), but their
+sum, not the larger, orders configurations that are bound by memory, and predicts better how much slower 7×7 images are.
+Constants are those of a core with two ports for multiply-adds and two for loads; only ratios matter.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CLOCK_HZ = 3.75e9
 FMA_PORTS = 2
 LOAD_PORTS = 2
 FMA_LATENCY = 4
-# Addresses and loop control around the reduced channels of one tap.
-TAP_CYCLES = 4
+# What starting and leaving an innermost loop costs.
+LOOP_CYCLES = 4
 # One scalar multiply-add with its tests for padding.
 REFERENCE_CYCLES = 8
 # Bytes a second, read plus written, while everything fits the second-level cache and beyond it.
@@ -37,14 +37,14 @@ class _Tiling:
     """A problem as direct's register tiles see it.
 
     ``lanes_waste`` and ``overlap_waste`` are at least 1: work done over work that counts. A tile does ``steps``
-    multiply-adds for each of its accumulators, in ``runs`` innermost loops, each of which costs ``TAP_CYCLES`` more;
+    multiply-adds for each of its accumulators, in ``loops`` innermost loops, each of which costs ``LOOP_CYCLES`` more;
     ``shares_source`` says that an element of the source serves all lanes.
     """
 
     lanes_waste: float
     overlap_waste: float
     steps: float
-    runs: float
+    loops: float
     shares_source: bool
 
 
@@ -88,7 +88,7 @@ def _tile_efficiency(spec: ConvSpec, machine: Machine, config: Config, tiling: _
     # A tile narrower than a vector occupies all of it.
     useful = config["pixels"] * config["lanes"] / width / FMA_PORTS
     step = _step_cycles(spec, machine, config["pixels"], vectors, tiling.shares_source)
-    cycles = tiling.steps * step + tiling.runs * TAP_CYCLES + accumulators
+    cycles = tiling.steps * step + tiling.loops * LOOP_CYCLES + accumulators
     return tiling.steps * useful / cycles if tiling.steps else 1.0
 
 
@@ -123,7 +123,8 @@ def _tiling(spec: ConvSpec, config: Config) -> _Tiling:
     taps = float(math.prod(spec.kernel_size))
     if _writes_with_stride(spec):
         taps /= math.prod(spec.stride)
-    return _Tiling(lanes_waste, _row_waste(spec, pixels), taps * reduced, taps, not groups_as_lanes)
+    loops = taps if reduced != 1 else taps / spec.kernel_size[-1]
+    return _Tiling(lanes_waste, _row_waste(spec, pixels), taps * reduced, loops, not groups_as_lanes)
 
 
 def _waste(extent: int, block: int) -> float:

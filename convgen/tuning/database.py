@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -21,14 +22,15 @@ from convgen.tuning.space import Config
 SCHEMA_VERSION = 1
 FILE_NAME = "tuning.sqlite"
 
+_CREATE_RESULTS = """CREATE TABLE results (
+    problem TEXT NOT NULL, fingerprint TEXT NOT NULL, threads INTEGER NOT NULL, version TEXT NOT NULL,
+    strategy TEXT NOT NULL, config TEXT NOT NULL, seconds REAL NOT NULL, baseline_seconds REAL NOT NULL,
+    error REAL NOT NULL, verified TEXT NOT NULL, created TEXT NOT NULL, candidates TEXT NOT NULL,
+    digest TEXT NOT NULL, PRIMARY KEY (problem, fingerprint, threads, version))"""
 _CREATE = (
     "CREATE TABLE schema (version INTEGER NOT NULL)",
     f"INSERT INTO schema VALUES ({SCHEMA_VERSION})",
-    """CREATE TABLE results (
-        problem TEXT NOT NULL, fingerprint TEXT NOT NULL, threads INTEGER NOT NULL, version TEXT NOT NULL,
-        strategy TEXT NOT NULL, config TEXT NOT NULL, seconds REAL NOT NULL, baseline_seconds REAL NOT NULL,
-        error REAL NOT NULL, verified TEXT NOT NULL, created TEXT NOT NULL, candidates TEXT NOT NULL,
-        digest TEXT NOT NULL, PRIMARY KEY (problem, fingerprint, threads, version))""",
+    _CREATE_RESULTS,
 )
 _COLUMNS = (
     "problem, fingerprint, threads, version, strategy, config, seconds, baseline_seconds, error, verified, created, "
@@ -77,6 +79,12 @@ class Record:
 
 class _ForeignSchema(Exception):
     """The file is a database, but not one that this version reads; the message says why."""
+
+
+class _DamagedFile(sqlite3.DatabaseError):
+    """Damage that SQLite itself has not noticed."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class Database:
@@ -161,15 +169,14 @@ class Database:
 
     def _attempt(self, mode: Literal["rw", "rwc"], action: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
         """The result of ``action``; a damaged file is set aside and a new one begun, once."""
-        opened = self._identity()
+        opened = _identity(self.path)
         try:
             return self._with_connection(mode, action)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            # The low byte is the kind of an error, the others its details.
+            if (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _DAMAGE:
                 raise
-            # Another process may have set the damaged file aside already; the new one is left alone.
-            if self._identity() == opened:
-                self._set_aside(error)
+            self._set_aside(opened, error)
         return self._with_connection("rwc", action)
 
     def _with_connection(self, mode: str, action: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
@@ -179,19 +186,27 @@ class Database:
         address = f"{self.path.as_uri()}?mode={mode}"
         with closing(sqlite3.connect(address, uri=True, timeout=self._timeout, isolation_level=None)) as connection:
             connection.text_factory = lambda text: text.decode("utf-8", "replace")
-            return action(connection)
+            try:
+                return action(connection)
+            except UnicodeDecodeError as error:
+                # SQLite's message quotes what it cannot parse, whatever its bytes.
+                raise _DamagedFile("its schema is not text") from error
 
-    def _identity(self) -> tuple[int, int] | None:
-        if not self.path.exists():
-            return None
-        status = self.path.stat()
-        return (status.st_dev, status.st_ino)
-
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        for suffix in ("-journal", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+    def _set_aside(self, damaged: tuple[int, int] | None, error: sqlite3.Error) -> None:
+        """Renames the file, unless another process has done so and the file is no longer the ``damaged`` one."""
         broken = self.path.with_name(f"{self.path.name}.broken")
-        os.replace(self.path, broken)
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _identity(self.path) != damaged:
+                return
+            # First, so that they are neither applied to the next file nor, by mistake, the next file's own.
+            for suffix in ("-journal", "-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            os.replace(self.path, broken)
         self._warn(f"is damaged ({error}) and was renamed to {broken.name}")
 
     def _warn(self, what: str) -> None:
@@ -206,6 +221,13 @@ def default_path() -> Path:
     return options.cache_dir() / FILE_NAME
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    if not path.exists():
+        return None
+    status = path.stat()
+    return (status.st_dev, status.st_ino)
+
+
 def _rows(connection: sqlite3.Connection, query: str, arguments: Key | tuple[()]) -> list[tuple[object, ...]]:
     return connection.execute(query, arguments).fetchall() if _has_schema(connection) else []
 
@@ -215,21 +237,26 @@ def _write(connection: sqlite3.Connection, records: tuple[Record, ...]) -> None:
     if not _has_schema(connection):
         for statement in _CREATE:
             connection.execute(statement)
+    elif connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+        # Such tables can swallow a row without an error.
+        raise _DamagedFile("its tables contradict each other")
     connection.executemany(_REPLACE, [_encode(record) for record in records])
     connection.execute("COMMIT")
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:
     """Whether the tables are there; False in an empty file. Raises _ForeignSchema for any others."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
     if not tables:
         return False
-    if not {"schema", "results"} <= tables:
+    if not {"schema", "results"} <= tables.keys():
         raise _ForeignSchema(f"its tables are {', '.join(sorted(tables))}")
     versions = [version for (version,) in connection.execute("SELECT version FROM schema")]
     if versions != [SCHEMA_VERSION]:
         found = ", ".join(map(str, versions)) or "none"
         raise _ForeignSchema(f"its schema version is {found}, this convgen reads {SCHEMA_VERSION}")
+    if tables["results"] != _CREATE_RESULTS:
+        raise _ForeignSchema("its columns are others")
     return True
 
 
@@ -268,8 +295,3 @@ def _decode(row: tuple[object, ...]) -> Record | None:
 
 def _digest(row: tuple[object, ...]) -> str:
     return hashlib.sha256(repr(row).encode()).hexdigest()
-
-
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    # The low byte is the kind of an error, the others its details.
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE

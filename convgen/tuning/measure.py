@@ -38,8 +38,8 @@ def measure(
 
     Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. A round times
     every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget`` seconds
-    (warming up included), but there are at least ``rounds_min``. Raises OptionError for a budget that is negative or not
-    finite and for fewer than one round, and whatever a function raises.
+    (warming up included), but there are at least ``rounds_min``. Raises OptionError for a budget that is negative or
+    not finite and for fewer than one round, and whatever a function raises.
     """
     if not 0 <= budget < math.inf:
         raise OptionError(f"budget={budget!r} is not allowed; allowed: a finite number of seconds, at least 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convgen.ir.affine import Affine, affine, bounds, simplified
@@ -37,12 +37,14 @@ def expressions(draw: st.DrawFn) -> tuple[Index, dict[str, Index], dict[str, int
     return draw(st.recursive(leaves, grow, max_leaves=10)), extents, values
 
 
+@settings(max_examples=60)
 @given(expressions())
 def test_simplified_has_the_value_of_the_original(case: tuple[Index, dict[str, Index], dict[str, int]]) -> None:
     expression, extents, values = case
     assert evaluate_index(simplified(expression, extents), values) == evaluate_index(expression, values)
 
 
+@settings(max_examples=60)
 @given(expressions())
 def test_simplified_is_a_fixed_point(case: tuple[Index, dict[str, Index], dict[str, int]]) -> None:
     expression, extents, _ = case
@@ -50,6 +52,7 @@ def test_simplified_is_a_fixed_point(case: tuple[Index, dict[str, Index], dict[s
     assert simplified(once, extents) == once
 
 
+@settings(max_examples=60)
 @given(expressions())
 def test_bounds_hold(case: tuple[Index, dict[str, Index], dict[str, int]]) -> None:
     expression, extents, values = case

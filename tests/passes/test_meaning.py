@@ -13,7 +13,7 @@ from convgen.ir.printer import format_program
 from tests.passes.moves import MOVES, Schedule
 from tests.programs import Sample, samples
 
-EXAMPLES = 40
+EXAMPLES = 30
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -69,4 +69,4 @@ def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
 def test_pass_keeps_the_meaning_of_random_programs(kind: str) -> None:
     """Also shows that the pass changed programs in a good part of the examples, so that the property is not empty."""
     applied = run_property(kind, EXAMPLES, shrink=True)
-    assert applied[kind] >= EXAMPLES // 8, applied
+    assert applied[kind] >= EXAMPLES // 6, applied

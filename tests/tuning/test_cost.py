@@ -20,7 +20,13 @@ AVX512 = Machine(
 
 def problem(**changes: Any) -> ConvSpec:
     fields: dict[str, Any] = dict(
-        batch=1, in_channels=64, out_channels=64, spatial_size=(56, 56), kernel_size=3, padding=1, layout="channels_last"
+        batch=1,
+        in_channels=64,
+        out_channels=64,
+        spatial_size=(56, 56),
+        kernel_size=3,
+        padding=1,
+        layout="channels_last",
     )
     return ConvSpec(**(fields | changes))
 
@@ -59,7 +65,7 @@ def test_a_tile_beyond_the_registers_spills() -> None:
         pytest.param({"kernel_size": 1, "padding": 0}, 7, 9, id="merged-rows-of-112"),
         pytest.param({"spatial_size": (7, 7), "kernel_size": 1, "padding": 0}, 7, 5, id="merged-49"),
         pytest.param({"direction": "backward_data", "stride": 2}, 7, 8, id="residue-classes-of-28"),
-        pytest.param({"transposed": True, "stride": 2, "spatial_size": (28, 28)}, 6, 5, id="transposed-28-27"),
+        pytest.param({"transposed": True, "stride": 2, "spatial_size": (28, 28)}, 7, 8, id="transposed-28-27"),
         pytest.param({"direction": "backward_weights"}, 8, 7, id="64-reduced-channels"),
     ],
 )
@@ -81,7 +87,9 @@ def test_depthwise_problems_have_their_groups_in_the_lanes() -> None:
 
 
 def test_a_depthwise_weight_gradient_has_taps_in_its_tile() -> None:
-    depthwise = problem(in_channels=64, out_channels=64, groups=64, direction="backward_weights", kernel_size=7, padding=3)
+    depthwise = problem(
+        in_channels=64, out_channels=64, groups=64, direction="backward_weights", kernel_size=7, padding=3
+    )
     assert direct(depthwise, 4, 64) > direct(depthwise, 7, 64)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
 import pytest
 
+import convgen.tuning.measure
 from convgen.errors import OptionError
-from convgen.tuning.measure import MAX_REPETITIONS, MIN_SAMPLE_SECONDS, Sample, measure
+from convgen.tuning.measure import MIN_SAMPLE_SECONDS, Sample, measure
 
 
 class Clock:
-    """A clock that stands still but for what is called; ``calls`` is the order of calls."""
+    """A clock that stands still but for what is called; ``calls`` and ``readings`` (numbers of calls) are its log."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.calls: list[str] = []
+        self.readings: list[int] = []
 
     def __call__(self) -> float:
+        self.readings.append(len(self.calls))
         return self.now
 
     def function(self, name: str, seconds: Iterator[float]) -> Callable[[], None]:
@@ -63,10 +67,8 @@ def test_short_calls_are_repeated_until_a_sample_is_long_enough() -> None:
     seconds = 3e-6
     (sample,) = measure([clock.function("a", forever(seconds))], budget=0, rounds_min=1, clock=clock)
     assert sample.median == pytest.approx(seconds)
-    # The last run of the calibration and the only round are equally long.
-    lengths = [n for n in range(1, len(clock.calls)) if n * seconds >= MIN_SAMPLE_SECONDS and len(clock.calls) > 2 * n]
-    assert lengths
-    assert len(clock.calls) < 4 * MIN_SAMPLE_SECONDS / seconds
+    runs = [after - before for before, after in itertools.pairwise(clock.readings)]
+    assert MIN_SAMPLE_SECONDS <= runs[-2] * seconds <= 1.5 * MIN_SAMPLE_SECONDS
 
 
 def test_long_calls_are_not_repeated() -> None:
@@ -75,20 +77,18 @@ def test_long_calls_are_not_repeated() -> None:
     assert len(clock.calls) == 1 + 1 + 2
 
 
-def test_calibration_ends_where_the_clock_does_not_move() -> None:
-    ticks = iter(range(10**6))
-    calls = 0
-
-    def function() -> None:
-        nonlocal calls
-        calls += 1
+def test_calibration_ends_where_the_clock_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convgen.tuning.measure, "MAX_REPETITIONS", 1000)
+    readings = 0
 
     def clock() -> float:
-        # Stands still while the calibration runs, and a second later on every reading after it.
-        return float(next(ticks)) if calls > MAX_REPETITIONS else 0.0
+        # Still while it calibrates: 1, 10 and 100 repetitions. From then on a second between readings.
+        nonlocal readings
+        readings += 1
+        return float(max(0, readings - 7))
 
-    (sample,) = measure([function], budget=0, rounds_min=1, clock=clock)
-    assert 0 < sample.median <= 2 / MAX_REPETITIONS
+    (sample,) = measure([lambda: None], budget=0, rounds_min=1, clock=clock)
+    assert sample == Sample(1e-3, 1e-3, 1e-3, 1)
 
 
 def test_no_functions_no_samples() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -21,6 +20,17 @@ from convgen.targets.cpu.operations import needed_functions, operation_text, vec
 
 # What a cached unit's function is called: units are shared by stages of any name.
 UNIT = "stage"
+
+# Numba's functions return a status and write a result and an exception through pointers; a kernel has none of them, and calling
+# it through Numba's own C wrapper would tie the object code to Numba's runtime.
+_ENTRY = """
+define void @stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) {{
+  %result = alloca ptr
+  %exception = alloca ptr
+  call i32 @{inner}(ptr %result, ptr %exception, ptr %buffers, ptr %sizes, i64 %begin, i64 %end)
+  ret void
+}}
+"""
 
 _addresses: dict[str, int] = {}
 _lock = threading.Lock()
@@ -58,7 +68,9 @@ def _load(key: str, source: str, machine: Machine) -> int:
     cache = _cache(str(cache_dir()))
     entry = cache.get(key)
     if entry is None:
-        entry = Entry(symbol=UNIT, code=_target_machine(machine).emit_object(unit_module(source, machine)), source=source)
+        entry = Entry(
+            symbol=UNIT, code=_target_machine(machine).emit_object(unit_module(source, machine)), source=source
+        )
         cache.put(key, entry)
     return load_object(entry.code, entry.symbol)
 
@@ -87,24 +99,25 @@ def unit_assembly(source: str, machine: Machine) -> str:
 
 
 def _numba_llvm(source: str) -> str:
-    """Numba's optimised LLVM text of the function ``stage``, called as a C function."""
-    from numba import carray, cfunc, types  # noqa: F401
+    """Numba's optimised LLVM text of the function ``stage`` and a C entry of that name."""
+    from numba import types
+    from numba.core.compiler import Flags, compile_extra
+    from numba.core.registry import cpu_target
 
     namespace: dict[str, Any] = {}
     exec(compile(source, "<convgen kernel>", "exec"), namespace)
+    flags = Flags()
+    flags.error_model = "numpy"
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     pointer = types.CPointer(types.int64)
-    signature = types.void(pointer, pointer, types.int64, types.int64)
+    arguments = (pointer, pointer, types.int64, types.int64)
+    typing, target = cpu_target.typing_context, cpu_target.target_context
     try:
-        compiled = cfunc(signature, error_model="numpy")(namespace[UNIT])
+        compiled = compile_extra(typing, target, namespace[UNIT], arguments, types.void, flags, {})
     except Exception as error:
         raise CompileError(f"Numba refuses a generated kernel: {type(error).__name__}: {error}") from error
-    text: str = compiled.inspect_llvm()
-    return _exported(text, compiled.native_name)
-
-
-def _exported(text: str, symbol: str) -> str:
-    """The module with the C entry called ``stage`` and everything else internal."""
-    return text.replace(f'@"{symbol}"', f"@{UNIT}").replace(f"@{symbol}(", f"@{UNIT}(")
+    text: str = compiled.library.get_llvm_str()
+    return text + _ENTRY.format(inner=compiled.fndesc.llvm_func_name)
 
 
 @functools.cache
@@ -115,6 +128,3 @@ def _target_machine(machine: Machine) -> llvm.TargetMachine:
     return target.create_target_machine(
         cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="default"
     )
-
-
-CompiledUnit = Callable[[LoweredStage, Machine], int]

@@ -91,7 +91,7 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
 
 def operation_text(op: Operation) -> OperationText:
     """How the template writes the operation."""
-    kind = _numba_type(op.dtype, op.lanes)
+    kind = type_name(op.dtype, op.lanes)
     match op.kind:
         case "load":
             return OperationText(op.name, kind, "i64, i64", f"lambda b, base, i: {_load(op)}")
@@ -103,7 +103,7 @@ def operation_text(op: Operation) -> OperationText:
             emit = f"lambda b, base, i, x, n: {_store_some(op)}"
             return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
         case "splat":
-            scalar = _numba_type(op.dtype, 1)
+            scalar = type_name(op.dtype, 1)
             return OperationText(op.name, kind, f"{scalar},", f"lambda b, x: splat(b, x, {kind}.llvm)")
         case "fma":
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", f"lambda b, x, y, z: {_fma(op)}")
@@ -127,12 +127,16 @@ def _is_float(dtype: str) -> bool:
     return "float" in dtype
 
 
-def _numba_type(dtype: str, lanes: int) -> str:
-    return f"types.{dtype}" if lanes == 1 else type_name(dtype, lanes)
-
-
 def _llvm(dtype: str, lanes: int) -> str:
-    return _ELEMENT[dtype] if lanes == 1 else f"ir.VectorType({_ELEMENT[dtype]}, {lanes})"
+    """The LLVM type of what is stored; types that are computed in have a name."""
+    if lanes == 1:
+        return _ELEMENT[dtype]
+    named = DTYPES[dtype].accumulator == dtype
+    return f"{type_name(dtype, lanes)}.llvm" if named else f"ir.VectorType({_ELEMENT[dtype]}, {lanes})"
+
+
+def _bits(lanes: int) -> str:
+    return "ir.IntType(32)" if lanes == 1 else f"ir.VectorType(ir.IntType(32), {lanes})"
 
 
 def _suffix(dtype: str, lanes: int) -> str:
@@ -177,7 +181,7 @@ def _widened(op: Operation, value: str) -> str:
         case "float16":
             return f"b.fpext({value}, {wide})"
         case "bfloat16":
-            return f"b.bitcast(from_bfloat16(b, {value}, {_llvm('int32', op.lanes)}), {wide})"
+            return f"b.bitcast(from_bfloat16(b, {value}, {_bits(op.lanes)}), {wide})"
         case "int8":
             return f"b.sext({value}, {wide})"
         case _:
@@ -190,7 +194,7 @@ def _narrowed(op: Operation) -> str:
         case "float16":
             return f"b.fptrunc(x, {narrow})"
         case "bfloat16":
-            return f"to_bfloat16(b, b.bitcast(x, {_llvm('int32', op.lanes)}), {narrow})"
+            return f"to_bfloat16(b, b.bitcast(x, {_bits(op.lanes)}), {narrow})"
         case _:
             return "x"
 

@@ -83,12 +83,14 @@ class CpuProgram:
             vectors=vector_texts(operations),
             operations=[operation_text(operation) for operation in operations],
             needs=lambda name: name in needed,
-            stages=[{"name": stage.name, "lines": stage.body} for stage in self.stages if shared[stage.name] == stage.name],
+            stages=[
+                {"name": stage.name, "lines": stage.body} for stage in self.stages if shared[stage.name] == stage.name
+            ],
             arguments=[self._array_text(buffer) for buffer in arguments],
             result=self._array_text(result),
             workspace=[self._array_text(buffer) for buffer in others],
             call={
-                "summary": f"{banner.title.removesuffix('.')}; arrays as PyTorch has them.",
+                "scratch": [self._bytes(buffer) for buffer in others],
                 "buffers": ", ".join(b.name for b in self.program.buffers),
             },
             steps=[
@@ -115,6 +117,9 @@ class CpuProgram:
         for stage in self.stages:
             sources.setdefault(unit_source(stage), stage.name)
         return [(name, source) for source, name in sources.items()]
+
+    def _bytes(self, buffer: Buffer) -> int:
+        return math.prod(self.shape(buffer)) * DTYPES[buffer.dtype].itemsize
 
     def _array_text(self, buffer: Buffer) -> dict[str, object]:
         storage = "uint16" if buffer.dtype == "bfloat16" else buffer.dtype

@@ -1,0 +1,124 @@
+"""The command line's grammar. Names of layouts, types and strategies are judged where they are used."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+from convgen import __version__
+from convgen.errors import OptionError
+
+_SOURCE = "an ONNX file, a suite (such as resnet50), or a descriptor"
+_SPEC = "a descriptor (such as mb1_ic64oc64ih56oh56kh3ph1), or a file of the JSON that `convgen show --spec` prints"
+_STAGES = {
+    "spec": "the problem as JSON",
+    "ir": "the program after all passes",
+    "source": "the generated Python",
+    "llvm": "LLVM's text after optimisation",
+    "asm": "the assembly",
+    "ptx": "the CUDA assembly (this version has no CUDA target)",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises OptionError where argparse would end the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message} (see `{self.prog} --help`)")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the options of a command line; ``command`` names the command. Raises OptionError, or SystemExit for help."""
+    parser = _Parser(
+        prog="convgen",
+        description="Generates convolution kernels: tuned for this machine, verified, as readable Python.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"convgen {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+
+    _add_tune(command("tune", "find and store the fastest verified kernels of a network, and write their sources"))
+    _add_emit(command("emit", "write a problem's source, which runs with numpy and numba alone"))
+    _add_show(command("show", "print what a problem is lowered to"))
+    _add_verify(command("verify", "hold generated kernels against the float64 oracle"))
+    _add_db(command("db", "look into the tuning database"))
+    command("doctor", "tell what convgen found on this machine, and compile and verify a small convolution")
+    return parser.parse_args(argv)
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument("--budget", type=_seconds, default=180.0, metavar="S", help="seconds in total (default 180)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of a call (default CONVGEN_NUM_THREADS or all cores)"
+    )
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder of the sources (default convgen-out/NAME)")
+    parser.add_argument("--force", action="store_true", help="measure again what the database knows")
+    parser.add_argument(
+        "--emit", action=argparse.BooleanOptionalAction, default=True, help="write the sources (the default) or do not"
+    )
+
+
+def _add_emit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help=_SPEC)
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder of the source, made if need be")
+    _add_strategy(parser)
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help=_SPEC)
+    stages = parser.add_mutually_exclusive_group(required=True)
+    for name, summary in _STAGES.items():
+        stages.add_argument(f"--{name}", dest="stage", action="store_const", const=name, help=summary)
+    _add_strategy(parser)
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument("--strategy", default="all", metavar="S", help="one strategy's name (default all that apply)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the random operands (default 0)")
+    parser.add_argument("--full", action="store_true", help="keep a network's image sizes, which are reduced otherwise")
+
+
+def _add_db(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    summary = "list what tuning has found"
+    listing = actions.add_parser("list", help=summary, description=f"{summary}.", allow_abbrev=False)
+    listing.add_argument("--path", metavar="FILE", help="a database other than the one in the cache directory")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
+    parser.add_argument("--batch", type=int, metavar="N", help="batch size (default 1, or the model's or descriptor's)")
+    parser.add_argument(
+        "--layout", metavar="L", help="channels_last (default for networks) or channels_first (default for descriptors)"
+    )
+    parser.add_argument("--dtype", metavar="T", help="data type, such as float32 (default: the source's)")
+
+
+def _add_strategy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strategy",
+        default="auto",
+        metavar="S",
+        help="a strategy's name (default auto: the tuned or heuristic choice)",
+    )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: seconds, 0 or more")
+    return seconds
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: integers from 0")
+    return seed

@@ -1,0 +1,58 @@
+"""``convgen emit`` and ``convgen show``: what a problem becomes, as a file or as text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from convgen.cli.problems import read_spec
+from convgen.cli.report import print_line
+from convgen.cli.source_files import unwritable
+from convgen.driver import Plan, build_program, given_plan, lower, source_of
+from convgen.errors import NotApplicable
+from convgen.ir.printer import format_program
+from convgen.machine import Machine
+from convgen.planning import emit_source, plan_for
+from convgen.spec import ConvSpec
+
+
+def run_emit(arguments: argparse.Namespace) -> int:
+    """Writes the source and prints its path; returns 0."""
+    spec = read_spec(arguments.spec)
+    try:
+        path = emit_source(spec, arguments.output, strategy=arguments.strategy)
+    except OSError as error:
+        raise unwritable(arguments.output, error) from error
+    print_line(str(path))
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Prints one stage of the lowering; returns 0. Raises NotApplicable for PTX, which needs a target there is not."""
+    if arguments.stage == "ptx":
+        raise NotApplicable(
+            "--ptx needs the CUDA target, which this version lacks; allowed: --spec, --ir, --source, --llvm, --asm"
+        )
+    print_line(_text(read_spec(arguments.spec), arguments.stage, arguments.strategy).rstrip("\n"))
+    return 0
+
+
+def _text(spec: ConvSpec, stage: str, strategy: str) -> str:
+    if stage == "spec":
+        return json.dumps(json.loads(spec.to_json()), indent=2)
+    machine = Machine.host()
+    plan = _plan(spec, strategy, machine)
+    if stage == "ir":
+        return format_program(build_program(plan, machine)[0])
+    lowered = lower(plan, machine)
+    match stage:
+        case "source":
+            return source_of(plan, lowered)
+        case "llvm":
+            return lowered.llvm()
+        case _:
+            return lowered.assembly()
+
+
+def _plan(spec: ConvSpec, strategy: str, machine: Machine) -> Plan:
+    return plan_for(spec) if strategy == "auto" else given_plan(spec, strategy, None, machine)

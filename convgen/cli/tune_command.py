@@ -1,0 +1,93 @@
+"""``convgen tune``: a network in, a table of measured choices and the sources of the winners out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from convgen.cli.problems import Problem, Source, read_source
+from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress
+from convgen.cli.source_files import write_if_changed
+from convgen.driver import thread_count
+from convgen.machine import Machine
+from convgen.tuner import TunedPlan, database, tune
+
+OUTPUT = Path("convgen-out")
+
+_COLUMNS: tuple[Column, ...] = (
+    ("problem", "left"),
+    ("times", "right"),
+    ("strategy, config", "left"),
+    ("ms", "right"),
+    ("GF/s", "right"),
+    ("speed-up", "right"),
+    ("rel. L2", "right"),
+    ("from", "left"),
+)
+
+
+def run_tune(arguments: argparse.Namespace) -> int:
+    """Tunes, prints, emits; returns 0. Raises what reading the source, tuning and writing raise."""
+    start = time.perf_counter()
+    source = read_source(arguments.source, batch=arguments.batch, layout=arguments.layout, dtype=arguments.dtype)
+    threads = thread_count(arguments.threads)
+    results = _tune_all(source, max(0.0, arguments.budget - (time.perf_counter() - start)), threads, arguments.force)
+    written = None
+    if arguments.emit:
+        directory = Path(arguments.output) if arguments.output else OUTPUT / source.name
+        written = _emit_all(results, directory)
+    print_table(_COLUMNS, [_row(*pair) for pair in zip(source.problems, results, strict=True)])
+    for line in _summary(source, results, threads, time.perf_counter() - start):
+        print_line(line)
+    print_line(f"sources   {written or 'not written'}")
+    print_line(f"database  {database().path}")
+    return 0
+
+
+def _tune_all(source: Source, budget: float, threads: int, force: bool) -> list[TunedPlan]:
+    specs = [problem.spec for problem in source.problems]
+    with progress(f"tuning {source.name}", len(specs)) as advance:
+        results = tune(
+            specs, budget, threads=threads, force=force, observer=lambda _, result: advance(str(result.plan.spec))
+        )
+    assert isinstance(results, list)
+    return results
+
+
+def _emit_all(results: list[TunedPlan], directory: Path) -> str:
+    """Writes the winners' sources; returns where they are and how many are new."""
+    machine = Machine.host()
+    new = 0
+    with progress("writing sources", len(results)) as advance:
+        for result in results:
+            new += write_if_changed(result.plan, directory, machine)
+            advance(str(result.plan.spec))
+    return f"{directory} ({new} written, {len(results) - new} unchanged)"
+
+
+def _row(problem: Problem, result: TunedPlan) -> tuple[str, ...]:
+    return (
+        str(problem.spec),
+        str(problem.count),
+        choice(result.plan.strategy, result.plan.config),
+        milliseconds(result.seconds),
+        f"{result.gflops:.1f}",
+        f"{result.speedup:.2f}",
+        f"{result.error:.1e}",
+        "measured" if result.measured else "database",
+    )
+
+
+def _summary(source: Source, results: list[TunedPlan], threads: int, elapsed: float) -> list[str]:
+    pairs = list(zip(source.problems, results, strict=True))
+    total = sum(problem.count * result.seconds for problem, result in pairs)
+    baseline = sum(problem.count * result.baseline_seconds for problem, result in pairs)
+    measured = sum(result.measured for result in results)
+    lines = [
+        f"{source.name}: {source.layers} layers, {len(results)} distinct problems, {threads} threads: "
+        f"{1e3 * total:.3f} ms in total, {1e3 * baseline:.3f} ms by the heuristic's choices",
+        f"{measured} measured, {len(results) - measured} found in the database, {elapsed:.1f} s",
+    ]
+    rejected = [f"rejected: {result.plan.spec}: {reason}" for result in results for reason in result.rejected]
+    return [*lines, *rejected]

@@ -1,0 +1,163 @@
+"""Compiled kernels of every geometry, in all directions, against the oracle: gates A, B and C, by strategy."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convgen
+from convgen import operator
+from convgen.oracle import reference
+from convgen.spec import ACTIVATIONS, DIRECTIONS, LAYOUTS, ConvSpec, Epilogue
+from convgen.verify import normal_operands
+from tests import corpus
+
+STRATEGIES = ("direct", "reference")
+
+# How many rows of each covering array are not marked slow; the first ones cover the most.
+QUICK_PLAIN, QUICK_TRANSPOSED = 9, 6
+
+# Orders in which an epilogue's operands and activations may come.
+EPILOGUES = (
+    ("bias",),
+    ("bias", "relu"),
+    ("scale", "shift", "relu"),
+    ("bias", "residual", "relu6"),
+    ("relu", "residual"),
+    ("residual", "scale", "bias", "shift", "hardswish"),
+    ("shift", "sigmoid", "scale", "tanh", "residual", "bias"),
+)
+
+
+def parameters() -> list[Any]:
+    """Every problem of the corpus, all but the first of each kind marked slow."""
+    found = []
+    for transposed, quick in ((False, QUICK_PLAIN), (True, QUICK_TRANSPOSED)):
+        for place, problem in enumerate(corpus.problems(transposed=transposed)):
+            marks = () if place < quick else (pytest.mark.slow,)
+            found.append(pytest.param(problem, id=problem.name, marks=marks))
+    return found
+
+
+@pytest.fixture
+def _small_problems_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets problems of this size run on more than one thread."""
+    monkeypatch.setattr(operator, "MIN_PARALLEL_MACS", 0)
+
+
+def make_spec(**fields: Any) -> ConvSpec:
+    base: dict[str, Any] = dict(batch=2, in_channels=5, out_channels=19, spatial_size=(7, 9), kernel_size=3, padding=1)
+    return ConvSpec(**{**base, **fields})
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_corpus_holds_every_pair_of_values(transposed: bool) -> None:
+    factors = corpus.TRANSPOSED if transposed else corpus.PLAIN
+    covered = set().union(*map(corpus.pairs, corpus.covering_array(factors)))
+    for first, second in itertools.combinations(sorted(factors), 2):
+        for a, b in itertools.product(factors[first], factors[second]):
+            assert ((first, a), (second, b)) in covered
+
+
+@pytest.mark.usefixtures("_small_problems_in_parallel")
+@pytest.mark.parametrize("problem", parameters())
+def test_gates(problem: corpus.Problem) -> None:
+    """Batches of 3 and 1 on one and two threads; a batch of 0 gives an empty result or a gradient of zeros."""
+    assert corpus.complaints(problem.spec, problem.strategy, threads=2) == []
+    single = problem.spec.replace(batch=1)
+    assert corpus.complaints(single, problem.strategy, threads=1, seed=1) == []
+    for op in corpus.compile_directions(problem.spec.replace(batch=0), problem.strategy, threads=2):
+        result = op(*normal_operands(op.spec, np.random.default_rng(2)).main)
+        assert result.shape == op.spec.result_shape
+        assert not result.any()
+
+
+@pytest.mark.usefixtures("_small_problems_in_parallel")
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_results_do_not_depend_on_the_number_of_threads(direction: str) -> None:
+    for more in (dict(), dict(layout="channels_last", groups=2, in_channels=6, out_channels=34), dict(stride=2)):
+        spec = make_spec(direction=direction, batch=3, **more)
+        operands = normal_operands(spec, np.random.default_rng(3)).main
+        results = []
+        for threads in (1, 2, 3):
+            op = convgen.compile(spec, "direct", threads)
+            assert op.threads == threads
+            results.append(op(*operands))
+        for result in results[1:]:
+            np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_channels_around_the_vector_width(layout: str, direction: str) -> None:
+    """One kernel per number of channels summed; the number made is a run-time size."""
+    made, summed = ("in_channels", "out_channels") if direction == "backward_data" else ("out_channels", "in_channels")
+    for count in (1, 3, 15, 16, 17, 24, 31, 33, 65):
+        spec = make_spec(layout=layout, direction=direction, **{made: count, summed: 3})
+        assert corpus.passes(convgen.compile(spec, "direct")) == [], spec
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("steps", EPILOGUES)
+def test_epilogues(steps: tuple[str, ...], layout: str, strategy: str) -> None:
+    spec = make_spec(layout=layout, epilogue=steps)
+    assert corpus.passes(convgen.compile(spec, strategy)) == []
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_activations(activation: str, dtype: str) -> None:
+    epilogue = Epilogue(("bias", activation), negative_slope=0.3)
+    for strategy, layout in zip(STRATEGIES, LAYOUTS, strict=True):
+        spec = make_spec(dtype=dtype, layout=layout, epilogue=epilogue)
+        assert corpus.passes(convgen.compile(spec, strategy)) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        dict(kernel_size=1, padding=0),
+        dict(groups=5, out_channels=5),
+        dict(transposed=True, stride=2),
+        dict(in_channels=0),
+    ],
+    ids=["pointwise", "depthwise", "transposed", "no channels"],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_epilogues_of_special_geometries(layout: str, more: dict[str, Any]) -> None:
+    for steps in (("bias", "silu"), ("scale", "residual", "relu")):
+        spec = make_spec(layout=layout, epilogue=steps, **more)
+        assert corpus.passes(convgen.compile(spec, "direct")) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_narrow_types(dtype: str, strategy: str) -> None:
+    assert corpus.complaints(make_spec(dtype=dtype, layout="channels_last"), strategy) == []
+    with_epilogue = make_spec(dtype=dtype, epilogue=("bias", "residual", "relu"))
+    assert corpus.passes(convgen.compile(with_epilogue, strategy)) == []
+    depthwise = make_spec(dtype=dtype, groups=5, out_channels=5, stride=2)
+    assert corpus.passes(convgen.compile(depthwise, strategy)) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_input_channels_give_the_bias(strategy: str) -> None:
+    spec = make_spec(in_channels=0, epilogue=("bias",))
+    bias = np.arange(19, dtype=np.float32)
+    result = convgen.compile(spec, strategy)(np.empty(spec.input_shape, np.float32), np.empty(spec.weight_shape, np.float32), bias)
+    np.testing.assert_array_equal(result, np.broadcast_to(bias[:, None, None], spec.output_shape))
+
+
+def test_a_network_sized_layer_sums_in_the_promised_order_of_error() -> None:
+    spec = make_spec(batch=1, in_channels=256, out_channels=70, spatial_size=(14, 14), layout="channels_last")
+    op = convgen.compile(spec, "direct", threads=2)
+    assert op.threads == 2
+    assert corpus.passes(op) == []
+    operands = normal_operands(spec, np.random.default_rng(4)).main
+    expected = reference(spec, *operands)
+    error = float(np.linalg.norm(op(*operands) - expected) / np.linalg.norm(expected))
+    assert error < 1e-6
