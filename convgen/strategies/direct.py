@@ -27,7 +27,7 @@ class Direct:
     name: str = "direct"
 
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
-        return None
+        return "in_channels=0 leaves nothing to sum" if spec.in_channels == 0 else None
 
     def default(self, spec: ConvSpec, machine: Machine) -> Config:
         return self.space(spec, machine)[0]

@@ -8,6 +8,7 @@ from convgen.ir.nodes import PaddingMode, Var
 from convgen.nests.build import SUMS, build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
@@ -22,14 +23,14 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import copy_passes
 from convgen.strategies.reference import spatial_axes
-from convgen.strategies.tiles import register_tiles
+from convgen.strategies.tiles import register_tile_passes
 
-# Rows of a problem without rows: so many pixels are one task.
-ROW = 112
+# So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
+TASK_TILES = 16
 
 
 def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
-    """Register tiles of ``pixels`` along the last spatial axis times ``lanes`` made channels."""
+    """Register tiles of ``pixels`` of an image, row after row, times ``lanes`` made channels."""
     problem = merged_pixels(spec)
     nest = build_nest(problem)
     lane = "oc" if nest.channels.has_made else "g"
@@ -39,15 +40,15 @@ def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         _pack_weights(problem, nest, lanes),
         *copy_passes("pack_weight", "packed", packed_labels(problem, nest)[:2], None),
-        *_loop_order(problem, nest, lane),
-        *register_tiles("pixel" if problem.ndim == 1 else "ow", pixels, f"{lane}_lane"),
+        *_loop_order(problem, nest, lane, pixels),
+        *register_tile_passes(f"{lane}_lane"),
     )
     return Schedule(nest, passes)
 
 
 def gather_extent(spec: ConvSpec) -> int:
-    """The most pixels that a register tile may have: the shortest row of any residue class."""
-    counts = [axes[-1].count for axes in gather_classes(unfolded_problem(merged_pixels(spec)))]
+    """The most pixels that a register tile may have: those of an image, of the smallest residue class."""
+    counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(merged_pixels(spec)))]
     return max(1, min(counts, default=1))
 
 
@@ -57,8 +58,7 @@ def merged_pixels(spec: ConvSpec) -> ConvSpec:
     if (
         not pointwise
         or any(spec.output_padding)
-        or ("residual" in spec.epilogue.steps
-        and spec.layout != "channels_last")
+        or ("residual" in spec.epilogue.steps and spec.layout != "channels_last")
     ):
         return spec
     merge_batch = spec.layout == "channels_last" and spec.batch > 0
@@ -176,13 +176,17 @@ def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:
     return (*groups, "block", *taps, *(("ic",) if channels.has_reduced else ()), "lane")
 
 
-def _loop_order(spec: ConvSpec, nest: Nest, lane: str) -> tuple[Pass, ...]:
-    """Weights outermost: each block of them is used for all pixels before the next; rows are the tasks."""
+def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int) -> tuple[Pass, ...]:
+    """Weights outermost: each block of them is used for all pixels before the next; parts of an image are the tasks."""
     rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
-    outer = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
-    outer += [f"{lane}_block", "n", *rows[:-1]]
-    passes: list[Pass] = [Reorder("conv", (*outer, rows[-1], f"{lane}_lane"))]
-    if spec.ndim == 1:
-        passes.append(Tile(rows[-1], ROW, "row", "pixel", tail="clamp"))
-        outer.append("row")
-    return (*passes, Parallelize("conv", tuple(outer)))
+    groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
+    outer = (*groups, f"{lane}_block", "n")
+    flat = rows[0] if len(rows) == 1 else "flat"
+    merge: tuple[Pass, ...] = () if len(rows) == 1 else (Collapse(tuple(rows), flat),)
+    return (
+        Reorder("conv", (*outer, *rows, f"{lane}_lane")),
+        *merge,
+        Tile(flat, pixels, "tiles", "px", tail="overlap"),
+        Tile("tiles", TASK_TILES, "part", "tile", tail="clamp"),
+        Parallelize("conv", (*outer, "part")),
+    )

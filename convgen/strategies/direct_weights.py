@@ -14,7 +14,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import copy_passes
 from convgen.strategies.direct_gather import channels_last_order, image_labels, source_passes
-from convgen.strategies.tiles import register_tiles
+from convgen.strategies.tiles import register_tile_passes
 
 
 def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
@@ -35,7 +35,8 @@ def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         Reorder("conv", (*outer, tiled, f"{lane}_lane")),
         Parallelize("conv", tuple(outer)),
-        *register_tiles(tiled, factor, f"{lane}_lane"),
+        Tile(tiled, factor, "tile", "px", tail="overlap"),
+        *register_tile_passes(f"{lane}_lane"),
     )
     return Schedule(nest, passes)
 

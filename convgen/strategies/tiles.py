@@ -7,7 +7,6 @@ from convgen.machine import Machine
 from convgen.passes.pipeline import Pass
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.simplify import Simplify
-from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
@@ -50,11 +49,9 @@ def _waste(channels: int, lanes: int) -> float:
     return round(1 - channels / (blocks * lanes), 1)
 
 
-def register_tiles(loop: str, factor: int, lane: str) -> tuple[Pass, ...]:
-    """Register tiles of ``factor`` iterations of ``loop`` times the lanes; the last tile of a row begins early enough to be
-    whole."""
+def register_tile_passes(lane: str) -> tuple[Pass, ...]:
+    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop."""
     return (
-        Tile(loop, factor, "tile", "px", tail="overlap"),
         Simplify(keep_unit_loops=True),
         RegisterTile(("px", lane)),
         Vectorize(lane),

@@ -25,11 +25,11 @@ FMA_LATENCY = 4
 LOOP_CYCLES = 4
 # One scalar multiply-add with its tests for padding.
 REFERENCE_CYCLES = 8
+# What calling direct's stages costs, however small the problem.
+DIRECT_CALL = 0.3e-6
 # Bytes a second, read plus written, while everything fits the second-level cache and beyond it.
 CACHE_BANDWIDTH = 68e9
 MEMORY_BANDWIDTH = 29.5e9
-# A problem with neighbours on no axis has rows of this many pixels.
-MERGED_ROW = 112
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def predicted_seconds(spec: ConvSpec, machine: Machine, strategy_name: str, conf
             compute = work / (peak * _tile_efficiency(spec, machine, config, tiling))
         case _:
             return spec.macs / peak + _moving_seconds(spec.bytes_moved, machine)
-    return compute + _moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
+    return DIRECT_CALL + compute + _moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
 
 
 def rank(spec: ConvSpec, machine: Machine, candidates: Sequence[tuple[str, Config]]) -> list[tuple[str, Config]]:
@@ -124,7 +124,7 @@ def _tiling(spec: ConvSpec, config: Config) -> _Tiling:
     if _writes_with_stride(spec):
         taps /= math.prod(spec.stride)
     loops = taps if reduced != 1 else taps / spec.kernel_size[-1]
-    return _Tiling(lanes_waste, _row_waste(spec, pixels), taps * reduced, loops, not groups_as_lanes)
+    return _Tiling(lanes_waste, _pixel_waste(spec, pixels), taps * reduced, loops, not groups_as_lanes)
 
 
 def _waste(extent: int, block: int) -> float:
@@ -132,24 +132,19 @@ def _waste(extent: int, block: int) -> float:
     return -(-extent // block) * block / extent if extent else 1.0
 
 
-def _row_waste(spec: ConvSpec, pixels: int) -> float:
-    """Pixels in tiles over pixels: a row's last tile overlaps the one before it.
+def _pixel_waste(spec: ConvSpec, pixels: int) -> float:
+    """Pixels in tiles over pixels: an image's last tile overlaps the one before it.
 
-    A result that is written with a stride has that many shorter rows in the place of one. ``rows`` maps lengths to
-    numbers of rows.
+    A result that is written with a stride falls into as many smaller images. A problem with neighbours on no axis is one
+    image, in channels_last for the whole batch.
     """
-    size = spec.spatial_size if spec.direction == "backward_data" else spec.output_size
+    count = math.prod(spec.spatial_size if spec.direction == "backward_data" else spec.output_size)
     pointwise = all(k == 1 for k in spec.kernel_size) and all(s == 1 for s in spec.stride) and spec.padding_is_zero
-    if pointwise:
-        whole, rest = divmod(math.prod(size) * (spec.batch if spec.layout == "channels_last" else 1), MERGED_ROW)
-        rows = {MERGED_ROW: whole, rest: 1}
-    else:
-        stride = spec.stride[-1] if _writes_with_stride(spec) else 1
-        short, longer = divmod(size[-1], stride)
-        rows = {short: stride - longer, short + 1: longer}
-    needed = sum(count * row for row, count in rows.items())
-    done = sum(count * -(-row // pixels) * pixels for row, count in rows.items())
-    return done / needed if needed else 1.0
+    if pointwise and spec.layout == "channels_last":
+        count *= spec.batch
+    if _writes_with_stride(spec):
+        count //= math.prod(spec.stride)
+    return _waste(count, pixels)
 
 
 def _writes_with_stride(spec: ConvSpec) -> bool:

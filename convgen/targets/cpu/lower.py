@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convgen.errors import IRError
-from convgen.ir.affine import Affine, affine
+from convgen.ir.affine import affine
 from convgen.ir.build import add, floordiv, mod, mul, sub
 from convgen.ir.nodes import (
     Alloc,
@@ -24,7 +24,9 @@ from convgen.ir.nodes import (
     For,
     If,
     Index,
+    IndexOp,
     Int,
+    Less,
     Load,
     Program,
     Splat,
@@ -36,12 +38,15 @@ from convgen.ir.nodes import (
     Where,
 )
 from convgen.ir.printer import format_condition, format_index
-from convgen.ir.rewrite import reads, statements, stores, values, variables
+from convgen.ir.rewrite import loops, map_condition, reads, statements, stores, values, variables
 from convgen.ir.types import compute_dtype, value_type
+from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
 from convgen.targets.cpu.operations import Operation
 
 INDENT = "    "
 WIDTH = 120
+# What costly parts of index expressions are called: in a flattened image they are rows and columns.
+_PART_NAMES = {"min": "start", "max": "limit", "//": "row", "%": "col"}
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
 
 
@@ -66,6 +71,7 @@ def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     nest, body = _parallel_nest(stage.body)
     writer.depth = 1
     tasks = writer.task_loop(nest)
+    writer.hoist(body)
     writer.block(body)
     used = _names(program, stage)
     known = (*program.sizes, *(name for name, _ in stage.bindings))
@@ -120,6 +126,30 @@ def _names(program: Program, stage: Stage) -> frozenset[str]:
     return frozenset(found)
 
 
+def _expressions(body: tuple[Stmt, ...]) -> Iterator[Index]:
+    """Every index and count in a block's stores; extents and conditions are used where they stand."""
+    for store in stores(body):
+        yield from store.index
+        if store.count is not None:
+            yield store.count
+        for read in reads((store,)):
+            yield from read.index
+            if isinstance(read, Load) and read.count is not None:
+                yield read.count
+
+
+def _outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
+    """The outermost loops of a block."""
+    for statement in body:
+        match statement:
+            case For():
+                yield statement
+            case If(_, inner) | Alloc(_, inner):
+                yield from _outer_loops(inner)
+            case Store():
+                pass
+
+
 def _unpacking(program: Program, stage: Stage, sizes: tuple[str, ...]) -> Iterator[str]:
     """The lines that name the buffers and sizes."""
     accessed = {access.buffer for access in (*reads(stage.body), *stores(stage.body))}
@@ -160,6 +190,8 @@ class _Writer:
     bases: dict[tuple[str, Index], str] = field(default_factory=dict)
     kept: dict[Value, str] = field(default_factory=dict)
     limits: dict[Index, str] = field(default_factory=dict)
+    named: dict[Index, Index] = field(default_factory=dict)
+    fixed: dict[tuple[str, tuple[Index, ...]], tuple[Index, Index]] = field(default_factory=dict)
 
     def line(self, text: str) -> None:
         self.lines.append(INDENT * self.depth + text)
@@ -202,10 +234,10 @@ class _Writer:
     def compound(self, statement: For | If | Alloc) -> None:
         match statement:
             case For(var, extent, body):
-                self.line(f"for {var} in range({format_index(extent)}):")
+                self.line(f"for {var} in range({self.text(extent)}):")
                 self.indented(body)
             case If(condition, body):
-                self.line(f"if {format_condition(condition)}:")
+                self.line(f"if {self.condition(condition)}:")
                 self.indented(body)
             case Alloc(buffer, body):
                 self.registers[buffer.name] = buffer
@@ -213,7 +245,10 @@ class _Writer:
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
         self.depth += 1
+        named, fixed = dict(self.named), dict(self.fixed)
+        self.hoist(body)
         self.block(body)
+        self.named, self.fixed = named, fixed
         self.depth -= 1
 
     def stores(self, run: list[Store]) -> None:
@@ -260,42 +295,110 @@ class _Writer:
     def accesses(self, run: list[Store]) -> Iterator[tuple[str, tuple[Index, ...]]]:
         for store in run:
             for read in reads((store,)):
-                if read.buffer not in self.registers:
+                if self.program.has_buffer(read.buffer):
                     yield read.buffer, read.index
-            if store.buffer not in self.registers:
+            if self.program.has_buffer(store.buffer):
                 yield store.buffer, store.index
 
     def name_bases(self, run: list[Store]) -> None:
         """Gives a name to the variable part of addresses that are used with several displacements."""
         offsets: dict[tuple[str, Index], set[Index]] = {}
         for buffer, index in self.accesses(run):
+            if (buffer, index) in self.fixed:
+                continue
             base, displacement = self.offset(buffer, index)
             offsets.setdefault((buffer, base), set()).add(displacement)
         for (buffer, base), displacements in offsets.items():
             if len(displacements) > 1 and not isinstance(base, Int | Var):
-                taken = sum(1 for name, _ in self.bases if name == buffer)
-                name = f"{buffer}_at{taken or ''}"
-                self.bases[buffer, base] = name
-                self.line(f"{name} = {format_index(base)}")
+                self.name_base(buffer, base, f"{buffer}_at")
+
+        moves = Counter(
+            (buffer, self.fixed[buffer, index][1])
+            for buffer, index in dict.fromkeys(self.accesses(run))
+            if (buffer, index) in self.fixed
+        )
+        for (buffer, moving), uses in moves.items():
+            if uses > 1 and not isinstance(moving, Int | Var):
+                self.name_base(buffer, moving, f"{buffer}_by")
+
+    def name_base(self, buffer: str, base: Index, prefix: str) -> None:
+        taken = sum(1 for name in self.bases.values() if name.startswith(prefix))
+        self.bases[buffer, base] = name = f"{prefix}{taken or ''}"
+        self.line(f"{name} = {self.text(base)}")
 
     def offset(self, buffer: str, index: tuple[Index, ...]) -> tuple[Index, Index]:
-        """An element's offset as a variable part and the displacement that the indices' constants make."""
-        shape = self.program.buffer(buffer).shape
-        base: Index = Int(0)
-        displacement: Index = Int(0)
-        stride: Index = Int(1)
-        forms = [affine(expression) for expression in index]
-        for form, extent in zip(forms, shape, strict=True):
-            base = add(mul(base, extent), Affine(form.terms, 0).index())
-        for form, extent in zip(reversed(forms), reversed(shape), strict=True):
-            displacement = add(displacement, mul(form.constant, stride))
-            stride = mul(extent, stride)
-        return base, affine(displacement).index()
+        return element_offset(index, self.program.buffer(buffer).shape)
 
     def place(self, buffer: str, index: tuple[Index, ...]) -> str:
+        if (buffer, index) in self.fixed:
+            name, moving = self.fixed[buffer, index]
+            return self.text(add(name, Var(self.bases[buffer, moving]) if (buffer, moving) in self.bases else moving))
         base, displacement = self.offset(buffer, index)
         named = self.bases.get((buffer, base))
-        return format_index(_sum(base if named is None else Var(named), displacement))
+        return self.text(_sum(base if named is None else Var(named), displacement))
+
+    def text(self, expression: Index) -> str:
+        return format_index(with_names(expression, self.named))
+
+    def condition(self, condition: Less) -> str:
+        return format_condition(map_condition(condition, lambda i: with_names(i, self.named)))
+
+    # ---- what does not change inside a loop is computed before it
+
+    def hoist(self, body: tuple[Stmt, ...]) -> None:
+        """Names the costly parts of what the block will use, and the addresses that its inner loops move away from."""
+        inner = frozenset(loop.var for loop in loops(body))
+        self.hoist_costly(body, inner)
+        self.hoist_addresses(body, inner)
+
+    def hoist_costly(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
+        found: dict[Index, None] = {}
+        for expression in _expressions(body):
+            for part in costly_parts(expression):
+                if part not in self.named and not variables(part) & inner:
+                    found[part] = None
+        while found:
+            ready = [part for part in found if not any(p in found for p in costly_parts(part) if p != part)]
+            for op, word in _PART_NAMES.items():
+                self.name_parts(word, [part for part in ready if isinstance(part, IndexOp) and part.op == op])
+            for part in ready:
+                del found[part]
+
+    def name_parts(self, word: str, parts: list[Index]) -> None:
+        first = sum(1 for name in self.named.values() if isinstance(name, Var) and name.name.startswith(word))
+        names = [word if len(parts) == 1 and not first else f"{word}{first + i}" for i in range(len(parts))]
+        self.assign_all(names, [self.text(part) for part in parts])
+        self.named.update(zip(parts, map(Var, names), strict=True))
+
+    def hoist_addresses(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
+        """For a tile of elements that are not evenly spaced, where each of them begins."""
+        deeper = [s for loop in _outer_loops(body) for s in statements((loop,)) if isinstance(s, Store)]
+        places: dict[str, dict[tuple[Index, ...], None]] = {}
+        for buffer, index in self.accesses(deeper):
+            if (buffer, index) not in self.fixed:
+                places.setdefault(buffer, {})[index] = None
+        for buffer, indices in places.items():
+            bases = {self.offset(buffer, index)[0] for index in indices}
+            if len(bases) < 2:
+                continue
+            split = {index: split_offset(index, self.program.buffer(buffer).shape, inner) for index in indices}
+            starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
+            if len(starts) < len(bases):
+                continue
+            names = [f"{buffer}_at{i}" for i in range(len(starts))]
+            self.assign_all(names, [self.text(start) for start in starts])
+            for index, (fixed, moving) in split.items():
+                self.fixed[buffer, index] = (Var(names[starts.index(fixed)]), moving)
+
+    def assign_all(self, names: list[str], values: list[str]) -> None:
+        """Several assignments, as many on a line as fit it."""
+        while names:
+            count = len(names)
+            pad = self.depth * len(INDENT)
+            while count > 1 and pad + len(", ".join(names[:count]) + ", ".join(values[:count])) + 3 > WIDTH:
+                count -= 1
+            self.line(f"{', '.join(names[:count])} = {', '.join(values[:count])}")
+            names, values = names[count:], values[count:]
 
     # ---- values
 
@@ -318,12 +421,12 @@ class _Writer:
         for limit, repeats in limits.items():
             if repeats > 1 and limit is not None:
                 name = f"valid{len(self.limits) or ''}"
-                self.line(f"{name} = {format_index(limit)}")
+                self.line(f"{name} = {self.text(limit)}")
                 self.limits[limit] = name
 
     def name_choice(self, choice: Choose) -> None:
         name = f"chosen{sum(1 for kept in self.kept if isinstance(kept, Choose)) or ''}"
-        self.line(f"if {' and '.join(map(format_condition, choice.conditions))}:")
+        self.line(f"if {' and '.join(map(self.condition, choice.conditions))}:")
         self.line(f"{INDENT}{name} = {self.value(choice.a)}")
         self.line("else:")
         self.line(f"{INDENT}{name} = {self.value(choice.b)}")
@@ -339,7 +442,7 @@ class _Writer:
                 return False
 
     def limit(self, count: Index) -> str:
-        return self.limits.get(count) or format_index(count)
+        return self.limits.get(count) or self.text(count)
 
     def value(self, value: Value) -> str:
         if value in self.kept:
@@ -369,7 +472,7 @@ class _Writer:
     def load(self, load: Load) -> str:
         storage = self.program.buffer(load.buffer).dtype
         place = self.place(load.buffer, load.index)
-        kind, tail = ("load", "") if load.count is None else ("load_some", f", {format_index(load.count)}")
+        kind, tail = ("load", "") if load.count is None else ("load_some", f", {self.text(load.count)}")
         name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
         return f"{name}({load.buffer}, {place}{tail})"
 

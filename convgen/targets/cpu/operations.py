@@ -195,6 +195,8 @@ def _narrowed(op: Operation) -> str:
             return f"b.fptrunc(x, {narrow})"
         case "bfloat16":
             return f"to_bfloat16(b, b.bitcast(x, {_bits(op.lanes)}), {narrow})"
+        case "int8":
+            return f"b.trunc(x, {narrow})"
         case _:
             return "x"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convgen.dtypes import DTYPES
 from convgen.ir.interp import buffer_shape, evaluate_index
@@ -127,7 +127,8 @@ class CpuProgram:
 
 
 def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine) -> CpuProgram:
-    """Lowers every stage and lays out packed weights and workspace."""
+    """Lowers every stage that does something and lays out packed weights and workspace."""
+    program = replace(program, stages=tuple(stage for stage in program.stages if stage.body))
     stages = tuple(lower_stage(program, stage) for stage in program.stages)
     packed, packed_bytes = _layout([b for b in program.buffers if b.space == "packed"], sizes)
     workspace, workspace_bytes = _layout([b for b in program.buffers if b.space == "workspace"], sizes)
