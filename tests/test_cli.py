@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from convgen import doctor, tuner
-from convgen.cli import main, verify_command
+from convgen.cli import main, tune_command, verify_command
 from convgen.cli.problems import read_source, read_spec
 from convgen.cli.report import PLAIN_WIDTH, progress
 from convgen.descriptor import parse_descriptor
@@ -52,6 +52,12 @@ def run(capsys: Output, *argv: str, status: int = 0) -> str:
     assert captured.err == ""
     assert not re.search(r"[^\n\x20-\x7e]", captured.out), "control characters"
     return captured.out
+
+
+def run_raw(capsys: Output, *argv: str) -> str:
+    """Runs a command whose output is a program's text, which may hold tabs."""
+    assert main(argv) == 0
+    return capsys.readouterr().out
 
 
 def fail(capsys: Output, *argv: str) -> str:
@@ -106,6 +112,11 @@ def test_tune_without_emit_writes_nothing(capsys: Output) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_tune_looks_at_the_folder_first(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_command, "tune", no_measurement)
+    assert "output='/dev/null/out' cannot be written" in fail(capsys, "tune", TINY, "-o", "/dev/null/out")
+
+
 @pytest.mark.parametrize("strategy", ["auto", "reference"])
 def test_emit_writes_a_file_that_runs(capsys: Output, strategy: str) -> None:
     path = Path(run(capsys, "emit", TINY, "-o", "out", "--strategy", strategy).strip())
@@ -126,12 +137,6 @@ def test_emit_writes_a_file_that_runs(capsys: Output, strategy: str) -> None:
 )
 def test_show_prints_a_stage(capsys: Output, stage: str, expected: str) -> None:
     assert expected in run_raw(capsys, "show", TINY, f"--{stage}", "--strategy", "reference")
-
-
-def run_raw(capsys: Output, *argv: str) -> str:
-    """Runs a command whose output is a program's text, which may hold tabs."""
-    assert main(argv) == 0
-    return capsys.readouterr().out
 
 
 def test_show_spec_is_a_problem_file(capsys: Output, tmp_path: Path) -> None:
@@ -211,7 +216,7 @@ def test_db_list(capsys: Output, cache_dir: Path, tmp_path: Path) -> None:
     assert other.exists()
 
 
-def test_doctor_finds_everything(capsys: Output, cache_dir: Path) -> None:
+def test_doctor_finds_everything(capsys: Output) -> None:
     out = run(capsys, "doctor")
     topics = [line.split()[:2] for line in out.splitlines() if not line.startswith(" ")]
     for topic in ("versions", "machine", "features", "threads", "templates", "cache", "database", "self-test"):
@@ -247,7 +252,6 @@ def test_doctor_reports_what_fails(capsys: Output, tmp_path: Path, monkeypatch: 
         (["emit", "resnet50", "-o", "out"], "spec='resnet50' is not known; allowed: a descriptor"),
         (["emit", "missing.json", "-o", "out"], "spec='missing.json' cannot be read: No such file"),
         (["emit", TINY, "-o", "/dev/null/out"], "output='/dev/null/out' cannot be written: Not a directory"),
-        (["tune", TINY, "--budget", "0", "-o", "/dev/null/out"], "output='/dev/null/out' cannot be written"),
         (["show", TINY], "one of the arguments --spec --ir --source"),
         (["show", TINY, "--ir", "--asm"], "not allowed with argument"),
         (["show", TINY, "--ptx"], "--ptx needs the CUDA target"),

@@ -9,8 +9,16 @@ from convgen.errors import OptionError
 from convgen.machine import Machine
 
 
+def make_folder(directory: Path) -> None:
+    """Makes the folder, if it is not there; raises OptionError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
 def write_if_changed(plan: Plan, directory: Path, machine: Machine) -> bool:
-    """Writes the plan's source into a directory, which is made if need be; False if the file holds it already.
+    """Writes the plan's source into a directory; False if the file holds it already.
 
     Raises OptionError if the file cannot be written.
     """
@@ -19,7 +27,6 @@ def write_if_changed(plan: Plan, directory: Path, machine: Machine) -> bool:
     try:
         if path.is_file() and path.read_bytes() == content:
             return False
-        directory.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
         raise unwritable(directory, error) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convgen.cli.problems import Problem, Source, read_source
 from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
-from convgen.cli.source_files import write_if_changed
+from convgen.cli.source_files import make_folder, write_if_changed
 from convgen.driver import thread_count
 from convgen.machine import Machine
 from convgen.tuner import TunedPlan, database, tune
@@ -32,15 +32,15 @@ def run_tune(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     source = read_source(arguments.source, batch=arguments.batch, layout=arguments.layout, dtype=arguments.dtype)
     threads = thread_count(arguments.threads)
+    directory = Path(arguments.output) if arguments.output else OUTPUT / source.name
+    if arguments.emit:  # what cannot be written is better known before minutes of tuning
+        make_folder(directory)
     results = _tune_all(source, max(0.0, arguments.budget - (time.perf_counter() - start)), threads, arguments.force)
-    written = None
-    if arguments.emit:
-        directory = Path(arguments.output) if arguments.output else OUTPUT / source.name
-        written = _emit_all(results, directory)
+    written = _emit_all(results, directory) if arguments.emit else "not written"
     print_table(_COLUMNS, [_row(*pair) for pair in zip(source.problems, results, strict=True)])
     for line in _summary(source, results, threads, time.perf_counter() - start):
         print_line(line)
-    print_line(f"sources   {written or 'not written'}")
+    print_line(f"sources   {written}")
     print_line(f"database  {database().path}")
     return 0
 

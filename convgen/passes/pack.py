@@ -43,8 +43,8 @@ class PackedAxis:
 class Pack:
     """w[k, c]   →   stage pack_w: wp[kb, c, ki] = w[kb * F + ki, c] (0 beyond the end);   wp[k // F, c, k % F]
 
-    Requires: the buffer is read by plain scalar loads alone. Ensures: only pack_w reads the buffer; the packed buffer holds zeros where a
-    block reaches beyond the end.
+    Requires: the buffer is read by plain scalar loads alone. Ensures: only pack_w reads the buffer; the packed buffer holds
+    zeros where a block reaches beyond the end.
     """
 
     buffer: str

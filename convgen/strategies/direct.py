@@ -16,7 +16,7 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.direct_gather import gather_extent, gather_schedule
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
-from convgen.strategies.tiles import candidate_tiles, lane_channels
+from convgen.strategies.tiles import candidate_tiles, lane_bytes, lane_channels
 from convgen.tuning.space import Config
 
 
@@ -33,9 +33,16 @@ class Direct:
         return self.space(spec, machine)[0]
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
-        tiles = candidate_tiles(lane_channels(spec), spec.dtype, machine)
+        tiles = candidate_tiles(lane_channels(spec), lane_bytes(spec), spec.dtype, machine)
         most = weights_extent(spec) if spec.direction == "backward_weights" else gather_extent(spec)
-        configs = (Config.of(pixels=min(pixels, most), lanes=lanes) for pixels, lanes in tiles)
+        if spec.direction == "backward_weights":
+            return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
+        first = int(spec.weight_bytes <= machine.l2_bytes // 2)
+        configs = (
+            Config.of(pixels=min(pixels, most), lanes=lanes, pixels_first=order)
+            for pixels, lanes in tiles
+            for order in (first, 1 - first)
+        )
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:
@@ -44,4 +51,4 @@ class Direct:
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":
             return weights_schedule(spec, config["pixels"], config["lanes"])
-        return gather_schedule(spec, config["pixels"], config["lanes"])
+        return gather_schedule(spec, config["pixels"], config["lanes"], bool(config["pixels_first"]))

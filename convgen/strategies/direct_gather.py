@@ -29,8 +29,12 @@ from convgen.strategies.tiles import register_tile_passes
 TASK_TILES = 16
 
 
-def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
-    """Register tiles of ``pixels`` of an image, row after row, times ``lanes`` made channels."""
+def gather_schedule(spec: ConvSpec, pixels: int, lanes: int, pixels_first: bool) -> Schedule:
+    """Register tiles of ``pixels`` of an image, row after row, times ``lanes`` made channels.
+
+    Each block of weights meets all pixels before the next block does; with ``pixels_first`` each part of an image meets all
+    weights, which is better where the weights stay in cache.
+    """
     problem = merged_pixels(spec)
     nest = build_nest(problem)
     lane = "oc" if nest.channels.has_made else "g"
@@ -40,7 +44,7 @@ def gather_schedule(spec: ConvSpec, pixels: int, lanes: int) -> Schedule:
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         _pack_weights(problem, nest, lanes),
         *copy_passes("pack_weight", "packed", packed_labels(problem, nest)[:2], None),
-        *_loop_order(problem, nest, lane, pixels),
+        *_loop_order(problem, nest, lane, pixels, pixels_first),
         *register_tile_passes(f"{lane}_lane"),
     )
     return Schedule(nest, passes)
@@ -176,11 +180,12 @@ def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:
     return (*groups, "block", *taps, *(("ic",) if channels.has_reduced else ()), "lane")
 
 
-def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int) -> tuple[Pass, ...]:
-    """Weights outermost: each block of them is used for all pixels before the next; parts of an image are the tasks."""
+def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int, pixels_first: bool) -> tuple[Pass, ...]:
+    """Blocks of channels and parts of images are the tasks."""
     rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
-    outer = (*groups, f"{lane}_block", "n")
+    block = f"{lane}_block"
+    outer = (*groups, block, "n")
     flat = rows[0] if len(rows) == 1 else "flat"
     merge: tuple[Pass, ...] = () if len(rows) == 1 else (Collapse(tuple(rows), flat),)
     return (
@@ -188,5 +193,6 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int) -> tuple[Pas
         *merge,
         Tile(flat, pixels, "tiles", "px", tail="overlap"),
         Tile("tiles", TASK_TILES, "part", "tile", tail="clamp"),
-        Parallelize("conv", (*outer, "part")),
+        *((Reorder("conv", ("n", "part", block)),) if pixels_first else ()),
+        Parallelize("conv", (*groups, "n", "part", block) if pixels_first else (*outer, "part")),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.passes.pipeline import Pass
@@ -13,34 +15,47 @@ from convgen.spec import ConvSpec
 
 MAX_PIXELS = 16
 MAX_VECTORS = 4
+# The part of the second-level cache that a block of weights may fill.
+L2_SHARE = 0.75
 
 
 def lane_channels(spec: ConvSpec) -> int:
     """How many channels lie along the lanes: those made per group, or the groups themselves where that is one."""
     inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    made = (
-        inner
-        if (spec.direction == "backward_data") != (spec.direction == "backward_weights" and spec.transposed)
-        else outer
-    )
+    gradient_of_transposed = spec.direction == "backward_weights" and spec.transposed
+    made = inner if spec.direction == "backward_data" or gradient_of_transposed else outer
     return spec.groups if made == 1 and spec.groups > 1 else made
 
 
-def candidate_tiles(channels: int, dtype: str, machine: Machine) -> tuple[tuple[int, int], ...]:
-    """(pixels, lanes) of tiles that fill the registers, best first.
+def lane_bytes(spec: ConvSpec) -> int:
+    """The bytes of packed weights for each lane; a weight gradient has none."""
+    if spec.direction == "backward_weights":
+        return 0
+    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
+    made, reduced = (inner, outer) if spec.direction == "backward_data" else (outer, inner)
+    terms = math.prod(spec.kernel_size) * (1 if made == 1 and spec.groups > 1 else reduced)
+    return terms * DTYPES[spec.dtype].itemsize
+
+
+def candidate_tiles(channels: int, lane_bytes: int, dtype: str, machine: Machine) -> tuple[tuple[int, int], ...]:
+    """(pixels, lanes) of tiles that fill the registers, best first, whatever the image's size.
 
     A tile of p pixels and v vectors needs p * v accumulators, v registers for weights and, for more than one vector, one for
-    the broadcast. Lanes are powers of two, no more than the channels need: ResNet's layers measured best at four vectors.
+    the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, but
+    lanes that waste channels, or whose weights (``lane_bytes`` for each lane) overflow the second-level cache, come last.
     """
     width = machine.vector_bytes // DTYPES[DTYPES[dtype].accumulator].itemsize
     needed = 1 << max(0, channels - 1).bit_length()
     tiles: list[tuple[int, int]] = []
-    for vectors in (4, 2, 1):
-        lanes = min(vectors * width, needed)
-        pixels = min(MAX_PIXELS, (machine.vector_registers - vectors) // vectors)
-        tiles += [(count, lanes) for count in (pixels, pixels - 1) if count >= 1]
-    order = sorted(dict.fromkeys(tiles), key=lambda tile: _waste(channels, tile[1]))
-    return tuple(order)
+    for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in (MAX_VECTORS, 2, 1)):
+        vectors = max(1, lanes // width)
+        pixels = min(MAX_PIXELS, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
+        tiles += [(count, lanes) for count in (pixels, pixels + 1 if vectors == MAX_VECTORS else pixels // 2)]
+
+    def order(tile: tuple[int, int]) -> tuple[float, bool]:
+        return _waste(channels, tile[1]), tile[1] * lane_bytes > machine.l2_bytes * L2_SHARE
+
+    return tuple(sorted(dict.fromkeys((max(1, count), lanes) for count, lanes in tiles), key=order))
 
 
 def _waste(channels: int, lanes: int) -> float:

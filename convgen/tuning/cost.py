@@ -27,6 +27,8 @@ LOOP_CYCLES = 4
 REFERENCE_CYCLES = 8
 # What calling direct's stages costs, however small the problem.
 DIRECT_CALL = 0.3e-6
+# The part of the second-level cache that a block of weights may fill.
+L2_SHARE = 0.75
 # Bytes a second, read plus written, while everything fits the second-level cache and beyond it.
 CACHE_BANDWIDTH = 68e9
 MEMORY_BANDWIDTH = 29.5e9
@@ -61,6 +63,7 @@ def predicted_seconds(spec: ConvSpec, machine: Machine, strategy_name: str, conf
             tiling = _tiling(spec, config)
             work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
             compute = work / (peak * _tile_efficiency(spec, machine, config, tiling))
+            compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
         case _:
             return spec.macs / peak + _moving_seconds(spec.bytes_moved, machine)
     return DIRECT_CALL + compute + _moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
@@ -78,6 +81,18 @@ def _width(spec: ConvSpec, machine: Machine) -> int:
 
 def _moving_seconds(size: int, machine: Machine) -> float:
     return size / (CACHE_BANDWIDTH if size <= machine.l2_bytes else MEMORY_BANDWIDTH)
+
+
+def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:
+    """Bytes of weights that come from beyond the second-level cache again and again: a block that does not fit it is read
+    anew for each tile of pixels."""
+    if spec.direction == "backward_weights" or not tiling.shares_source:
+        return 0.0
+    block = tiling.steps * config["lanes"] * DTYPES[spec.dtype].itemsize
+    if block <= machine.l2_bytes * L2_SHARE:
+        return 0.0
+    pixels = spec.macs / max(1.0, tiling.steps * spec.groups * max(1, spec.out_channels // spec.groups))
+    return spec.weight_bytes * pixels * tiling.overlap_waste / config["pixels"]
 
 
 def _tile_efficiency(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:
@@ -102,10 +117,10 @@ def _step_cycles(spec: ConvSpec, machine: Machine, pixels: int, vectors: int, sh
     accumulators = pixels * vectors
     loads = vectors + (pixels if shares_source else accumulators)
     converts = loads if DTYPES[spec.dtype].accumulator != spec.dtype else 0
-    spilled = max(0, accumulators + vectors - machine.vector_registers)
+    spilled = max(0, accumulators + vectors + (vectors > 1) - machine.vector_registers)
     fma = (accumulators + converts) / FMA_PORTS
     load = (loads + spilled) / LOAD_PORTS + spilled
-    return max(fma, load, float(FMA_LATENCY))
+    return max(fma, load, float(FMA_LATENCY)) + spilled
 
 
 def _tiling(spec: ConvSpec, config: Config) -> _Tiling:

@@ -120,9 +120,7 @@ def test_memory_that_nobody_stored_to_shows(dtype: str, poison: float) -> None:
 
 def test_register_that_nobody_stored_to_shows() -> None:
     acc = Buffer("acc", "float32", (), "register")
-    body = For(
-        "i", Int(2), (Alloc(acc, (Store("y", (I,), Load("acc", ())), Store("acc", (), const(1.0)))),)
-    )
+    body = For("i", Int(2), (Alloc(acc, (Store("y", (I,), Load("acc", ())), Store("acc", (), const(1.0)))),))
     assert np.isnan(run(body, length=2)).all()
 
 

@@ -271,4 +271,3 @@ class Schedule:
             else:
                 layout.append(PackedAxis(axis))
         return Pack(buffer, self._fresh(buffer), tuple(self.draw(st.permutations(layout))))
-
