@@ -124,7 +124,8 @@ def lower(plan: Plan, machine: Machine) -> CpuProgram:
 
 def source_of(plan: Plan, lowered: CpuProgram) -> str:
     """The plan's generated source with its banner."""
-    return lowered.source(_banner(plan))
+    result = next(buffer.name for buffer in lowered.program.buffers if buffer.space == "result")
+    return lowered.source(_banner(plan), {**plan.spec.operand_shapes, result: plan.spec.result_shape})
 
 
 def _banner(plan: Plan) -> BannerText:

@@ -64,7 +64,7 @@ class CompiledConv:
             )
         spec = plan.spec
         self._names = tuple(spec.operand_shapes)
-        self._extras = len(self._names) - 2
+        self._given = tuple(name in self._names for name in ("bias", "residual", "scale", "shift"))
         self._shapes = tuple(spec.operand_shapes.values())
         self._result_shape = spec.result_shape
         storage = DTYPES[spec.dtype]
@@ -118,8 +118,9 @@ class CompiledConv:
         Raises OperandError (an operand is missing, superfluous, not an array; ``out`` overlaps an operand or cannot be
         written), ShapeError and DTypeError.
         """
-        operands = [given for given in (bias, residual, scale, shift) if given is not None]
-        if out is None and len(operands) == self._extras:
+        given = (bias is not None, residual is not None, scale is not None, shift is not None)
+        if out is None and given == self._given:
+            operands = [operand for operand in (bias, residual, scale, shift) if operand is not None]
             result = self._allocate(self._result_shape, self._result_dtype)
             if type(second) is PackedWeights:
                 done = self._run_packed(first, second, operands, result)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from typing import Any
 
 import llvmlite.binding as llvm
 
 from convgen.errors import CompileError
 from convgen.machine import Machine
 from convgen.options import cache_dir
-from convgen.render import render
+from convgen.render import render, template_dir
 from convgen.runtime.cache import Entry, KernelCache, toolchain_key
 from convgen.runtime.objects import load_object
 from convgen.targets.cpu.lower import LoweredStage
@@ -20,6 +19,7 @@ from convgen.targets.cpu.operations import needed_functions, operation_text, vec
 
 # What a cached unit's function is called: units are shared by stages of any name.
 UNIT = "stage"
+UNIT_TEMPLATES = ("cpu/unit.py.j2", "cpu/imports.py.j2", "cpu/vectors.py.j2", "cpu/stage.py.j2")
 
 # Numba's functions return a status and write a result and an exception through pointers; a kernel has none of them, and calling
 # it through Numba's own C wrapper would tie the object code to Numba's runtime.
@@ -51,26 +51,32 @@ def unit_source(stage: LoweredStage) -> str:
 
 def stage_address(stage: LoweredStage, machine: Machine) -> int:
     """The address of the stage's machine code, compiled at most once and kept on disk; raises CompileError."""
-    source = unit_source(stage)
-    key = unit_key(source, machine)
+    key = unit_key(stage, machine)
     with _lock:
         if key not in _addresses:
-            _addresses[key] = _load(key, source, machine)
+            _addresses[key] = _load(key, stage, machine)
         return _addresses[key]
 
 
-def unit_key(source: str, machine: Machine) -> str:
-    """What the machine code depends on: the source, the versions of the tools, the processor's granted features."""
-    return hashlib.sha256(f"{toolchain_key(machine)}\n{source}".encode()).hexdigest()
+def unit_key(stage: LoweredStage, machine: Machine) -> str:
+    """What the machine code depends on: all that the unit's text is made of, the versions of the tools, the processor's granted
+    features. The text itself is only rendered where it has to be compiled."""
+    parts = (toolchain_key(machine), _template_texts(), *stage.body, *map(repr, map(operation_text, stage.operations)))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _load(key: str, source: str, machine: Machine) -> int:
+@functools.cache
+def _template_texts() -> str:
+    return "".join((template_dir() / name).read_text(encoding="utf-8") for name in UNIT_TEMPLATES)
+
+
+def _load(key: str, stage: LoweredStage, machine: Machine) -> int:
     cache = _cache(str(cache_dir()))
     entry = cache.get(key)
     if entry is None:
-        entry = Entry(
-            symbol=UNIT, code=_target_machine(machine).emit_object(unit_module(source, machine)), source=source
-        )
+        source = unit_source(stage)
+        code = _target_machine(machine).emit_object(unit_module(source, machine))
+        entry = Entry(symbol=UNIT, code=code, source=source)
         cache.put(key, entry)
     return load_object(entry.code, entry.symbol)
 
@@ -100,24 +106,14 @@ def unit_assembly(source: str, machine: Machine) -> str:
 
 def _numba_llvm(source: str) -> str:
     """Numba's optimised LLVM text of the function ``stage`` and a C entry of that name."""
-    from numba import types
-    from numba.core.compiler import Flags, compile_extra
-    from numba.core.registry import cpu_target
+    # Numba takes longer to import than a cached kernel takes to load, and only compiling needs it.
+    from convgen.targets.cpu.numba_pipeline import optimised_llvm
 
-    namespace: dict[str, Any] = {}
-    exec(compile(source, "<convgen kernel>", "exec"), namespace)
-    flags = Flags()
-    flags.error_model = "numpy"
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    pointer = types.CPointer(types.int64)
-    arguments = (pointer, pointer, types.int64, types.int64)
-    typing, target = cpu_target.typing_context, cpu_target.target_context
     try:
-        compiled = compile_extra(typing, target, namespace[UNIT], arguments, types.void, flags, {})
+        text, inner = optimised_llvm(source, UNIT)
     except Exception as error:
         raise CompileError(f"Numba refuses a generated kernel: {type(error).__name__}: {error}") from error
-    text: str = compiled.library.get_llvm_str()
-    return text + _ENTRY.format(inner=compiled.fndesc.llvm_func_name)
+    return text + _ENTRY.format(inner=inner)
 
 
 @functools.cache

@@ -210,14 +210,14 @@ class _Writer:
                 self.depth += 1
         rest: Index = Var("task")
         tasks: Index = Int(1)
-        assignments: list[str] = []
+        places: dict[str, str] = {}
         for loop in reversed(nest):
             outermost = loop is nest[0]
             value = rest if outermost else mod(rest, loop.extent)
-            assignments.append(f"{loop.var} = {format_index(value)}")
+            places[loop.var] = format_index(value)
             rest = floordiv(Var("task"), tasks := mul(tasks, loop.extent))
-        for text in reversed(assignments):
-            self.line(text)
+        names = list(reversed(places))
+        self.assign_all(names, [places[name] for name in names])
         return tasks
 
     def block(self, body: tuple[Stmt, ...]) -> None:

@@ -69,8 +69,9 @@ class CpuProgram:
         """The assembly of every distinct stage."""
         return "\n".join(f"# stage {name}\n{unit_assembly(source, self.machine)}" for name, source in self._units())
 
-    def source(self, banner: BannerText) -> str:
-        """The program as one Python file that runs with numpy and numba alone."""
+    def source(self, banner: BannerText, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The program as one Python file that runs with numpy and numba alone; ``shapes`` are those of the operands and the
+        result as a caller sees them."""
         operations = tuple(sorted({operation for stage in self.stages for operation in stage.operations}))
         needed = needed_functions(operations)
         shared = _shared_names(self.stages)
@@ -86,9 +87,9 @@ class CpuProgram:
             stages=[
                 {"name": stage.name, "lines": stage.body} for stage in self.stages if shared[stage.name] == stage.name
             ],
-            arguments=[self._array_text(buffer) for buffer in arguments],
-            result=self._array_text(result),
-            workspace=[self._array_text(buffer) for buffer in others],
+            arguments=[self._array_text(buffer, shapes[buffer.name]) for buffer in arguments],
+            result=self._array_text(result, shapes[result.name]),
+            workspace=[self._array_text(buffer, self.shape(buffer)) for buffer in others],
             call={
                 "scratch": [self._bytes(buffer) for buffer in others],
                 "buffers": ", ".join(b.name for b in self.program.buffers),
@@ -121,9 +122,10 @@ class CpuProgram:
     def _bytes(self, buffer: Buffer) -> int:
         return math.prod(self.shape(buffer)) * DTYPES[buffer.dtype].itemsize
 
-    def _array_text(self, buffer: Buffer) -> dict[str, object]:
+    @staticmethod
+    def _array_text(buffer: Buffer, shape: tuple[int, ...]) -> dict[str, object]:
         storage = "uint16" if buffer.dtype == "bfloat16" else buffer.dtype
-        return {"name": buffer.name, "shape": self.shape(buffer), "dtype": f"np.{storage}"}
+        return {"name": buffer.name, "shape": shape, "dtype": f"np.{storage}"}
 
 
 def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine) -> CpuProgram:

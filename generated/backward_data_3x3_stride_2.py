@@ -1,0 +1,264 @@
+"""convgen: mb1_ic64oc64_ih56oh28kh3sh2ph1 layout=channels_last dir=backward_data
+strategy  direct, pixels=6 lanes=64 pixels_first=1
+template  cpu/kernel.py.j2
+again     convgen emit 'mb1_ic64oc64_ih56oh28kh3sh2ph1 layout=channels_last dir=backward_data' --strategy direct -o .
+"""
+
+from inspect import Parameter, Signature
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils, datamodel
+from numba.extending import intrinsic
+
+# ---- vectors: each operation is one LLVM instruction, or a few
+class Vector(types.Type):
+    """Lanes of one element type, kept in vector registers."""
+    def __init__(self, element, lanes):
+        self.llvm = ir.VectorType(element, lanes)
+        super().__init__(f"Vector({self.llvm})")
+
+datamodel.register_default(Vector)(lambda manager, v: datamodel.models.PrimitiveModel(manager, v, v.llvm))
+
+def operation(result, operands, emit):
+    """A function of one signature that becomes the LLVM instructions written by emit(builder, *operands)."""
+    def generate(context, builder, _, values):
+        value = emit(builder, *values)
+        return context.get_dummy_value() if result is types.void else value
+    def typing(context, *_):
+        return result(*operands), generate
+    names = ["context", *(f"operand{i}" for i in range(len(operands)))]
+    typing.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    return intrinsic(typing)
+
+def at(b, base, index, llvm, size):
+    return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
+
+def call(b, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def splat(b, x, vector):
+    first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
+    return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
+
+def below(b, count, lanes):
+    kind = ir.VectorType(ir.IntType(64), lanes)
+    return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
+
+i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x64 = Vector(ir.FloatType(), 64)
+fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
+load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
+load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
+store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
+store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
+
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+@njit(error_model="numpy", nogil=True)
+def pad_grad_output(buffers, sizes, begin, end):
+    grad_output, padded = buffers[0], buffers[3]
+    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    for task in range(begin, end):
+        padded_n, padded_h = task // PH, task % PH
+        for padded_w in range(PW):
+            if 0 <= padded_h and padded_h < IH and 0 <= padded_w and padded_w < IW:
+                chosen = load_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * 64)
+            else:
+                chosen = splat_f32x64(0.0)
+            store_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64, chosen)
+
+@njit(error_model="numpy", nogil=True)
+def pack_weight(buffers, sizes, begin, end):
+    weight, packed = buffers[1], buffers[4]
+    OC = sizes[0]
+    for packed_block in range(begin, end):
+        for packed_kh in range(3):
+            for packed_kw in range(3):
+                for packed_ic in range(64):
+                    for packed_lane in range(64):
+                        if packed_block * 64 + packed_lane < OC:
+                            chosen = load_f32(weight, ((packed_ic * OC + (packed_block * 64 + packed_lane)) * 3 + packed_kh) * 3 + packed_kw)
+                        else:
+                            chosen = np.float32(0.0)
+                        store_f32(packed, (((packed_block * 3 + packed_kh) * 3 + packed_kw) * 64 + packed_ic) * 64 + packed_lane, chosen)
+
+@njit(error_model="numpy", nogil=True)
+def conv0(buffers, sizes, begin, end):
+    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
+    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
+    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    for task in range(begin, end):
+        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
+        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
+        oc_block = task % ((OC + 63) // 64)
+        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
+            start = min(part * 96 + tile * 6, count_h * count_w - 6)
+            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
+            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
+            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
+            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
+            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
+            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
+            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
+            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
+            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for ic in range(64):
+                packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + tap_w) * 64 + ic) * 64)
+                acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + ic)), packed_here, acc0)
+                acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + ic)), packed_here, acc1)
+                acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + ic)), packed_here, acc2)
+                acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + ic)), packed_here, acc3)
+                acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + ic)), packed_here, acc4)
+                acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + ic)), packed_here, acc5)
+            valid = OC - oc_block * 64
+            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def conv1(buffers, sizes, begin, end):
+    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
+    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
+    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    for task in range(begin, end):
+        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
+        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
+        oc_block = task % ((OC + 63) // 64)
+        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
+            start = min(part * 96 + tile * 6, count_h * count_w - 6)
+            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
+            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
+            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
+            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
+            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
+            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
+            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
+            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
+            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for kw in range(2):
+                for ic in range(64):
+                    padded_by = (0 - kw) * 64 + ic
+                    packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
+                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+            valid = OC - oc_block * 64
+            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def conv2(buffers, sizes, begin, end):
+    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
+    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
+    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    for task in range(begin, end):
+        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
+        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
+        oc_block = task % ((OC + 63) // 64)
+        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
+            start = min(part * 96 + tile * 6, count_h * count_w - 6)
+            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
+            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
+            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
+            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
+            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
+            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
+            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
+            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
+            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for kh in range(2):
+                for ic in range(64):
+                    padded_by = (0 - kh) * PW * 64 + ic
+                    packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + tap_w) * 64 + ic) * 64)
+                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+            valid = OC - oc_block * 64
+            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def conv3(buffers, sizes, begin, end):
+    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
+    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
+    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    for task in range(begin, end):
+        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
+        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
+        oc_block = task % ((OC + 63) // 64)
+        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
+            start = min(part * 96 + tile * 6, count_h * count_w - 6)
+            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
+            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
+            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
+            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
+            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
+            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
+            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
+            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
+            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for kh in range(2):
+                for kw in range(2):
+                    for ic in range(64):
+                        padded_by = ((0 - kh) * PW + (0 - kw)) * 64 + ic
+                        packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
+                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+            valid = OC - oc_block * 64
+            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+# ---- the whole problem on one thread
+def run(grad_output, weight):
+    grad_output = np.ascontiguousarray(grad_output, np.float32).reshape((1, 28, 28, 64))
+    weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
+    grad_input = np.empty((1, 56, 56, 64), np.float32)
+    padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
+    buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
+    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29], np.int64), 0, 29)
+    pack_weight(buffers, np.array([64], np.int64), 0, 1)
+    conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9)
+    conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9)
+    conv2(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1], np.int64), 0, 9)
+    conv3(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0], np.int64), 0, 9)
+    return grad_input

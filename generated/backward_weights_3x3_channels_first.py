@@ -1,0 +1,134 @@
+"""convgen: mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights
+strategy  direct, pixels=6 lanes=64
+template  cpu/kernel.py.j2
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct -o .
+"""
+
+from inspect import Parameter, Signature
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils, datamodel
+from numba.extending import intrinsic
+
+# ---- vectors: each operation is one LLVM instruction, or a few
+class Vector(types.Type):
+    """Lanes of one element type, kept in vector registers."""
+    def __init__(self, element, lanes):
+        self.llvm = ir.VectorType(element, lanes)
+        super().__init__(f"Vector({self.llvm})")
+
+datamodel.register_default(Vector)(lambda manager, v: datamodel.models.PrimitiveModel(manager, v, v.llvm))
+
+def operation(result, operands, emit):
+    """A function of one signature that becomes the LLVM instructions written by emit(builder, *operands)."""
+    def generate(context, builder, _, values):
+        value = emit(builder, *values)
+        return context.get_dummy_value() if result is types.void else value
+    def typing(context, *_):
+        return result(*operands), generate
+    names = ["context", *(f"operand{i}" for i in range(len(operands)))]
+    typing.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    return intrinsic(typing)
+
+def at(b, base, index, llvm, size):
+    return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
+
+def call(b, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def splat(b, x, vector):
+    first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
+    return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
+
+def below(b, count, lanes):
+    kind = ir.VectorType(ir.IntType(64), lanes)
+    return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
+
+i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x64 = Vector(ir.FloatType(), 64)
+fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
+load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
+load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
+splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
+store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
+
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+@njit(error_model="numpy", nogil=True)
+def pad_input(buffers, sizes, begin, end):
+    input, padded = buffers[0], buffers[3]
+    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    for task in range(begin, end):
+        padded_n, padded_h = task // PH, task % PH
+        for padded_w in range(PW):
+            for padded_c in range(64):
+                if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
+                    chosen = load_f32(input, ((padded_n * 64 + padded_c) * IH + padded_h) * IW + padded_w - (IW + 1))
+                else:
+                    chosen = np.float32(0.0)
+                store_f32(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64 + padded_c, chosen)
+
+@njit(error_model="numpy", nogil=True)
+def pack_grad_output(buffers, sizes, begin, end):
+    grad_output, plain = buffers[1], buffers[4]
+    N, OH, OW, OC = sizes[0], sizes[1], sizes[2], sizes[3]
+    for task in range(begin, end):
+        plain_n, plain_h = task // OH, task % OH
+        for plain_w in range(OW):
+            for plain_c in range(OC):
+                store_f32(plain, ((plain_n * OH + plain_h) * OW + plain_w) * OC + plain_c, load_f32(grad_output, ((plain_n * OC + plain_c) * OH + plain_h) * OW + plain_w))
+
+@njit(error_model="numpy", nogil=True)
+def conv(buffers, sizes, begin, end):
+    padded, plain, unpacked = buffers[3], buffers[4], buffers[5]
+    N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    for task in range(begin, end):
+        kh, kw, oc_block = task // ((OC + 63) // 64 * 3), task // ((OC + 63) // 64) % 3, task % ((OC + 63) // 64)
+        for tile in range(11):
+            start = min(tile * 6, 58)
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for n in range(N):
+                for oh in range(OH):
+                    for ow in range(OW):
+                        padded_at = ((n * PH + (oh + kh)) * PW + (ow + kw)) * 64 + start
+                        plain_here = load_some_f32x64(plain, ((n * OH + oh) * OW + ow) * OC + oc_block * 64, OC - oc_block * 64)
+                        valid = OC - oc_block * 64
+                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at)), plain_here, acc0)
+                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 1)), plain_here, acc1)
+                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 2)), plain_here, acc2)
+                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 3)), plain_here, acc3)
+                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 4)), plain_here, acc4)
+                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 5)), plain_here, acc5)
+            unpacked_at = ((kh * 3 + kw) * 64 + start) * OC + oc_block * 64
+            valid = OC - oc_block * 64
+            store_some_f32x64(unpacked, unpacked_at, acc0, valid)
+            store_some_f32x64(unpacked, unpacked_at + OC, acc1, valid)
+            store_some_f32x64(unpacked, unpacked_at + OC * 2, acc2, valid)
+            store_some_f32x64(unpacked, unpacked_at + OC * 3, acc3, valid)
+            store_some_f32x64(unpacked, unpacked_at + OC * 4, acc4, valid)
+            store_some_f32x64(unpacked, unpacked_at + OC * 5, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def unpack_grad_weight(buffers, sizes, begin, end):
+    grad_weight, unpacked = buffers[2], buffers[5]
+    OC = sizes[0]
+    for unpacked_oc in range(begin, end):
+        for unpacked_ic in range(64):
+            for unpacked_kh in range(3):
+                for unpacked_kw in range(3):
+                    store_f32(grad_weight, ((unpacked_oc * 64 + unpacked_ic) * 3 + unpacked_kh) * 3 + unpacked_kw, load_f32(unpacked, ((unpacked_kh * 3 + unpacked_kw) * 64 + unpacked_ic) * OC + unpacked_oc))
+
+# ---- the whole problem on one thread
+def run(input, grad_output):
+    input = np.ascontiguousarray(input, np.float32).reshape((1, 64, 56, 56))
+    grad_output = np.ascontiguousarray(grad_output, np.float32).reshape((1, 64, 56, 56))
+    grad_weight = np.empty((64, 64, 3, 3), np.float32)
+    padded, plain, unpacked = (np.empty(size, np.uint8) for size in [861184, 802816, 147456])
+    buffers = np.array([array.ctypes.data for array in (input, grad_output, grad_weight, padded, plain, unpacked)])
+    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pack_grad_output(buffers, np.array([1, 56, 56, 64], np.int64), 0, 56)
+    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 9)
+    unpack_grad_weight(buffers, np.array([64], np.int64), 0, 64)
+    return grad_weight

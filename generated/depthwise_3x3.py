@@ -1,0 +1,172 @@
+"""convgen: g144mb1_ic144oc144_ih56oh56kh3ph1 layout=channels_last
+strategy  direct, pixels=16 lanes=16 pixels_first=1
+template  cpu/kernel.py.j2
+again     convgen emit 'g144mb1_ic144oc144_ih56oh56kh3ph1 layout=channels_last' --strategy direct -o .
+"""
+
+from inspect import Parameter, Signature
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils, datamodel
+from numba.extending import intrinsic
+
+# ---- vectors: each operation is one LLVM instruction, or a few
+class Vector(types.Type):
+    """Lanes of one element type, kept in vector registers."""
+    def __init__(self, element, lanes):
+        self.llvm = ir.VectorType(element, lanes)
+        super().__init__(f"Vector({self.llvm})")
+
+datamodel.register_default(Vector)(lambda manager, v: datamodel.models.PrimitiveModel(manager, v, v.llvm))
+
+def operation(result, operands, emit):
+    """A function of one signature that becomes the LLVM instructions written by emit(builder, *operands)."""
+    def generate(context, builder, _, values):
+        value = emit(builder, *values)
+        return context.get_dummy_value() if result is types.void else value
+    def typing(context, *_):
+        return result(*operands), generate
+    names = ["context", *(f"operand{i}" for i in range(len(operands)))]
+    typing.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    return intrinsic(typing)
+
+def at(b, base, index, llvm, size):
+    return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
+
+def call(b, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def splat(b, x, vector):
+    first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
+    return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
+
+def below(b, count, lanes):
+    kind = ir.VectorType(ir.IntType(64), lanes)
+    return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
+
+i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x16 = Vector(ir.FloatType(), 16)
+f32x64 = Vector(ir.FloatType(), 64)
+fma_f32x16 = operation(f32x16, (f32x16, f32x16, f32x16), lambda b, x, y, z: call(b, "llvm.fma.v16f32", x.type, x, y, z))
+load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
+load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
+load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
+splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
+splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
+store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
+store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
+
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+@njit(error_model="numpy", nogil=True)
+def pad_input(buffers, sizes, begin, end):
+    input, padded = buffers[0], buffers[3]
+    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    for task in range(begin, end):
+        padded_n, padded_h = task // PH, task % PH
+        for padded_w in range(PW):
+            for padded_g_block in range(3):
+                if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
+                    chosen = load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * 144 + padded_g_block * 64 - (IW * 144 + 144), 0 - padded_g_block * 64 + 144)
+                else:
+                    chosen = splat_f32x64(0.0)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 144 + padded_g_block * 64, chosen, 0 - padded_g_block * 64 + 144)
+
+@njit(error_model="numpy", nogil=True)
+def pack_weight(buffers, sizes, begin, end):
+    weight, packed = buffers[1], buffers[4]
+    for packed_block in range(begin, end):
+        for packed_kh in range(3):
+            for packed_kw in range(3):
+                for packed_lane in range(16):
+                    store_f32(packed, ((packed_block * 3 + packed_kh) * 3 + packed_kw) * 16 + packed_lane, load_f32(weight, ((packed_block * 16 + packed_lane) * 3 + packed_kh) * 3 + packed_kw))
+
+@njit(error_model="numpy", nogil=True)
+def conv(buffers, sizes, begin, end):
+    output, padded, packed = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    for task in range(begin, end):
+        n, part = task // (9 * (((OH * OW + 15) // 16 + 15) // 16)), task // 9 % (((OH * OW + 15) // 16 + 15) // 16)
+        g_block = task % 9
+        for tile in range(min(16, (OH * OW + 15) // 16 - part * 16)):
+            start = min(part * 256 + tile * 16, OH * OW - 16)
+            row0, row1, row2, row3 = start // OW, (start + 1) // OW, (start + 2) // OW, (start + 3) // OW
+            row4, row5, row6, row7 = (start + 4) // OW, (start + 5) // OW, (start + 6) // OW, (start + 7) // OW
+            row8, row9, row10, row11 = (start + 8) // OW, (start + 9) // OW, (start + 10) // OW, (start + 11) // OW
+            row12, row13, row14, row15 = (start + 12) // OW, (start + 13) // OW, (start + 14) // OW, (start + 15) // OW
+            col0, col1, col2, col3 = start % OW, (start + 1) % OW, (start + 2) % OW, (start + 3) % OW
+            col4, col5, col6, col7 = (start + 4) % OW, (start + 5) % OW, (start + 6) % OW, (start + 7) % OW
+            col8, col9, col10, col11 = (start + 8) % OW, (start + 9) % OW, (start + 10) % OW, (start + 11) % OW
+            col12, col13, col14, col15 = (start + 12) % OW, (start + 13) % OW, (start + 14) % OW, (start + 15) % OW
+            padded_at0 = ((n * PH + row0) * PW + col0) * 144 + g_block * 16
+            padded_at1 = ((n * PH + row1) * PW + col1) * 144 + g_block * 16
+            padded_at2 = ((n * PH + row2) * PW + col2) * 144 + g_block * 16
+            padded_at3 = ((n * PH + row3) * PW + col3) * 144 + g_block * 16
+            padded_at4 = ((n * PH + row4) * PW + col4) * 144 + g_block * 16
+            padded_at5 = ((n * PH + row5) * PW + col5) * 144 + g_block * 16
+            padded_at6 = ((n * PH + row6) * PW + col6) * 144 + g_block * 16
+            padded_at7 = ((n * PH + row7) * PW + col7) * 144 + g_block * 16
+            padded_at8 = ((n * PH + row8) * PW + col8) * 144 + g_block * 16
+            padded_at9 = ((n * PH + row9) * PW + col9) * 144 + g_block * 16
+            padded_at10 = ((n * PH + row10) * PW + col10) * 144 + g_block * 16
+            padded_at11 = ((n * PH + row11) * PW + col11) * 144 + g_block * 16
+            padded_at12 = ((n * PH + row12) * PW + col12) * 144 + g_block * 16
+            padded_at13 = ((n * PH + row13) * PW + col13) * 144 + g_block * 16
+            padded_at14 = ((n * PH + row14) * PW + col14) * 144 + g_block * 16
+            padded_at15 = ((n * PH + row15) * PW + col15) * 144 + g_block * 16
+            acc0 = splat_f32x16(0.0)
+            acc1 = splat_f32x16(0.0)
+            acc2 = splat_f32x16(0.0)
+            acc3 = splat_f32x16(0.0)
+            acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = acc14 = acc15 = splat_f32x16(0.0)
+            for kh in range(3):
+                for kw in range(3):
+                    padded_by = (kh * PW + kw) * 144
+                    packed_here = load_f32x16(packed, ((g_block * 3 + kh) * 3 + kw) * 16)
+                    acc0 = fma_f32x16(load_f32x16(padded, padded_at0 + padded_by), packed_here, acc0)
+                    acc1 = fma_f32x16(load_f32x16(padded, padded_at1 + padded_by), packed_here, acc1)
+                    acc2 = fma_f32x16(load_f32x16(padded, padded_at2 + padded_by), packed_here, acc2)
+                    acc3 = fma_f32x16(load_f32x16(padded, padded_at3 + padded_by), packed_here, acc3)
+                    acc4 = fma_f32x16(load_f32x16(padded, padded_at4 + padded_by), packed_here, acc4)
+                    acc5 = fma_f32x16(load_f32x16(padded, padded_at5 + padded_by), packed_here, acc5)
+                    acc6 = fma_f32x16(load_f32x16(padded, padded_at6 + padded_by), packed_here, acc6)
+                    acc7 = fma_f32x16(load_f32x16(padded, padded_at7 + padded_by), packed_here, acc7)
+                    acc8 = fma_f32x16(load_f32x16(padded, padded_at8 + padded_by), packed_here, acc8)
+                    acc9 = fma_f32x16(load_f32x16(padded, padded_at9 + padded_by), packed_here, acc9)
+                    acc10 = fma_f32x16(load_f32x16(padded, padded_at10 + padded_by), packed_here, acc10)
+                    acc11 = fma_f32x16(load_f32x16(padded, padded_at11 + padded_by), packed_here, acc11)
+                    acc12 = fma_f32x16(load_f32x16(padded, padded_at12 + padded_by), packed_here, acc12)
+                    acc13 = fma_f32x16(load_f32x16(padded, padded_at13 + padded_by), packed_here, acc13)
+                    acc14 = fma_f32x16(load_f32x16(padded, padded_at14 + padded_by), packed_here, acc14)
+                    acc15 = fma_f32x16(load_f32x16(padded, padded_at15 + padded_by), packed_here, acc15)
+            output_at = (n * OH * OW + start) * 144 + g_block * 16
+            store_f32x16(output, output_at, acc0)
+            store_f32x16(output, output_at + 144, acc1)
+            store_f32x16(output, output_at + 288, acc2)
+            store_f32x16(output, output_at + 432, acc3)
+            store_f32x16(output, output_at + 576, acc4)
+            store_f32x16(output, output_at + 720, acc5)
+            store_f32x16(output, output_at + 864, acc6)
+            store_f32x16(output, output_at + 1008, acc7)
+            store_f32x16(output, output_at + 1152, acc8)
+            store_f32x16(output, output_at + 1296, acc9)
+            store_f32x16(output, output_at + 1440, acc10)
+            store_f32x16(output, output_at + 1584, acc11)
+            store_f32x16(output, output_at + 1728, acc12)
+            store_f32x16(output, output_at + 1872, acc13)
+            store_f32x16(output, output_at + 2016, acc14)
+            store_f32x16(output, output_at + 2160, acc15)
+
+# ---- the whole problem on one thread
+def run(input, weight):
+    input = np.ascontiguousarray(input, np.float32).reshape((1, 56, 56, 144))
+    weight = np.ascontiguousarray(weight, np.float32).reshape((144, 1, 3, 3))
+    output = np.empty((1, 56, 56, 144), np.float32)
+    padded, packed = (np.empty(size, np.uint8) for size in [1937664, 5184])
+    buffers = np.array([array.ctypes.data for array in (input, weight, output, padded, packed)])
+    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pack_weight(buffers, np.array([], np.int64), 0, 9)
+    conv(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 117)
+    return output

@@ -1,0 +1,141 @@
+"""convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
+strategy  direct, pixels=6 lanes=64 pixels_first=1
+template  cpu/kernel.py.j2
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy direct -o .
+"""
+
+from inspect import Parameter, Signature
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils, datamodel
+from numba.extending import intrinsic
+
+# ---- vectors: each operation is one LLVM instruction, or a few
+class Vector(types.Type):
+    """Lanes of one element type, kept in vector registers."""
+    def __init__(self, element, lanes):
+        self.llvm = ir.VectorType(element, lanes)
+        super().__init__(f"Vector({self.llvm})")
+
+datamodel.register_default(Vector)(lambda manager, v: datamodel.models.PrimitiveModel(manager, v, v.llvm))
+
+def operation(result, operands, emit):
+    """A function of one signature that becomes the LLVM instructions written by emit(builder, *operands)."""
+    def generate(context, builder, _, values):
+        value = emit(builder, *values)
+        return context.get_dummy_value() if result is types.void else value
+    def typing(context, *_):
+        return result(*operands), generate
+    names = ["context", *(f"operand{i}" for i in range(len(operands)))]
+    typing.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    return intrinsic(typing)
+
+def at(b, base, index, llvm, size):
+    return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
+
+def call(b, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def splat(b, x, vector):
+    first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
+    return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
+
+def below(b, count, lanes):
+    kind = ir.VectorType(ir.IntType(64), lanes)
+    return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
+
+i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x64 = Vector(ir.FloatType(), 64)
+add_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: b.fadd(x, y))
+fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
+load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
+load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
+max_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.maximum.v64f32", x.type, x, y))
+splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
+store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
+store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
+
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+@njit(error_model="numpy", nogil=True)
+def pad_input(buffers, sizes, begin, end):
+    input, padded = buffers[0], buffers[4]
+    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    for task in range(begin, end):
+        padded_n, padded_h = task // PH, task % PH
+        for padded_w in range(PW):
+            if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
+                chosen = load_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * 64 - (IW * 64 + 64))
+            else:
+                chosen = splat_f32x64(0.0)
+            store_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64, chosen)
+
+@njit(error_model="numpy", nogil=True)
+def pack_weight(buffers, sizes, begin, end):
+    weight, packed = buffers[1], buffers[5]
+    OC = sizes[0]
+    for packed_block in range(begin, end):
+        for packed_kh in range(3):
+            for packed_kw in range(3):
+                for packed_ic in range(64):
+                    for packed_lane in range(64):
+                        if packed_block * 64 + packed_lane < OC:
+                            chosen = load_f32(weight, (((packed_block * 64 + packed_lane) * 64 + packed_ic) * 3 + packed_kh) * 3 + packed_kw)
+                        else:
+                            chosen = np.float32(0.0)
+                        store_f32(packed, (((packed_block * 3 + packed_kh) * 3 + packed_kw) * 64 + packed_ic) * 64 + packed_lane, chosen)
+
+@njit(error_model="numpy", nogil=True)
+def conv(buffers, sizes, begin, end):
+    bias, output, padded, packed = buffers[2], buffers[3], buffers[4], buffers[5]
+    N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    for task in range(begin, end):
+        n = task // ((OC + 63) // 64 * (((OH * OW + 5) // 6 + 15) // 16))
+        part, oc_block = task // ((OC + 63) // 64) % (((OH * OW + 5) // 6 + 15) // 16), task % ((OC + 63) // 64)
+        for tile in range(min(16, (OH * OW + 5) // 6 - part * 16)):
+            start = min(part * 96 + tile * 6, OH * OW - 6)
+            row0, row1, row2, row3 = start // OW, (start + 1) // OW, (start + 2) // OW, (start + 3) // OW
+            row4, row5 = (start + 4) // OW, (start + 5) // OW
+            col0, col1, col2, col3 = start % OW, (start + 1) % OW, (start + 2) % OW, (start + 3) % OW
+            col4, col5 = (start + 4) % OW, (start + 5) % OW
+            padded_at0, padded_at1 = ((n * PH + row0) * PW + col0) * 64, ((n * PH + row1) * PW + col1) * 64
+            padded_at2, padded_at3 = ((n * PH + row2) * PW + col2) * 64, ((n * PH + row3) * PW + col3) * 64
+            padded_at4, padded_at5 = ((n * PH + row4) * PW + col4) * 64, ((n * PH + row5) * PW + col5) * 64
+            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+            for kh in range(3):
+                for kw in range(3):
+                    for ic in range(64):
+                        padded_by = (kh * PW + kw) * 64 + ic
+                        packed_here = load_f32x64(packed, (((oc_block * 3 + kh) * 3 + kw) * 64 + ic) * 64)
+                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+            output_at = (n * OH * OW + start) * OC + oc_block * 64
+            bias_here = load_some_f32x64(bias, oc_block * 64, OC - oc_block * 64)
+            constant = splat_f32x64(0.0)
+            valid = OC - oc_block * 64
+            store_some_f32x64(output, output_at, max_f32x64(add_f32x64(acc0, bias_here), constant), valid)
+            store_some_f32x64(output, output_at + OC, max_f32x64(add_f32x64(acc1, bias_here), constant), valid)
+            store_some_f32x64(output, output_at + OC * 2, max_f32x64(add_f32x64(acc2, bias_here), constant), valid)
+            store_some_f32x64(output, output_at + OC * 3, max_f32x64(add_f32x64(acc3, bias_here), constant), valid)
+            store_some_f32x64(output, output_at + OC * 4, max_f32x64(add_f32x64(acc4, bias_here), constant), valid)
+            store_some_f32x64(output, output_at + OC * 5, max_f32x64(add_f32x64(acc5, bias_here), constant), valid)
+
+# ---- the whole problem on one thread
+def run(input, weight, bias):
+    input = np.ascontiguousarray(input, np.float32).reshape((1, 56, 56, 64))
+    weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
+    bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
+    output = np.empty((1, 56, 56, 64), np.float32)
+    padded, packed = (np.empty(size, np.uint8) for size in [861184, 147456])
+    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, padded, packed)])
+    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pack_weight(buffers, np.array([64], np.int64), 0, 1)
+    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33)
+    return output

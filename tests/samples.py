@@ -1,0 +1,63 @@
+"""The sample kernels in ``generated/``: `python -m tests.samples` writes them anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convgen.driver import Plan, given_plan, lower, source_of
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+
+GENERATED = Path(__file__).resolve().parent.parent / "generated"
+
+# Sources depend on the width and number of vector registers and on the caches: these are an AVX-512 server core's.
+MACHINE = Machine(
+    name="AVX-512 sample",
+    triple="x86_64-unknown-linux-gnu",
+    cpu="x86-64-v4",
+    features="",
+    isa="avx512",
+    vector_bytes=64,
+    vector_registers=32,
+    l1d_bytes=48 << 10,
+    l2_bytes=2 << 20,
+    l3_bytes=32 << 20,
+    cores=1,
+)
+
+_BLOCK = ConvSpec(
+    batch=1,
+    in_channels=64,
+    out_channels=64,
+    spatial_size=(56, 56),
+    kernel_size=3,
+    padding=1,
+    layout="channels_last",
+    epilogue=("bias", "relu"),
+)
+
+SAMPLES: dict[str, ConvSpec] = {
+    "forward_3x3": _BLOCK,
+    "forward_1x1": _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=()),
+    "depthwise_3x3": _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=()),
+    "backward_data_3x3_stride_2": _BLOCK.replace(stride=2, direction="backward_data", epilogue=()),
+    "backward_weights_3x3_channels_first": _BLOCK.replace(
+        layout="channels_first", direction="backward_weights", epilogue=()
+    ),
+}
+
+
+def sample_source(spec: ConvSpec) -> str:
+    """The source of a sample: direct with its default configuration on the sample machine."""
+    plan: Plan = given_plan(spec, "direct", None, MACHINE)
+    return source_of(plan, lower(plan, MACHINE))
+
+
+def main() -> None:
+    GENERATED.mkdir(exist_ok=True)
+    for name, spec in SAMPLES.items():
+        (GENERATED / f"{name}.py").write_text(sample_source(spec), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

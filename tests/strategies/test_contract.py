@@ -1,0 +1,168 @@
+"""What every strategy of the registry must keep to, whatever it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convgen
+from convgen.driver import Plan, build_program, lower
+from convgen.dtypes import DTYPES, OPERAND_DTYPES
+from convgen.errors import NotApplicable
+from convgen.ir.check import check
+from convgen.ir.interp import buffer_shape, interpret
+from convgen.ir.nodes import Program
+from convgen.machine import Machine, machine_named
+from convgen.oracle import reference
+from convgen.spec import DIRECTIONS, ConvSpec
+from convgen.strategies.base import Strategy
+from convgen.strategies.registry import STRATEGIES, applicable, strategy_named
+from convgen.tuning.space import Config
+from convgen.verify import integer_operands
+
+HOST = Machine.host()
+# Vectors of 16 bytes keep the interpreter's programs small.
+SMALL = machine_named("generic")
+
+BASE: dict[str, Any] = dict(batch=2, in_channels=3, out_channels=5, spatial_size=(4, 5), kernel_size=2)
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "padded rows": dict(spatial_size=(9,), kernel_size=3, padding=((2, 1),), stride=2),
+    "pointwise": dict(kernel_size=1),
+    "channels last": dict(layout="channels_last", padding=1, dtype="float64"),
+    "reflect": dict(padding=1, padding_mode="reflect", layout="channels_last"),
+    "depthwise": dict(groups=3, out_channels=3, stride=2),
+    "multiplier": dict(groups=3, out_channels=6, dilation=2),
+    "groups": dict(groups=2, in_channels=4, out_channels=6),
+    "transposed": dict(transposed=True, stride=2, output_padding=1),
+    "volume": dict(spatial_size=(3, 2, 4), padding=((0, 0), (1, 0), (0, 1))),
+    "one number": dict(in_channels=1, out_channels=1, spatial_size=(1, 1), kernel_size=1, batch=1),
+    "empty batch": dict(batch=0),
+    "no channels": dict(in_channels=0),
+    "int8": dict(dtype="int8"),
+}
+EPILOGUE = ("bias", "scale", "residual", "relu6", "shift")
+
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES, ids=[strategy.name for strategy in STRATEGIES])
+every_problem = pytest.mark.parametrize("fields", PROBLEMS.values(), ids=PROBLEMS)
+
+
+def specs(fields: dict[str, Any]) -> list[ConvSpec]:
+    """The problem in every direction, and forward with an epilogue."""
+    spec = ConvSpec(**{**BASE, **fields})
+    return [*(spec.replace(direction=name) for name in DIRECTIONS), spec.replace(epilogue=EPILOGUE)]
+
+
+def interpreted(program: Program, sizes: dict[str, int], spec: ConvSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(what the program makes of integers, what the oracle does); the order of tasks is shuffled."""
+    operands = integer_operands(spec, np.random.default_rng(seed))
+    names = list(spec.operand_shapes)
+    arrays = dict(zip(names, operands.main, strict=False)) | dict(operands.epilogue)
+    memory = interpret(program, sizes, arrays, shuffle=np.random.default_rng(seed))
+    (result,) = [memory[buffer.name] for buffer in program.buffers if buffer.space == "result"]
+    return result.reshape(spec.result_shape), reference(spec, *operands.main, **operands.epilogue)
+
+
+def test_the_reference_is_last_and_names_differ() -> None:
+    names = [strategy.name for strategy in STRATEGIES]
+    assert names[-1] == "reference"
+    assert len(set(names)) == len(names)
+    assert all(strategy_named(name).name == name for name in names)
+    with pytest.raises(NotApplicable, match="strategy='magic' is unknown; allowed: auto, direct"):
+        strategy_named("magic")
+
+
+@every_problem
+def test_the_reference_refuses_nothing(fields: dict[str, Any]) -> None:
+    for spec in specs(fields):
+        assert STRATEGIES[-1].refusal(spec, HOST) is None
+        assert applicable(spec, HOST)[-1] is STRATEGIES[-1]
+
+
+@every_strategy
+@every_problem
+def test_a_refusal_is_a_reason(strategy: Strategy, fields: dict[str, Any]) -> None:
+    for spec in specs(fields):
+        reason = strategy.refusal(spec, HOST)
+        assert reason is None or len(reason) > 10
+        if reason is not None:
+            with pytest.raises(NotApplicable, match=reason):
+                convgen.compile(spec, strategy.name)
+
+
+@every_strategy
+@every_problem
+@pytest.mark.parametrize("machine", [HOST, SMALL], ids=["host", "generic"])
+def test_the_default_is_first_in_a_space_of_different_configs(
+    strategy: Strategy, fields: dict[str, Any], machine: Machine
+) -> None:
+    for spec in specs(fields):
+        if strategy.refusal(spec, machine) is None:
+            space = strategy.space(spec, machine)
+            assert strategy.default(spec, machine) == space[0]
+            assert len(set(space)) == len(space)
+            assert all(isinstance(config, Config) for config in space)
+            assert space == strategy.space(spec, machine)
+
+
+@every_strategy
+@every_problem
+def test_every_config_means_the_problem(strategy: Strategy, fields: dict[str, Any]) -> None:
+    """Checked after each pass, and interpreted: the machine's vectors are short, so that programs are small."""
+    for spec in specs(fields):
+        if strategy.refusal(spec, SMALL) is not None:
+            continue
+        for seed, config in enumerate(strategy.space(spec, SMALL)):
+            seen: list[str] = []
+
+            def observe(name: str, program: Program, seen: list[str] = seen) -> None:
+                check(program)
+                seen.append(name)
+
+            program, sizes = build_program(Plan(spec, strategy.name, config, "given"), SMALL, observe)
+            assert len(seen) == len(strategy.schedule(spec, config, SMALL).passes)
+            result, expected = interpreted(program, sizes, spec, seed)
+            np.testing.assert_array_equal(result, expected, err_msg=f"{spec} {config}")
+
+
+@every_strategy
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_the_error_bound_is_positive_and_grows_with_the_sum(strategy: Strategy, direction: str) -> None:
+    for dtype in OPERAND_DTYPES:
+        spec = ConvSpec(**BASE, dtype=dtype, direction=direction)
+        bound = strategy.error_bound(spec)
+        longer = spec.replace(batch=8, in_channels=300, out_channels=500)
+        assert bound >= DTYPES[dtype].unit_roundoff
+        if dtype.startswith("float"):
+            assert 0 < bound < strategy.error_bound(longer) < 1
+            assert strategy.error_bound(spec.replace(dtype="float64")) <= bound
+
+
+@every_strategy
+@every_problem
+def test_memory_is_counted(strategy: Strategy, fields: dict[str, Any]) -> None:
+    """Packed and workspace buffers lie behind one another, 64-byte aligned, inside the bytes that are announced."""
+    for spec in specs(fields):
+        if strategy.refusal(spec, HOST) is not None:
+            continue
+        lowered = lower(Plan(spec, strategy.name, strategy.default(spec, HOST), "given"), HOST)
+        for offsets, total in ((lowered.packed, lowered.packed_bytes), (lowered.workspace, lowered.workspace_bytes)):
+            end = 0
+            for name, offset in sorted(offsets.items(), key=lambda item: item[1]):
+                buffer = lowered.program.buffer(name)
+                assert offset % 64 == 0
+                assert offset >= end
+                elements = int(np.prod(buffer_shape(buffer, lowered.sizes), dtype=np.int64))
+                end = offset + elements * DTYPES[buffer.dtype].itemsize
+            assert end <= total < end + 64
+
+
+@every_strategy
+@pytest.mark.parametrize("batch", [1, 4])
+def test_announced_workspace_is_what_an_operator_holds(strategy: Strategy, batch: int) -> None:
+    op = convgen.compile(ConvSpec(**{**BASE, "batch": batch}, padding=1), strategy.name, threads=1)
+    operands = integer_operands(op.spec, np.random.default_rng(0))
+    op(*operands.main)
+    assert op._pool.allocated_bytes == op.workspace_bytes

@@ -1,0 +1,102 @@
+"""direct: which tiles it offers, what it copies, and that every tile computes the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convgen
+from convgen.driver import Plan, build_program, lower
+from convgen.ir.nodes import Alloc, For
+from convgen.ir.rewrite import statements
+from convgen.machine import Machine, machine_named
+from convgen.spec import ConvSpec
+from convgen.strategies.direct import Direct
+from convgen.verify import integer_operands
+
+HOST = Machine.host()
+DIRECT = Direct()
+
+
+def make_spec(**fields: Any) -> ConvSpec:
+    base: dict[str, Any] = dict(
+        batch=1, in_channels=64, out_channels=64, spatial_size=(14, 14), kernel_size=3, padding=1, layout="channels_last"
+    )
+    return ConvSpec(**{**base, **fields})
+
+
+def spaces(spec: ConvSpec) -> set[str]:
+    return {buffer.name for buffer in program_of(spec).buffers if buffer.space in ("packed", "workspace")}
+
+
+def program_of(spec: ConvSpec) -> Any:
+    return build_program(Plan(spec, "direct", DIRECT.default(spec, HOST), "given"), HOST)[0]
+
+
+@pytest.mark.parametrize("machine", ["generic", "host"])
+@pytest.mark.parametrize("channels", [1, 3, 16, 17, 64, 1000])
+def test_tiles_fit_the_registers(channels: int, machine: str) -> None:
+    where = machine_named(machine)
+    width = where.vector_bytes // 4
+    for config in DIRECT.space(make_spec(out_channels=channels), where):
+        vectors = max(1, config["lanes"] // width)
+        assert config["lanes"] & (config["lanes"] - 1) == 0
+        assert config["lanes"] < 2 * max(channels, 1)
+        assert config["pixels"] * vectors <= where.vector_registers
+
+
+def test_wide_problems_have_several_tiles_to_choose_from() -> None:
+    for direction in ("forward", "backward_data", "backward_weights"):
+        assert len(DIRECT.space(make_spec(direction=direction), HOST)) >= 3
+
+
+def test_tiles_are_no_longer_than_an_image() -> None:
+    for config in DIRECT.space(make_spec(spatial_size=(1, 3)), HOST):
+        assert config["pixels"] <= 3
+
+
+def test_what_can_be_read_in_place_is_not_copied() -> None:
+    assert spaces(make_spec(padding=0)) == {"packed"}
+    assert spaces(make_spec(kernel_size=1, padding=0)) == {"packed"}
+    assert spaces(make_spec()) == {"packed", "padded"}
+    assert "padded" in spaces(make_spec(padding=0, layout="channels_first"))
+
+
+def test_accumulators_stay_in_registers() -> None:
+    """One register tile in the kernel, and all loops inside it are over what is summed."""
+    program = program_of(make_spec())
+    (conv,) = [stage for stage in program.stages if stage.name == "conv"]
+    (tile,) = [found for found in statements(conv.body) if isinstance(found, Alloc)]
+    assert tile.buffer.space == "register"
+    inside = {found.var for found in statements(tile.body) if isinstance(found, For)}
+    assert inside == {"kh", "kw", "ic"}
+
+
+def test_packed_weights_hold_every_weight_once() -> None:
+    spec = make_spec(out_channels=70)
+    lowered = lower(Plan(spec, "direct", DIRECT.default(spec, HOST), "given"), HOST)
+    lanes = DIRECT.default(spec, HOST)["lanes"]
+    assert lowered.packed_bytes == -(-70 // lanes) * lanes * 64 * 9 * 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(in_channels=3, out_channels=37, spatial_size=(5, 7)),
+        pytest.param(dict(in_channels=37, out_channels=3, direction="backward_data", stride=2), marks=pytest.mark.slow),
+        pytest.param(dict(in_channels=3, out_channels=37, direction="backward_weights"), marks=pytest.mark.slow),
+        pytest.param(dict(in_channels=21, out_channels=21, groups=21), marks=pytest.mark.slow),
+    ],
+    ids=["forward", "backward_data", "backward_weights", "depthwise"],
+)
+def test_every_tile_gives_the_same_integers(fields: dict[str, Any]) -> None:
+    spec = make_spec(**fields)
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    results = [
+        convgen.compile(spec, "direct", 1, config=config)(*operands) for config in DIRECT.space(spec, Machine.host())
+    ]
+    assert len(results) >= 2
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])

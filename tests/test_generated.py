@@ -1,0 +1,70 @@
+"""The samples in ``generated/`` are what convgen emits, are short, and run with numpy and numba alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convgen.oracle import reference
+from convgen.planning import emit_source
+from convgen.spec import ConvSpec
+from convgen.verify import integer_operands
+from tests.samples import GENERATED, SAMPLES, sample_source
+
+MAX_LINES_3X3 = 150
+
+_RUN = """
+import importlib.util, sys
+import numpy as np
+spec = importlib.util.spec_from_file_location("kernel", sys.argv[1])
+kernel = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(kernel)
+operands = np.load(sys.argv[2])
+np.save(sys.argv[3], kernel.run(*(operands[name] for name in operands.files)))
+assert not [name for name in sys.modules if name.split(".")[0] == "convgen"]
+"""
+
+
+def run_alone(kernel: Path, spec: ConvSpec, folder: Path) -> np.ndarray:
+    """The result of an emitted file in a process of its own, outside the checkout."""
+    operands = integer_operands(spec, np.random.default_rng(0))
+    arrays = dict(zip(spec.operand_shapes, (*operands.main, *operands.epilogue.values()), strict=True))
+    np.savez(folder / "operands.npz", **arrays)
+    command = [sys.executable, "-c", _RUN, str(kernel), "operands.npz", "result.npy"]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    result: np.ndarray = np.load(folder / "result.npy")
+    expected = reference(spec, *operands.main, **operands.epilogue)
+    np.testing.assert_array_equal(result, expected)
+    return result
+
+
+def test_there_is_a_file_for_each_sample_and_no_other() -> None:
+    assert {path.stem for path in GENERATED.glob("*.py")} == set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_are_rendered_again_byte_for_byte(name: str) -> None:
+    assert (GENERATED / f"{name}.py").read_bytes() == sample_source(SAMPLES[name]).encode()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_run_with_numpy_and_numba_alone(name: str, tmp_path: Path) -> None:
+    spec = SAMPLES[name]
+    assert run_alone(GENERATED / f"{name}.py", spec, tmp_path).shape == spec.result_shape
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_source_of_a_3x3_layer_is_short(layout: str, stride: int) -> None:
+    spec = SAMPLES["forward_3x3"].replace(layout=layout, stride=stride, epilogue=())
+    assert len(sample_source(spec).splitlines()) < MAX_LINES_3X3
+
+
+def test_emit_writes_a_file_that_runs_alone(tmp_path: Path) -> None:
+    spec = ConvSpec(batch=2, in_channels=3, out_channels=5, spatial_size=(6, 7), kernel_size=3, padding=1)
+    kernel = emit_source(spec, tmp_path / "out")
+    run_alone(kernel, spec, tmp_path)
