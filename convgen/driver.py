@@ -97,6 +97,11 @@ def given_plan(spec: ConvSpec, strategy: str, config: Config | None, machine: Ma
         raise NotApplicable(f"strategy={strategy!r} does not apply: {reason}")
     if config is None:
         config = chosen.default(spec, machine)
+    offered = chosen.space(spec, machine)
+    if config not in offered:
+        raise NotApplicable(
+            f"config={str(config)!r} is not one of {strategy}'s; allowed: {', or '.join(map(str, offered))}"
+        )
     return Plan(spec, strategy, config, "given")
 
 
@@ -135,7 +140,7 @@ def _banner(plan: Plan) -> BannerText:
         (
             f"strategy  {plan.strategy}, {plan.config}",
             "template  cpu/kernel.py.j2",
-            f"again     convgen emit '{text}' --strategy {plan.strategy} -o .",
+            f"again     convgen emit '{text}' --strategy {plan.strategy} --config '{plan.config}' -o .",
         ),
     )
 

@@ -118,7 +118,12 @@ def compile_spec(
 
 
 def emit_source(
-    spec: ConvSpec, directory: str | Path, *, strategy: str = "auto", machine: Machine | None = None
+    spec: ConvSpec,
+    directory: str | Path,
+    *,
+    strategy: str = "auto",
+    config: Config | None = None,
+    machine: Machine | None = None,
 ) -> Path:
     """Writes the generated source of a problem into ``directory`` and returns the file, which runs with numpy and numba alone.
 
@@ -128,7 +133,7 @@ def emit_source(
     where = machine or Machine.host()
     if strategy == "auto":
         return write_source(plan_for(spec, machine=machine), directory, where)
-    return write_source(given_plan(spec, strategy, None, where), directory, where)
+    return write_source(given_plan(spec, strategy, config, where), directory, where)
 
 
 def _check_spec(spec: object) -> None:

@@ -122,7 +122,7 @@ def known_plan(spec: ConvSpec, machine: Machine, threads: int) -> TunedPlan | No
     if record is None or not _is_valid(record, spec, machine):
         return None
     plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
-    candidates = tuple(Candidate(name, _parsed(config), seconds) for name, config, seconds in record.candidates)
+    candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
     return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
 
 
@@ -131,12 +131,6 @@ def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
     strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
     strategy = strategies.get(record.strategy)
     return strategy is not None and record.config in strategy.space(spec, machine)
-
-
-def _parsed(text: str) -> Config:
-    """A configuration from its text, as Config prints it."""
-    pairs = (part.split("=") for part in text.split() if "=" in part)
-    return Config(tuple((name, int(value)) for name, value in pairs))
 
 
 def database() -> Database:

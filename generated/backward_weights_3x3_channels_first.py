@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights
 strategy  direct, pixels=6 lanes=64
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct --config 'pixels=6 lanes=64' -o .
 """
 
 from inspect import Parameter, Signature

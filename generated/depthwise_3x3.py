@@ -1,7 +1,7 @@
 """convgen: g144mb1_ic144oc144_ih56oh56kh3ph1 layout=channels_last
 strategy  direct, pixels=16 lanes=16 pixels_first=1
 template  cpu/kernel.py.j2
-again     convgen emit 'g144mb1_ic144oc144_ih56oh56kh3ph1 layout=channels_last' --strategy direct -o .
+again     convgen emit 'g144mb1_ic144oc144_ih56oh56kh3ph1 layout=channels_last' --strategy direct --config 'pixels=16 lanes=16 pixels_first=1' -o .
 """
 
 from inspect import Parameter, Signature

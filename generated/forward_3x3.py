@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
 strategy  direct, pixels=6 lanes=64 pixels_first=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy direct -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy direct --config 'pixels=6 lanes=64 pixels_first=1' -o .
 """
 
 from inspect import Parameter, Signature

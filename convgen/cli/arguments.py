@@ -108,6 +108,7 @@ def _add_strategy(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="a strategy's name (default auto: the tuned or heuristic choice)",
     )
+    parser.add_argument("--config", metavar="C", help="the strategy's configuration, as tables print it")
 
 
 def _seconds(text: str) -> float:

@@ -9,18 +9,19 @@ from convgen.cli.problems import read_spec
 from convgen.cli.report import print_line
 from convgen.cli.source_files import unwritable
 from convgen.driver import Plan, build_program, given_plan, lower, source_of
-from convgen.errors import NotApplicable
+from convgen.errors import NotApplicable, OptionError
 from convgen.ir.printer import format_program
 from convgen.machine import Machine
 from convgen.planning import emit_source, plan_for
 from convgen.spec import ConvSpec
+from convgen.tuning.space import Config
 
 
 def run_emit(arguments: argparse.Namespace) -> int:
     """Writes the source and prints its path; returns 0."""
     spec = read_spec(arguments.spec)
     try:
-        path = emit_source(spec, arguments.output, strategy=arguments.strategy)
+        path = emit_source(spec, arguments.output, strategy=arguments.strategy, config=_config(arguments))
     except OSError as error:
         raise unwritable(arguments.output, error) from error
     print_line(str(path))
@@ -33,15 +34,23 @@ def run_show(arguments: argparse.Namespace) -> int:
         raise NotApplicable(
             "--ptx needs the CUDA target, which this version lacks; allowed: --spec, --ir, --source, --llvm, --asm"
         )
-    print_line(_text(read_spec(arguments.spec), arguments.stage, arguments.strategy).rstrip("\n"))
+    print_line(_text(read_spec(arguments.spec), arguments.stage, arguments.strategy, _config(arguments)).rstrip("\n"))
     return 0
 
 
-def _text(spec: ConvSpec, stage: str, strategy: str) -> str:
+def _config(arguments: argparse.Namespace) -> Config | None:
+    if arguments.config is None:
+        return None
+    if arguments.strategy == "auto":
+        raise OptionError(f"config={arguments.config!r} needs a strategy of its own, not strategy='auto'")
+    return Config.parse(arguments.config)
+
+
+def _text(spec: ConvSpec, stage: str, strategy: str, config: Config | None) -> str:
     if stage == "spec":
         return json.dumps(json.loads(spec.to_json()), indent=2)
     machine = Machine.host()
-    plan = _plan(spec, strategy, machine)
+    plan = _plan(spec, strategy, config, machine)
     if stage == "ir":
         return format_program(build_program(plan, machine)[0])
     lowered = lower(plan, machine)
@@ -54,5 +63,5 @@ def _text(spec: ConvSpec, stage: str, strategy: str) -> str:
             return lowered.assembly()
 
 
-def _plan(spec: ConvSpec, strategy: str, machine: Machine) -> Plan:
-    return plan_for(spec) if strategy == "auto" else given_plan(spec, strategy, None, machine)
+def _plan(spec: ConvSpec, strategy: str, config: Config | None, machine: Machine) -> Plan:
+    return plan_for(spec) if strategy == "auto" else given_plan(spec, strategy, config, machine)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convgen.errors import OptionError
+
 
 @dataclass(frozen=True)
 class Config:
@@ -15,6 +17,15 @@ class Config:
     def of(**values: int) -> Config:
         """A configuration from keyword arguments, in their order."""
         return Config(tuple(values.items()))
+
+    @staticmethod
+    def parse(text: str) -> Config:
+        """A configuration from the text that str() makes of one; commas do for spaces. Raises OptionError."""
+        pairs = [part.partition("=") for part in text.replace(",", " ").split() if part != "-"]
+        for name, _, value in pairs:
+            if not name.isidentifier() or not value.removeprefix("-").isdecimal():
+                raise OptionError(f"config={text!r} is not valid; allowed: name=integer pairs")
+        return Config(tuple((name, int(value)) for name, _, value in pairs))
 
     def __getitem__(self, name: str) -> int:
         return dict(self.values)[name]
