@@ -5,9 +5,9 @@ BIN    := $(VENV)/bin
 
 # `make tune MODEL=my_network.onnx BUDGET=60`; without MODEL, the ResNet-50 that the onnx package ships.
 MODEL  ?= $(shell $(BIN)/python -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')
-BUDGET ?= 180
+BUDGET ?= 150
 SUITE  ?= resnet50
-PEERS  ?= torch,onnxruntime,openvino
+PEERS  ?= torch
 
 .PHONY: tune test test-slow test-all lint format bench clean
 
