@@ -49,22 +49,15 @@ def conv(
     OperandError.
     """
     image, batched = _image("input", input, weight)
-    out_channels, in_channels = int(weight.shape[0]), _channels(image, layout)
-    _check_channels("input", image, layout, int(weight.shape[1]) * _integer(groups))
-    op = _operator(
-        strategy,
-        threads,
-        **_sizes(image, layout, in_channels, out_channels, weight),
-        stride=_frozen(stride),
-        padding=_frozen(padding),
-        dilation=_frozen(dilation),
-        groups=groups,
-        padding_mode=padding_mode,
-        layout=layout,
-        dtype=_dtype(image),
-        accuracy=accuracy,
-        epilogue=() if bias is None else ("bias",),
-    )
+    channels = int(weight.shape[1]) * _integer(groups), int(weight.shape[0])
+    fields = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "padding_mode": padding_mode,
+    }
+    op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
     result = op(image, weight, bias)
     return result if batched else result[0]
 
@@ -89,23 +82,10 @@ def conv_transpose(
     ``weight`` is (C, out/groups, *kernel); ``padding`` is taken off the result and may be (lo, hi) pairs. Else as ``conv``.
     """
     image, batched = _image("input", input, weight)
-    in_channels, out_channels = _channels(image, layout), int(weight.shape[1]) * _integer(groups)
-    _check_channels("input", image, layout, int(weight.shape[0]))
-    op = _operator(
-        strategy,
-        threads,
-        **_sizes(image, layout, in_channels, out_channels, weight),
-        stride=_frozen(stride),
-        padding=_frozen(padding),
-        dilation=_frozen(dilation),
-        output_padding=_frozen(output_padding),
-        groups=groups,
-        transposed=True,
-        layout=layout,
-        dtype=_dtype(image),
-        accuracy=accuracy,
-        epilogue=() if bias is None else ("bias",),
-    )
+    channels = int(weight.shape[0]), int(weight.shape[1]) * _integer(groups)
+    fields: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    fields |= {"output_padding": output_padding, "transposed": True, "accuracy": accuracy}
+    op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
     result = op(image, weight, bias)
     return result if batched else result[0]
 
@@ -133,7 +113,7 @@ def conv_backward_data(
     _check_weight(weight)
     shape = _shape("input_size", input_size, weight.ndim)
     channels, spatial = _split(shape, layout)
-    _check_channels_of("input_size", shape, channels, int(weight.shape[1]) * _integer(groups))
+    _check_channels("input_size", shape, channels, int(weight.shape[1]) * _integer(groups))
     op = _operator(
         strategy,
         threads,
@@ -194,6 +174,33 @@ def conv_backward_weights(
         accuracy=accuracy,
     )
     return op(input, grad_output)
+
+
+def _forward(
+    image: Array,
+    weight: Array,
+    bias: Array | None,
+    channels: tuple[int, int],
+    layout: str,
+    strategy: str,
+    threads: int | None,
+    fields: dict[str, Any],
+) -> CompiledConv:
+    """The operator of a forward problem; ``channels`` are (in, out) as the weights and groups make them."""
+    _check_channels("input", image.shape, _channels(image, layout), channels[0])
+    return _operator(
+        strategy,
+        threads,
+        batch=int(image.shape[0]),
+        in_channels=channels[0],
+        out_channels=channels[1],
+        spatial_size=_split(tuple(map(int, image.shape)), layout)[1],
+        kernel_size=tuple(map(int, weight.shape[2:])),
+        layout=layout,
+        dtype=_dtype(image),
+        epilogue=() if bias is None else ("bias",),
+        **{name: _frozen(value) for name, value in fields.items()},
+    )
 
 
 def clear_operators() -> None:
@@ -274,20 +281,6 @@ def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
     return tuple(int(extent) for extent in shape)
 
 
-def _check_channels(name: str, image: Array, layout: str, expected: int) -> None:
-    _check_channels_of(name, image.shape, _channels(image, layout), expected)
-
-
-def _check_channels_of(name: str, shape: tuple[int, ...], channels: int, expected: int) -> None:
+def _check_channels(name: str, shape: tuple[int, ...], channels: int, expected: int) -> None:
     if channels != expected:
         raise ShapeError(f"{name} of shape {shape} has {channels} channels; weight and groups make it {expected}")
-
-
-def _sizes(image: Array, layout: str, in_channels: int, out_channels: int, weight: Array) -> dict[str, Any]:
-    return {
-        "batch": int(image.shape[0]),
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "spatial_size": _split(tuple(map(int, image.shape)), layout)[1],
-        "kernel_size": tuple(map(int, weight.shape[2:])),
-    }

@@ -63,7 +63,7 @@ def covering_array(factors: Factors, seed: int = 0, candidates: int = 40) -> lis
     """Rows in which every pair of values of any two factors occurs; the first rows cover the most new pairs."""
     draw = random.Random(seed)
     names = list(factors)
-    missing = {pair for pair in _pairs_of_factors(factors)}
+    missing = set(_pairs_of_factors(factors))
     rows: list[Row] = []
     while missing:
         # Sorted, so that the choice does not depend on the order of a set.
@@ -141,11 +141,11 @@ def compile_directions(spec: ConvSpec, strategy: str, threads: int = 1) -> list[
 def judge(spec: ConvSpec, strategy: str, threads: int, seed: int = 0) -> Iterator[tuple[str, Comparison]]:
     """Runs gates A and B on every direction of a forward problem and gate C on all together."""
     rng = np.random.default_rng(seed)
-    ops = compile_directions(spec, strategy, threads)
+    ops = forward, backward_data, backward_weights = compile_directions(spec, strategy, threads)
     for op in ops:
         yield f"gate A {op.spec.direction}", gate_a(op.spec, op, rng)
         yield f"gate B {op.spec.direction}", gate_b(op.spec, op, rng)
-    yield "gate C", gate_c(spec, *ops, rng)
+    yield "gate C", gate_c(spec, forward, backward_data, backward_weights, rng)
 
 
 def complaints(spec: ConvSpec, strategy: str, threads: int = 1, seed: int = 0) -> list[str]:

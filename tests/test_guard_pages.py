@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from convgen.spec import ConvSpec
 
 PROGRAM = '''
 import ctypes, json, mmap, sys
@@ -54,7 +57,7 @@ for at_end in (True, False):
 print("done")
 '''
 
-PROBLEMS = {
+PROBLEMS: dict[str, dict[str, Any]] = {
     "channels first": dict(),
     "channels last": dict(layout="channels_last"),
     "in place": dict(layout="channels_last", padding=0, spatial_size=(5, 9)),
@@ -71,6 +74,7 @@ PROBLEMS = {
     "int8": dict(dtype="int8", layout="channels_last", padding=0),
     "bfloat16": dict(dtype="bfloat16", layout="channels_last", padding=0),
 }
+QUICK = ("in place", "pointwise", "epilogue", "depthwise", "int8")
 
 
 def run(argument: str) -> subprocess.CompletedProcess[str]:
@@ -91,11 +95,12 @@ def test_the_fence_holds() -> None:
     assert run("touch").returncode < 0
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(
+    "problem",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROBLEMS],
+)
 def test_nothing_outside_the_arrays_is_touched(problem: str) -> None:
-    from convgen.spec import ConvSpec
-
-    base = dict(batch=1, in_channels=3, out_channels=17, spatial_size=(4, 5), kernel_size=3, padding=1)
-    spec = ConvSpec(**{**base, **PROBLEMS[problem]})  # type: ignore[arg-type]
+    base: dict[str, Any] = dict(batch=1, in_channels=3, out_channels=17, spatial_size=(4, 5), kernel_size=3, padding=1)
+    spec = ConvSpec(**{**base, **PROBLEMS[problem]})
     child = run(spec.to_json())
     assert (child.returncode, child.stdout.strip()) == (0, "done"), child.stderr[-2000:]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx.backend.test.case.node as node_cases
 import onnx.backend.test.case.node.conv
-import onnx.backend.test.case.node.convtranspose
+import onnx.backend.test.case.node.convtranspose  # noqa: F401 - defines its cases when imported
 import pytest
 
 import convgen

@@ -102,3 +102,24 @@ def maximum(a: int | str | Index, b: int | str | Index) -> Index:
             return Int(max(x, y))
         case x, y:
             return x if x == y else IndexOp("max", x, y)
+
+
+def absolute(a: int | str | Index) -> Index:
+    match as_index(a):
+        case Int(x):
+            return Int(abs(x))
+        case x:
+            return maximum(x, sub(0, x))
+
+
+def continued(position: Index, extent: Index, mode: str) -> Index:
+    """The position of an array that its continuation beyond the edges reads: by "replicate", "circular" or "reflect", where a
+    reflected position leaves the array by less than its extent."""
+    last = sub(extent, 1)
+    match mode:
+        case "replicate":
+            return minimum(maximum(position, 0), last)
+        case "circular":
+            return mod(position, extent)
+        case _:
+            return sub(last, absolute(sub(last, absolute(position))))

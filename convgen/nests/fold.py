@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
-from convgen.ir.build import add, maximum, minimum, mod, mul, sub
+from convgen.ir.build import add, continued, maximum, minimum, mul, sub
 from convgen.ir.nodes import (
     Alloc,
     Arith,
@@ -76,7 +76,7 @@ def _stage(source: str, into: str, shape: tuple[Index, ...], folded: FoldedAxis,
         # Border position j is j itself before the image and low + size + (j - low) after it.
         j = Var("border")
         padded = add(j, _step(j, folded))
-        origin = _mapped(sub(padded, folded.low), folded)
+        origin = continued(sub(padded, folded.low), folded.size, folded.mode)
         hit = (Less(sub(origin, own), Int(1)), Less(sub(own, origin), Int(1)))
         summed = Arith("+", Load("acc", ()), Choose(hit, read(padded), Const(0.0, dtype)))
         body += (For("border", Int(borders), (Store("acc", (), summed),)),)
@@ -92,19 +92,3 @@ def _step(j: Index, folded: FoldedAxis) -> Index:
         return visible
     after = minimum(maximum(sub(j, low - 1), 0), 1)
     return mul(after, visible)
-
-
-def _mapped(i: Index, folded: FoldedAxis) -> Index:
-    """The position of the image that position i of its continuation reads."""
-    last = sub(folded.size, 1)
-    match folded.mode:
-        case "replicate":
-            return minimum(maximum(i, 0), last)
-        case "circular":
-            return mod(i, folded.size)
-        case _:
-            return sub(last, _absolute(sub(last, _absolute(i))))
-
-
-def _absolute(i: Index) -> Index:
-    return maximum(i, sub(0, i))

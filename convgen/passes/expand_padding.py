@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convgen.ir.build import add, maximum, minimum, mod, sub
+from convgen.ir.build import continued
 from convgen.ir.nodes import Choose, Const, Index, Int, Less, Load, PaddedLoad, Program, Value
 from convgen.ir.rewrite import map_stages, map_statement
 from convgen.ir.types import compute_dtype
@@ -41,22 +41,12 @@ class ExpandPadding:
         conditions: list[Less] = []
         for axis in dict(self.axes).get(buffer, tuple(range(len(shape)))):
             i, n = index[axis], shape[axis]
-            match mode:
-                case "replicate":
-                    place[axis] = minimum(maximum(i, 0), sub(n, 1))
-                case "circular":
-                    place[axis] = mod(i, n)
-                case "reflect":
-                    last = sub(n, 1)
-                    place[axis] = sub(last, _absolute(sub(last, _absolute(i))))
-                case _:
-                    conditions += [Less(Int(-1), i), Less(i, n)]
+            if mode == "zeros":
+                conditions += [Less(Int(-1), i), Less(i, n)]
+            else:
+                place[axis] = continued(i, n, mode)
         load = Load(buffer, tuple(place))
         if not conditions:
             return load
         zero = Const(0.0, compute_dtype(program.buffer(buffer).dtype))
         return Choose(tuple(conditions), load, zero)
-
-
-def _absolute(i: Index) -> Index:
-    return maximum(i, sub(0, i)) if not isinstance(i, Int) else add(abs(i.value))

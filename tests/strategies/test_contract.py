@@ -26,18 +26,18 @@ HOST = Machine.host()
 # Vectors of 16 bytes keep the interpreter's programs small.
 SMALL = machine_named("generic")
 
-BASE: dict[str, Any] = dict(batch=2, in_channels=3, out_channels=5, spatial_size=(4, 5), kernel_size=2)
+BASE: dict[str, Any] = dict(batch=1, in_channels=3, out_channels=5, spatial_size=(3, 4), kernel_size=2)
 PROBLEMS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": dict(batch=2),
     "padded rows": dict(spatial_size=(9,), kernel_size=3, padding=((2, 1),), stride=2),
     "pointwise": dict(kernel_size=1),
-    "channels last": dict(layout="channels_last", padding=1, dtype="float64"),
-    "reflect": dict(padding=1, padding_mode="reflect", layout="channels_last"),
+    "channels last": dict(layout="channels_last", padding=((1, 0), (0, 0)), dtype="float64"),
+    "reflect": dict(padding=((1, 0), (0, 1)), padding_mode="reflect", layout="channels_last", in_channels=2),
     "depthwise": dict(groups=3, out_channels=3, stride=2),
     "multiplier": dict(groups=3, out_channels=6, dilation=2),
     "groups": dict(groups=2, in_channels=4, out_channels=6),
-    "transposed": dict(transposed=True, stride=2, output_padding=1),
-    "volume": dict(spatial_size=(3, 2, 4), padding=((0, 0), (1, 0), (0, 1))),
+    "transposed": dict(transposed=True, stride=2, spatial_size=(2, 3), output_padding=1, in_channels=2),
+    "volume": dict(spatial_size=(2, 1, 3), padding=((0, 0), (1, 0), (0, 0)), in_channels=2),
     "one number": dict(in_channels=1, out_channels=1, spatial_size=(1, 1), kernel_size=1, batch=1),
     "empty batch": dict(batch=0),
     "no channels": dict(in_channels=0),

@@ -22,7 +22,13 @@ DIRECT = Direct()
 
 def make_spec(**fields: Any) -> ConvSpec:
     base: dict[str, Any] = dict(
-        batch=1, in_channels=64, out_channels=64, spatial_size=(14, 14), kernel_size=3, padding=1, layout="channels_last"
+        batch=1,
+        in_channels=64,
+        out_channels=64,
+        spatial_size=(14, 14),
+        kernel_size=3,
+        padding=1,
+        layout="channels_last",
     )
     return ConvSpec(**{**base, **fields})
 

@@ -68,8 +68,7 @@ def test_several_parallel_loops_share_the_tasks() -> None:
         "y = buffers[2]",
         "M, N = sizes[0], sizes[1]",
         "for task in range(begin, end):",
-        "    i = task // N",
-        "    j = task % N",
+        "    i, j = task // N, task % N",
         "    store_f32(y, i * N + j, np.float32(0.0))",
     )
 
