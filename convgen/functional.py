@@ -22,6 +22,7 @@ from convgen.spec import ConvSpec, Padding, PerAxis
 # Operators kept by the functions; the least recently used go first.
 MAX_OPERATORS = 512
 
+_names: dict[np.dtype[Any], str] = {}
 _operators: OrderedDict[tuple[Any, ...], CompiledConv] = OrderedDict()
 _lock = threading.Lock()
 
@@ -228,7 +229,7 @@ def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv
 
 def _frozen(value: Any) -> Any:
     """Lists as tuples, so that arguments can be part of a key."""
-    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
+    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 
 def _check_array(name: str, value: object) -> None:
@@ -262,7 +263,11 @@ def _integer(groups: object) -> int:
 
 
 def _dtype(array: Array) -> str:
-    return dtype_named(array.dtype).name
+    """The name of the array's dtype; NumPy takes a microsecond to spell one."""
+    name = _names.get(array.dtype)
+    if name is None:
+        name = _names[array.dtype] = dtype_named(array.dtype).name
+    return name
 
 
 def _channels(image: Array, layout: str) -> int:

@@ -71,6 +71,8 @@ class CompiledConv:
         self._result_dtype = DTYPES[storage.result].numpy
         self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
         self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace"))
+        # Nothing but two operands and a result: the call that is worth a shortcut.
+        self._is_bare = len(self._names) == 2 and not self._scratch
         nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize
         self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
         self._pool = WorkspacePool(self.workspace_bytes)
@@ -118,6 +120,10 @@ class CompiledConv:
         Raises OperandError (an operand is missing, superfluous, not an array; ``out`` overlaps an operand or cannot be
         written), ShapeError and DTypeError.
         """
+        if out is None and self._is_bare and bias is residual is scale is shift is None:
+            result = self._allocate(self._result_shape, self._result_dtype)
+            if self._call(first, second, result):
+                return result
         given = (bias is not None, residual is not None, scale is not None, shift is not None)
         if out is None and given == self._given:
             operands = [operand for operand in (bias, residual, scale, shift) if operand is not None]
