@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from convgen.choices import TunedPlan
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.planning import compile_spec
 from convgen.spec import ConvSpec
 from convgen.suites import suite, suite_names
-from convgen.tuner import TunedPlan, tune
+from convgen.tuner import tune
 from convgen.tuning.measure import measure
 
 

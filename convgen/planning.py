@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from convgen.choices import known_plan
 from convgen.driver import Plan, given_plan, heuristic_plan, lower, thread_count, write_source
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.options import debug_level, tune_mode
 from convgen.spec import ConvSpec
-from convgen.tuner import known_plan, tune
 from convgen.tuning.space import Config
 
 # Of what is left of an autotune budget, the most that one problem may use.
@@ -69,6 +69,9 @@ def plan_for(
     if tune_mode() != "off" and where == host:
         known = known_plan(spec, where, count)
         if known is None and tune_mode() == "on" and is_autotuning():
+            # The tuner brings the oracle and the gates along, which a call outside of autotune never needs.
+            from convgen.tuner import tune
+
             left = _budgets[-1].deadline - time.perf_counter()
             found = tune(spec, max(0.0, left * _SHARE), threads=count)
             assert not isinstance(found, list)

@@ -6,22 +6,20 @@ Nothing is chosen that has not been held against the oracle on integers (ACCURAC
 from __future__ import annotations
 
 import datetime
-import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from convgen import __version__
+from convgen.choices import Candidate, TunedPlan, database, known_plan
 from convgen.driver import Plan, accurate_strategies, heuristic_plan, thread_count
 from convgen.errors import OptionError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
-from convgen.options import cache_dir
 from convgen.spec import ConvSpec
 from convgen.tuning.cost import predicted_seconds
-from convgen.tuning.database import FILE_NAME, Database, Record
+from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
 from convgen.tuning.space import Config
 from convgen.verify import Operands, compare_bounded, expect_integers, integer_operands, normal_operands
@@ -32,43 +30,6 @@ HOPELESS = 4.0
 COMPILE_SHARE = 0.6
 # Of two candidates closer than this, the one that the model ranks first is taken: noise does not decide.
 TIE = 0.01
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration that was measured: the median seconds of a call with packed weights."""
-
-    strategy: str
-    config: Config
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TunedPlan:
-    """What won and why.
-
-    ``plan`` is the winner, ``baseline_seconds`` the median of the heuristic's choice in the same run, ``error`` the winner's
-    relative L2 error on normal data, ``candidates`` all that were measured, ``rejected`` those that failed verification (with
-    the reason), ``measured`` whether this call measured or found the result in the database.
-    """
-
-    plan: Plan
-    seconds: float
-    baseline_seconds: float
-    error: float
-    candidates: tuple[Candidate, ...]
-    rejected: tuple[str, ...] = ()
-    measured: bool = True
-
-    @property
-    def speedup(self) -> float:
-        """How many times faster than the heuristic's choice."""
-        return self.baseline_seconds / self.seconds if self.seconds else 1.0
-
-    @property
-    def gflops(self) -> float:
-        """10^9 floating-point operations of the direct algorithm per second."""
-        return self.plan.spec.flops / self.seconds / 1e9 if self.seconds else 0.0
 
 
 Observer = Callable[[int, TunedPlan], None]
@@ -114,33 +75,6 @@ def _tune_many(
         if observer is not None:
             observer(i, done[spec])
     return results
-
-
-def known_plan(spec: ConvSpec, machine: Machine, threads: int) -> TunedPlan | None:
-    """What the database knows of a problem on this machine, if it is still valid."""
-    record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__)
-    if record is None or not _is_valid(record, spec, machine):
-        return None
-    plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
-    candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
-    return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
-
-
-def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
-    """Whether a stored choice is one that its strategy still offers."""
-    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
-    strategy = strategies.get(record.strategy)
-    return strategy is not None and record.config in strategy.space(spec, machine)
-
-
-def database() -> Database:
-    """The tuning database of the user's cache directory."""
-    return _database(str(cache_dir()))
-
-
-@functools.cache
-def _database(directory: str) -> Database:
-    return Database(f"{directory}/{FILE_NAME}")
 
 
 def _tune_one(spec: ConvSpec, budget: float, threads: int, force: bool) -> TunedPlan:

@@ -73,17 +73,17 @@ def pad_grad_output(buffers, sizes, begin, end):
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
     weight, packed = buffers[1], buffers[4]
-    OC = sizes[0]
+    OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
-        for packed_kh in range(3):
-            for packed_kw in range(3):
-                for packed_ic in range(64):
+        for packed_kh in range(packed_khs):
+            for packed_kw in range(packed_kws):
+                for packed_ic in range(packed_ics):
                     for packed_lane in range(64):
                         if packed_block * 64 + packed_lane < OC:
-                            chosen = load_f32(weight, ((packed_ic * OC + (packed_block * 64 + packed_lane)) * 3 + packed_kh) * 3 + packed_kw)
+                            chosen = load_f32(weight, ((packed_ic * OC + (packed_block * 64 + packed_lane)) * packed_khs + packed_kh) * packed_kws + packed_kw)
                         else:
                             chosen = np.float32(0.0)
-                        store_f32(packed, (((packed_block * 3 + packed_kh) * 3 + packed_kw) * 64 + packed_ic) * 64 + packed_lane, chosen)
+                        store_f32(packed, (((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
 def conv0(buffers, sizes, begin, end):
@@ -99,8 +99,8 @@ def conv0(buffers, sizes, begin, end):
             start = min(part * 96 + tile * 6, count_h * count_w - 6)
             row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
             row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
-            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
+            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
             padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
             padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
             padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
@@ -138,8 +138,8 @@ def conv1(buffers, sizes, begin, end):
             start = min(part * 96 + tile * 6, count_h * count_w - 6)
             row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
             row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
-            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
+            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
             padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
             padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
             padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
@@ -179,8 +179,8 @@ def conv2(buffers, sizes, begin, end):
             start = min(part * 96 + tile * 6, count_h * count_w - 6)
             row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
             row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
-            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
+            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
             padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
             padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
             padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
@@ -220,8 +220,8 @@ def conv3(buffers, sizes, begin, end):
             start = min(part * 96 + tile * 6, count_h * count_w - 6)
             row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
             row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start % count_w, (start + 1) % count_w, (start + 2) % count_w
-            col3, col4, col5 = (start + 3) % count_w, (start + 4) % count_w, (start + 5) % count_w
+            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
+            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
             padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
             padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
             padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
@@ -256,7 +256,7 @@ def run(grad_output, weight):
     padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
     buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
     pad_grad_output(buffers, np.array([1, 28, 28, 29, 29], np.int64), 0, 29)
-    pack_weight(buffers, np.array([64], np.int64), 0, 1)
+    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
     conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9)
     conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9)
     conv2(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1], np.int64), 0, 9)

@@ -77,11 +77,12 @@ def pad_input(buffers, sizes, begin, end):
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
     weight, packed = buffers[1], buffers[4]
+    packed_khs, packed_kws = sizes[0], sizes[1]
     for packed_block in range(begin, end):
-        for packed_kh in range(3):
-            for packed_kw in range(3):
+        for packed_kh in range(packed_khs):
+            for packed_kw in range(packed_kws):
                 for packed_lane in range(16):
-                    store_f32(packed, ((packed_block * 3 + packed_kh) * 3 + packed_kw) * 16 + packed_lane, load_f32(weight, ((packed_block * 16 + packed_lane) * 3 + packed_kh) * 3 + packed_kw))
+                    store_f32(packed, ((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * 16 + packed_lane, load_f32(weight, ((packed_block * 16 + packed_lane) * packed_khs + packed_kh) * packed_kws + packed_kw))
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end):
@@ -96,10 +97,12 @@ def conv(buffers, sizes, begin, end):
             row4, row5, row6, row7 = (start + 4) // OW, (start + 5) // OW, (start + 6) // OW, (start + 7) // OW
             row8, row9, row10, row11 = (start + 8) // OW, (start + 9) // OW, (start + 10) // OW, (start + 11) // OW
             row12, row13, row14, row15 = (start + 12) // OW, (start + 13) // OW, (start + 14) // OW, (start + 15) // OW
-            col0, col1, col2, col3 = start % OW, (start + 1) % OW, (start + 2) % OW, (start + 3) % OW
-            col4, col5, col6, col7 = (start + 4) % OW, (start + 5) % OW, (start + 6) % OW, (start + 7) % OW
-            col8, col9, col10, col11 = (start + 8) % OW, (start + 9) % OW, (start + 10) % OW, (start + 11) % OW
-            col12, col13, col14, col15 = (start + 12) % OW, (start + 13) % OW, (start + 14) % OW, (start + 15) % OW
+            col0, col1, col2 = start - row0 * OW, start + 1 - row1 * OW, start + 2 - row2 * OW
+            col3, col4, col5 = start + 3 - row3 * OW, start + 4 - row4 * OW, start + 5 - row5 * OW
+            col6, col7, col8 = start + 6 - row6 * OW, start + 7 - row7 * OW, start + 8 - row8 * OW
+            col9, col10, col11 = start + 9 - row9 * OW, start + 10 - row10 * OW, start + 11 - row11 * OW
+            col12, col13, col14 = start + 12 - row12 * OW, start + 13 - row13 * OW, start + 14 - row14 * OW
+            col15 = start + 15 - row15 * OW
             padded_at0 = ((n * PH + row0) * PW + col0) * 144 + g_block * 16
             padded_at1 = ((n * PH + row1) * PW + col1) * 144 + g_block * 16
             padded_at2 = ((n * PH + row2) * PW + col2) * 144 + g_block * 16
@@ -167,6 +170,6 @@ def run(input, weight):
     padded, packed = (np.empty(size, np.uint8) for size in [1937664, 5184])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, padded, packed)])
     pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
-    pack_weight(buffers, np.array([], np.int64), 0, 9)
+    pack_weight(buffers, np.array([3, 3], np.int64), 0, 9)
     conv(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 117)
     return output

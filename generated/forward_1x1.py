@@ -59,15 +59,16 @@ store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, bas
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
     weight, packed = buffers[1], buffers[3]
-    OC = sizes[0]
+    OC, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2]
     for packed_block in range(begin, end):
-        for packed_ic in range(256):
-            for packed_lane in range(64):
-                if packed_block * 64 + packed_lane < OC:
-                    chosen = load_f32(weight, (packed_block * 64 + packed_lane) * 256 + packed_ic)
-                else:
-                    chosen = np.float32(0.0)
-                store_f32(packed, (packed_block * 256 + packed_ic) * 64 + packed_lane, chosen)
+        for packed_kw in range(packed_kws):
+            for packed_ic in range(packed_ics):
+                for packed_lane in range(64):
+                    if packed_block * 64 + packed_lane < OC:
+                        chosen = load_f32(weight, ((packed_block * 64 + packed_lane) * packed_ics + packed_ic) * packed_kws + packed_kw)
+                    else:
+                        chosen = np.float32(0.0)
+                    store_f32(packed, ((packed_block * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end):
@@ -104,6 +105,6 @@ def run(input, weight):
     output = np.empty((1, 56, 56, 64), np.float32)
     packed, = (np.empty(size, np.uint8) for size in [65536])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, packed)])
-    pack_weight(buffers, np.array([64], np.int64), 0, 1)
+    pack_weight(buffers, np.array([64, 1, 256], np.int64), 0, 1)
     conv(buffers, np.array([1, 3136, 3136, 64], np.int64), 0, 33)
     return output

@@ -76,17 +76,17 @@ def pad_input(buffers, sizes, begin, end):
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
     weight, packed = buffers[1], buffers[5]
-    OC = sizes[0]
+    OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
-        for packed_kh in range(3):
-            for packed_kw in range(3):
-                for packed_ic in range(64):
+        for packed_kh in range(packed_khs):
+            for packed_kw in range(packed_kws):
+                for packed_ic in range(packed_ics):
                     for packed_lane in range(64):
                         if packed_block * 64 + packed_lane < OC:
-                            chosen = load_f32(weight, (((packed_block * 64 + packed_lane) * 64 + packed_ic) * 3 + packed_kh) * 3 + packed_kw)
+                            chosen = load_f32(weight, (((packed_block * 64 + packed_lane) * packed_ics + packed_ic) * packed_khs + packed_kh) * packed_kws + packed_kw)
                         else:
                             chosen = np.float32(0.0)
-                        store_f32(packed, (((packed_block * 3 + packed_kh) * 3 + packed_kw) * 64 + packed_ic) * 64 + packed_lane, chosen)
+                        store_f32(packed, (((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end):
@@ -99,8 +99,8 @@ def conv(buffers, sizes, begin, end):
             start = min(part * 96 + tile * 6, OH * OW - 6)
             row0, row1, row2, row3 = start // OW, (start + 1) // OW, (start + 2) // OW, (start + 3) // OW
             row4, row5 = (start + 4) // OW, (start + 5) // OW
-            col0, col1, col2, col3 = start % OW, (start + 1) % OW, (start + 2) % OW, (start + 3) % OW
-            col4, col5 = (start + 4) % OW, (start + 5) % OW
+            col0, col1, col2 = start - row0 * OW, start + 1 - row1 * OW, start + 2 - row2 * OW
+            col3, col4, col5 = start + 3 - row3 * OW, start + 4 - row4 * OW, start + 5 - row5 * OW
             padded_at0, padded_at1 = ((n * PH + row0) * PW + col0) * 64, ((n * PH + row1) * PW + col1) * 64
             padded_at2, padded_at3 = ((n * PH + row2) * PW + col2) * 64, ((n * PH + row3) * PW + col3) * 64
             padded_at4, padded_at5 = ((n * PH + row4) * PW + col4) * 64, ((n * PH + row5) * PW + col5) * 64
@@ -136,6 +136,6 @@ def run(input, weight, bias):
     padded, packed = (np.empty(size, np.uint8) for size in [861184, 147456])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, padded, packed)])
     pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
-    pack_weight(buffers, np.array([64], np.int64), 0, 1)
+    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
     conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33)
     return output

@@ -33,7 +33,7 @@ def run_alone(kernel: Path, spec: ConvSpec, folder: Path) -> np.ndarray:
     """The result of an emitted file in a process of its own, outside the checkout."""
     operands = integer_operands(spec, np.random.default_rng(0))
     arrays = dict(zip(spec.operand_shapes, (*operands.main, *operands.epilogue.values()), strict=True))
-    np.savez(folder / "operands.npz", **arrays)
+    np.savez(folder / "operands.npz", allow_pickle=False, **arrays)
     command = [sys.executable, "-c", _RUN, str(kernel), "operands.npz", "result.npy"]
     subprocess.run(command, cwd=folder, check=True, timeout=300)
     result: np.ndarray = np.load(folder / "result.npy")

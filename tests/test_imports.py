@@ -41,6 +41,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "operator": ("driver",),
 }
 FRONTENDS = (
+    "choices",
     "tuner",
     "planning",
     "functional",

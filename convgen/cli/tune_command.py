@@ -6,12 +6,13 @@ import argparse
 import time
 from pathlib import Path
 
+from convgen.choices import TunedPlan, database
 from convgen.cli.problems import Problem, Source, read_source
 from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
 from convgen.cli.source_files import make_folder, write_if_changed
 from convgen.driver import thread_count
 from convgen.machine import Machine
-from convgen.tuner import TunedPlan, database, tune
+from convgen.tuner import tune
 
 OUTPUT = Path("convgen-out")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,7 +53,15 @@ def _scale(a: Affine, factor: int) -> Affine:
 def affine(expression: Index, extents: Mapping[str, Index] | None = None) -> Affine:
     """The canonical form of an expression. ``extents`` gives loop variables their ranges 0..extent-1, so that divisions by
     tile sizes can be resolved."""
-    ranges = extents or {}
+    return _form(expression, extents) if extents else _plain_form(expression)
+
+
+@functools.lru_cache(maxsize=8192)
+def _plain_form(expression: Index) -> Affine:
+    return _form(expression, {})
+
+
+def _form(expression: Index, ranges: Mapping[str, Index]) -> Affine:
     match expression:
         case Int(value):
             return Affine((), value)

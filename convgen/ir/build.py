@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from convgen.ir.nodes import Index, IndexOp, Int, Var
 
+_ZERO, _ONE = Int(0), Int(1)
+
 
 def as_index(value: int | str | Index) -> Index:
-    match value:
-        case int():
-            return Int(int(value))
-        case str():
-            return Var(value)
-        case _:
-            return value
+    """An expression from an int, the name of a variable, or an expression."""
+    if isinstance(value, str):
+        return Var(value)
+    return Int(int(value)) if isinstance(value, int) else value
 
 
 def add(*terms: int | str | Index) -> Index:
     """The sum of the terms."""
-    result: Index = Int(0)
+    result: Index = _ZERO
     for term in map(as_index, terms):
-        match result, term:
-            case Int(x), Int(y):
-                result = Int(x + y)
-            case Int(0), _:
-                result = term
-            case _, Int(0):
-                pass
-            case _:
-                result = IndexOp("+", result, term)
+        if isinstance(term, Int):
+            if term.value:
+                result = Int(result.value + term.value) if isinstance(result, Int) else IndexOp("+", result, term)
+        elif isinstance(result, Int) and not result.value:
+            result = term
+        else:
+            result = IndexOp("+", result, term)
     return result
 
 
@@ -43,19 +40,16 @@ def sub(a: int | str | Index, b: int | str | Index) -> Index:
 
 def mul(*factors: int | str | Index) -> Index:
     """The product of the factors."""
-    result: Index = Int(1)
+    result: Index = _ONE
     for factor in map(as_index, factors):
-        match result, factor:
-            case Int(x), Int(y):
-                result = Int(x * y)
-            case (Int(0), _) | (_, Int(0)):
-                result = Int(0)
-            case Int(1), _:
-                result = factor
-            case _, Int(1):
-                pass
-            case _:
-                result = IndexOp("*", result, factor)
+        if isinstance(factor, Int) and isinstance(result, Int):
+            result = Int(result.value * factor.value)
+        elif factor == _ZERO or result == _ZERO:
+            result = _ZERO
+        elif result == _ONE:
+            result = factor
+        elif factor != _ONE:
+            result = IndexOp("*", result, factor)
     return result
 
 

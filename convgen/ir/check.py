@@ -82,7 +82,17 @@ class _Checker:
             if name in self._sizes:
                 raise IRError(f"binding {name} shadows a size")
             _check_index(expression, self._sizes)
+        for view in self._stage.views:
+            self._view(view, self._sizes | frozenset(bound))
         self._block(self._stage.body, self._sizes | frozenset(bound), dict(self._memory), parallel=True)
+
+    def _view(self, view: Buffer, names: frozenset[str]) -> None:
+        if view.name not in self._memory:
+            raise IRError(f"view of {view.name}, which is not a buffer")
+        whole = self._memory[view.name]
+        if (view.dtype, view.space, len(view.shape)) != (whole.dtype, whole.space, len(whole.shape)):
+            raise IRError(f"view of {view.name} is of another type, space or rank")
+        _check_buffer(view, names)
 
     def _block(
         self, body: tuple[Stmt, ...], names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool

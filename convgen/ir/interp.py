@@ -101,6 +101,9 @@ def interpret(
             memory[buffer.name] = _poisoned(shape, DTYPES[buffer.dtype].numpy)
     for stage in program.stages:
         names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+        for view in stage.views:
+            if buffer_shape(view, names) != memory[view.name].shape:
+                raise IRError(f"stage {stage.name}: view of {view.name} is not {memory[view.name].shape}")
         _Run(program, stage, memory, shuffle).block(stage.body, names, {})
     return memory
 

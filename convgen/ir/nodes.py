@@ -188,11 +188,16 @@ Stmt: TypeAlias = For | If | Alloc | Store
 
 @dataclass(frozen=True)
 class Stage:
-    """One kernel. ``bindings`` are sizes of this stage alone, given by the program's sizes."""
+    """One kernel. ``bindings`` are sizes of this stage alone, given by the program's sizes.
+
+    ``views`` say how the stage sees some buffers: the same extents under other names, so that what is constant in the program can
+    be an argument of this kernel.
+    """
 
     name: str
     body: tuple[Stmt, ...]
     bindings: tuple[tuple[str, Index], ...] = ()
+    views: tuple[Buffer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,10 @@ class Program:
             if buffer.name == name:
                 return buffer
         raise KeyError(name)
+
+    def seen(self, stage: Stage, name: str) -> Buffer:
+        """The memory buffer called ``name`` as a stage sees it; KeyError if there is none."""
+        return next((view for view in stage.views if view.name == name), self.buffer(name))
 
     def has_buffer(self, name: str) -> bool:
         return any(buffer.name == name for buffer in self.buffers)

@@ -43,7 +43,8 @@ def format_program(program: Program) -> str:
 def format_stage(stage: Stage) -> list[str]:
     """One stage as lines."""
     bindings = ", ".join(f"{name}={format_index(value)}" for name, value in stage.bindings)
-    return [f"stage {stage.name}({bindings}):", *_block(stage.body, 1)]
+    views = [f"  view {_shape(view)}" for view in stage.views]
+    return [f"stage {stage.name}({bindings}):", *views, *_block(stage.body, 1)]
 
 
 def format_index(expression: Index) -> str:

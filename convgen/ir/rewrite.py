@@ -30,6 +30,8 @@ from convgen.ir.nodes import (
     Where,
 )
 
+_NOTHING: frozenset[str] = frozenset()
+
 IndexMap = Callable[[Index], Index]
 ValueMap = Callable[[Value], Value]
 
@@ -47,13 +49,9 @@ def substitute(expression: Index, values: Mapping[str, Index]) -> Index:
 
 def variables(expression: Index) -> frozenset[str]:
     """Names of the variables in an expression."""
-    match expression:
-        case Int():
-            return frozenset()
-        case Var(name):
-            return frozenset({name})
-        case IndexOp(_, a, b):
-            return variables(a) | variables(b)
+    if isinstance(expression, IndexOp):
+        return variables(expression.a) | variables(expression.b)
+    return frozenset({expression.name}) if isinstance(expression, Var) else _NOTHING
 
 
 def map_condition(condition: Less, index: IndexMap) -> Less:

@@ -107,6 +107,12 @@ class Pack:
 
     def _copy_stage(self, source: Buffer) -> Stage:
         names = loop_names(self.into, self.labels, len(self.layout))
+        bindings = self._bindings(source, names)
+        axes = {
+            part.axis: Var(f"{name}s") for name, part in zip(names, self.layout, strict=True) if f"{name}s" in bindings
+        }
+        view = replace(source, shape=tuple(axes.get(axis, extent) for axis, extent in enumerate(source.shape)))
+        copy = Buffer(self.into, source.dtype, tuple(self._extent(view, part) for part in self.layout), self.space)
         origin: dict[int, Index] = dict.fromkeys(range(len(source.shape)), Int(0))
         for name, part in zip(names, self.layout, strict=True):
             term = mul(name, part.factor) if part.part == "block" else Var(name)
@@ -120,9 +126,17 @@ class Pack:
         if beyond:
             value = Choose(beyond, value, Const(0.0, compute_dtype(source.dtype)))
         statement: Stmt = Store(self.into, tuple(Var(name) for name in names), value)
-        for name, part in zip(reversed(names), reversed(self.layout), strict=True):
-            statement = For(name, self._extent(source, part), (statement,))
-        return Stage(f"pack_{self.buffer}", (statement,))
+        for name, extent in zip(reversed(names), reversed(copy.shape), strict=True):
+            statement = For(name, extent, (statement,))
+        return Stage(f"pack_{self.buffer}", (statement,), tuple(bindings.items()), (view, copy) if bindings else ())
+
+    def _bindings(self, source: Buffer, names: tuple[str, ...]) -> dict[str, Index]:
+        """Constant extents of whole axes as arguments of the copy: one kernel packs for any number of taps and channels."""
+        return {
+            f"{name}s": extent
+            for name, part in zip(names, self.layout, strict=True)
+            if part.part == "whole" and isinstance(extent := source.shape[part.axis], Int)
+        }
 
 
 def _divides(factor: int, extent: Index) -> bool:

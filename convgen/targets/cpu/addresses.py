@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 
 from convgen.ir.affine import Affine, affine
@@ -12,6 +13,8 @@ from convgen.ir.rewrite import variables
 _ATOMS = ("//", "%", "min", "max")
 
 
+# The same few addresses are asked for again and again while a stage is written.
+@functools.lru_cache(maxsize=4096)
 def element_offset(index: tuple[Index, ...], shape: tuple[Index, ...]) -> tuple[Index, Index]:
     """An element's row-major offset as a variable part and the displacement that the constants in the indices make."""
     forms = _merged(index, shape)

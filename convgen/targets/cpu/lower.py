@@ -67,7 +67,7 @@ class LoweredStage:
 
 def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     """The text of a stage; raises IRError where a register is not addressed by constants."""
-    writer = _Writer(program)
+    writer = _Writer(program, stage)
     nest, body = _parallel_nest(stage.body)
     writer.depth = 1
     tasks = writer.task_loop(nest)
@@ -122,7 +122,7 @@ def _names(program: Program, stage: Stage) -> frozenset[str]:
                             pass
     for access in (*reads(stage.body), *stores(stage.body)):
         if program.has_buffer(access.buffer):
-            note(*program.buffer(access.buffer).shape[1:])
+            note(*program.seen(stage, access.buffer).shape[1:])
     return frozenset(found)
 
 
@@ -183,6 +183,7 @@ class _Writer:
     """Lines written so far, at what depth, and the operations used."""
 
     program: Program
+    stage: Stage
     depth: int = 0
     lines: list[str] = field(default_factory=list)
     operations: set[Operation] = field(default_factory=set)
@@ -327,7 +328,7 @@ class _Writer:
         self.line(f"{name} = {self.text(base)}")
 
     def offset(self, buffer: str, index: tuple[Index, ...]) -> tuple[Index, Index]:
-        return element_offset(index, self.program.buffer(buffer).shape)
+        return element_offset(index, self.program.seen(self.stage, buffer).shape)
 
     def place(self, buffer: str, index: tuple[Index, ...]) -> str:
         if (buffer, index) in self.fixed:
@@ -367,8 +368,16 @@ class _Writer:
     def name_parts(self, word: str, parts: list[Index]) -> None:
         first = sum(1 for name in self.named.values() if isinstance(name, Var) and name.name.startswith(word))
         names = [word if len(parts) == 1 and not first else f"{word}{first + i}" for i in range(len(parts))]
-        self.assign_all(names, [self.text(part) for part in parts])
+        self.assign_all(names, [self.text(self.remainder(part)) for part in parts])
         self.named.update(zip(parts, map(Var, names), strict=True))
+
+    def remainder(self, part: Index) -> Index:
+        """x % w as x - q * w where the quotient q has a name."""
+        match part:
+            case IndexOp("%", x, w) if (quotient := IndexOp("//", x, w)) in self.named:
+                return sub(x, mul(self.named[quotient], w))
+            case _:
+                return part
 
     def hoist_addresses(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
         """For a tile of elements that are not evenly spaced, where each of them begins."""
@@ -381,7 +390,9 @@ class _Writer:
             bases = {self.offset(buffer, index)[0] for index in indices}
             if len(bases) < 2:
                 continue
-            split = {index: split_offset(index, self.program.buffer(buffer).shape, inner) for index in indices}
+            split = {
+                index: split_offset(index, self.program.seen(self.stage, buffer).shape, inner) for index in indices
+            }
             starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
             if len(starts) < len(bases):
                 continue

@@ -1,0 +1,78 @@
+"""What tuning has found: the winner of each problem, and the database that remembers it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from convgen import __version__
+from convgen.driver import Plan, accurate_strategies
+from convgen.machine import Machine
+from convgen.options import cache_dir
+from convgen.spec import ConvSpec
+from convgen.tuning.database import FILE_NAME, Database, Record
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration that was measured: the median seconds of a call with packed weights."""
+
+    strategy: str
+    config: Config
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TunedPlan:
+    """What won and why.
+
+    ``plan`` is the winner, ``baseline_seconds`` the median of the heuristic's choice in the same run, ``error`` the winner's
+    relative L2 error on normal data, ``candidates`` all that were measured, ``rejected`` those that failed verification (with
+    the reason), ``measured`` whether this call measured or found the result in the database.
+    """
+
+    plan: Plan
+    seconds: float
+    baseline_seconds: float
+    error: float
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[str, ...] = ()
+    measured: bool = True
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the heuristic's choice."""
+        return self.baseline_seconds / self.seconds if self.seconds else 1.0
+
+    @property
+    def gflops(self) -> float:
+        """10^9 floating-point operations of the direct algorithm per second."""
+        return self.plan.spec.flops / self.seconds / 1e9 if self.seconds else 0.0
+
+
+def known_plan(spec: ConvSpec, machine: Machine, threads: int) -> TunedPlan | None:
+    """What the database knows of a problem on this machine, if it is still valid."""
+    record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__)
+    if record is None or not _is_valid(record, spec, machine):
+        return None
+    plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
+    candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
+    return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
+
+
+def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a stored choice is one that its strategy still offers."""
+    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
+    strategy = strategies.get(record.strategy)
+    return strategy is not None and record.config in strategy.space(spec, machine)
+
+
+def database() -> Database:
+    """The tuning database of the user's cache directory."""
+    return _database(str(cache_dir()))
+
+
+@functools.cache
+def _database(directory: str) -> Database:
+    return Database(f"{directory}/{FILE_NAME}")
