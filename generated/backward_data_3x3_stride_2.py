@@ -51,24 +51,25 @@ f32x64 = Vector(ir.FloatType(), 64)
 fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
-store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
 # ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
 @njit(error_model="numpy", nogil=True)
 def pad_grad_output(buffers, sizes, begin, end):
     grad_output, padded = buffers[0], buffers[3]
-    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
-            if 0 <= padded_h and padded_h < IH and 0 <= padded_w and padded_w < IW:
-                chosen = load_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * 64)
-            else:
-                chosen = splat_f32x64(0.0)
-            store_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64, chosen)
+            for padded_c_block in range((padded_cs + 63) // 64):
+                if 0 <= padded_h and padded_h < IH and 0 <= padded_w and padded_w < IW:
+                    chosen = load_some_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64, padded_cs - padded_c_block * 64)
+                else:
+                    chosen = splat_f32x64(0.0)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, chosen, padded_cs - padded_c_block * 64)
 
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
@@ -255,7 +256,7 @@ def run(grad_output, weight):
     grad_input = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
     buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
-    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29], np.int64), 0, 29)
+    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29, 64], np.int64), 0, 29)
     pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
     conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9)
     conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9)

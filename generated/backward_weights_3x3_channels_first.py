@@ -59,16 +59,16 @@ store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, bas
 @njit(error_model="numpy", nogil=True)
 def pad_input(buffers, sizes, begin, end):
     input, padded = buffers[0], buffers[3]
-    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
-            for padded_c in range(64):
+            for padded_c in range(padded_cs):
                 if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
-                    chosen = load_f32(input, ((padded_n * 64 + padded_c) * IH + padded_h) * IW + padded_w - (IW + 1))
+                    chosen = load_f32(input, ((padded_n * padded_cs + padded_c) * IH + padded_h) * IW + padded_w - (IW + 1))
                 else:
                     chosen = np.float32(0.0)
-                store_f32(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64 + padded_c, chosen)
+                store_f32(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c, chosen)
 
 @njit(error_model="numpy", nogil=True)
 def pack_grad_output(buffers, sizes, begin, end):
@@ -127,7 +127,7 @@ def run(input, grad_output):
     grad_weight = np.empty((64, 64, 3, 3), np.float32)
     padded, plain, unpacked = (np.empty(size, np.uint8) for size in [861184, 802816, 147456])
     buffers = np.array([array.ctypes.data for array in (input, grad_output, grad_weight, padded, plain, unpacked)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58)
     pack_grad_output(buffers, np.array([1, 56, 56, 64], np.int64), 0, 56)
     conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 9)
     unpack_grad_weight(buffers, np.array([64], np.int64), 0, 64)

@@ -63,16 +63,16 @@ store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, bas
 @njit(error_model="numpy", nogil=True)
 def pad_input(buffers, sizes, begin, end):
     input, padded = buffers[0], buffers[3]
-    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    N, IH, IW, PH, PW, padded_gs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
-            for padded_g_block in range(3):
+            for padded_g_block in range((padded_gs + 63) // 64):
                 if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
-                    chosen = load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * 144 + padded_g_block * 64 - (IW * 144 + 144), 0 - padded_g_block * 64 + 144)
+                    chosen = load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * padded_gs + padded_g_block * 64 - (padded_gs + IW * padded_gs), padded_gs - padded_g_block * 64)
                 else:
                     chosen = splat_f32x64(0.0)
-                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 144 + padded_g_block * 64, chosen, 0 - padded_g_block * 64 + 144)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_gs + padded_g_block * 64, chosen, padded_gs - padded_g_block * 64)
 
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
@@ -169,7 +169,7 @@ def run(input, weight):
     output = np.empty((1, 56, 56, 144), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [1937664, 5184])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, padded, packed)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 144], np.int64), 0, 58)
     pack_weight(buffers, np.array([3, 3], np.int64), 0, 9)
     conv(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 117)
     return output

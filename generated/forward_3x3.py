@@ -56,22 +56,22 @@ load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call
 max_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.maximum.v64f32", x.type, x, y))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
-store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
 # ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
 @njit(error_model="numpy", nogil=True)
 def pad_input(buffers, sizes, begin, end):
     input, padded = buffers[0], buffers[4]
-    N, IH, IW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
-            if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
-                chosen = load_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * 64 - (IW * 64 + 64))
-            else:
-                chosen = splat_f32x64(0.0)
-            store_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * 64, chosen)
+            for padded_c_block in range((padded_cs + 63) // 64):
+                if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
+                    chosen = load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64 - (padded_cs + IW * padded_cs), padded_cs - padded_c_block * 64)
+                else:
+                    chosen = splat_f32x64(0.0)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, chosen, padded_cs - padded_c_block * 64)
 
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end):
@@ -135,7 +135,7 @@ def run(input, weight, bias):
     output = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [861184, 147456])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, padded, packed)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 58)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58)
     pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
     conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33)
     return output

@@ -10,6 +10,7 @@ from convgen.ir.nodes import (
     Buffer,
     For,
     Index,
+    Int,
     Load,
     PaddedLoad,
     PaddingMode,
@@ -54,7 +55,7 @@ class Pad:
             raise IRError(f"{self.buffer} is not read")
         copy = Buffer(self.into, source.dtype, tuple(self.extents[axis] for axis in self.order), "workspace")
         stages = [replace(stage, body=tuple(map(self._redirect, stage.body))) for stage in program.stages]
-        stages.insert(users[0], self._copy_stage())
+        stages.insert(users[0], self._copy_stage(source, copy))
         return replace(program, buffers=(*program.buffers, copy), stages=tuple(stages))
 
     def _redirect(self, statement: Stmt) -> Stmt:
@@ -71,11 +72,24 @@ class Pad:
 
         return map_statement(statement, lambda index: index, visit)
 
-    def _copy_stage(self) -> Stage:
+    def _copy_stage(self, source: Buffer, copy: Buffer) -> Stage:
         names = loop_names(self.into, self.labels, len(self.order))
+        # Constant extents that are copied whole are arguments, so that one kernel pads any number of channels.
+        bindings = {
+            f"{names[axis]}s": extent
+            for axis, extent in enumerate(self.extents)
+            if isinstance(extent, Int) and extent == source.shape[axis]
+        }
+        extents = [
+            Var(f"{name}s") if f"{name}s" in bindings else e for name, e in zip(names, self.extents, strict=True)
+        ]
+        shape = [
+            e if f"{name}s" in bindings else old for name, e, old in zip(names, extents, source.shape, strict=True)
+        ]
         place = tuple(Var(names[axis]) for axis in self.order)
         origin = tuple(sub(names[axis], self.low[axis]) for axis in range(len(self.order)))
         statement: Stmt = Store(self.into, place, PaddedLoad(self.buffer, origin, self.mode))
         for axis in reversed(self.order):
-            statement = For(names[axis], self.extents[axis], (statement,))
-        return Stage(f"pad_{self.buffer}", (statement,))
+            statement = For(names[axis], extents[axis], (statement,))
+        views = (replace(source, shape=tuple(shape)), replace(copy, shape=tuple(extents[axis] for axis in self.order)))
+        return Stage(f"pad_{self.buffer}", (statement,), tuple(bindings.items()), views if bindings else ())
