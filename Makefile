@@ -40,7 +40,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, one stamp for each set of extras; a stamp is renewed when pyproject.toml changes.
-# The extras ask for torch==2.13.0 exactly: an open range can pull gigabytes of CUDA libraries.
+# The extras test and bench ask for torch==2.13.0 exactly: an open range can pull gigabytes of CUDA libraries.
 $(BIN)/python:
 	"$(PYTHON)" -m venv $(VENV)
 

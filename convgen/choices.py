@@ -13,6 +13,8 @@ from convgen.spec import ConvSpec
 from convgen.tuning.database import FILE_NAME, Database, Record
 from convgen.tuning.space import Config
 
+_stored = 0
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -66,6 +68,18 @@ def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
     strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
     strategy = strategies.get(record.strategy)
     return strategy is not None and record.config in strategy.space(spec, machine)
+
+
+def store(record: Record) -> None:
+    """Adds a result to the database."""
+    global _stored
+    database().store(record)
+    _stored += 1
+
+
+def results_stored() -> int:
+    """How many results this process has stored."""
+    return _stored
 
 
 def database() -> Database:

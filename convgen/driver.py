@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ PassObserver = Callable[[str, Program], None]
 class Plan:
     """How a problem is computed, and why so.
 
-    ``origin`` is "database" (it won a measurement), "heuristic" or "given"; ``seconds`` is the measured median, if there is one.
+    ``origin`` is "database" (it won a measurement), "measured" (a candidate of one), "heuristic" or "given"; ``seconds`` is the
+    measured median, if there is one.
     """
 
     spec: ConvSpec
@@ -37,9 +39,6 @@ class Plan:
     config: Config
     origin: str
     seconds: float | None = None
-
-
-Lookup = Callable[[ConvSpec, Machine, int], Plan | None]
 
 
 def heuristic_plan(spec: ConvSpec, machine: Machine, workspace_limit: int | None = None) -> Plan:
@@ -51,7 +50,7 @@ def heuristic_plan(spec: ConvSpec, machine: Machine, workspace_limit: int | None
     defaults = [(strategy.name, strategy.default(spec, machine)) for strategy in accurate_strategies(spec, machine)]
     for name, config in rank(spec, machine, defaults):
         plan = Plan(spec, name, config, "heuristic")
-        needed = lower(plan, machine).workspace_bytes if workspace_limit is not None else 0
+        needed = lower(plan, machine).scratch_bytes if workspace_limit is not None else 0
         if workspace_limit is None or needed <= workspace_limit:
             return plan
         smallest = needed if smallest is None else min(smallest, needed)
@@ -149,17 +148,25 @@ def thread_count(threads: int | None) -> int:
     """The number of threads asked for, or the default; raises OptionError."""
     if threads is None:
         return max_threads()
-    if type(threads) is not int or threads < 1:
+    try:
+        count = 0 if isinstance(threads, bool) else operator.index(threads)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise OptionError(f"threads={threads!r} is not valid; allowed: an integer of 1 or more")
-    return threads
+    return count
 
 
 def write_source(plan: Plan, directory: str | Path, machine: Machine) -> Path:
     """Writes the plan's source into a directory, which is made if need be, and returns the file's path."""
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{file_stem(plan)}.py"
-    path.write_text(source_of(plan, lower(plan, machine)), encoding="utf-8")
+    source = source_of(plan, lower(plan, machine))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"directory={str(directory)!r} cannot be written: {error.strerror or error}") from error
     return path
 
 

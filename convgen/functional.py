@@ -6,6 +6,7 @@ met for the first time is tuned, elsewhere nothing is ever measured.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from convgen.choices import results_stored
 from convgen.dtypes import dtype_named
-from convgen.errors import OperandError, ShapeError
+from convgen.errors import OperandError, ShapeError, SpecError
 from convgen.operator import Array, CompiledConv
 from convgen.planning import compile_spec, is_autotuning
 from convgen.spec import ConvSpec, Padding, PerAxis
 
-# Operators kept by the functions; the least recently used go first.
+# Operators kept by the functions; the oldest go first.
 MAX_OPERATORS = 512
 
 _names: dict[np.dtype[Any], str] = {}
@@ -50,13 +52,14 @@ def conv(
     OperandError.
     """
     image, batched = _image("input", input, weight)
-    channels = int(weight.shape[1]) * _integer(groups), int(weight.shape[0])
+    channels = int(weight.shape[1]) * _groups(groups), int(weight.shape[0])
     fields = {
         "stride": stride,
         "padding": padding,
         "dilation": dilation,
         "groups": groups,
         "padding_mode": padding_mode,
+        "accuracy": accuracy,
     }
     op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
     result = op(image, weight, bias)
@@ -83,7 +86,7 @@ def conv_transpose(
     ``weight`` is (C, out/groups, *kernel); ``padding`` is taken off the result and may be (lo, hi) pairs. Else as ``conv``.
     """
     image, batched = _image("input", input, weight)
-    channels = int(weight.shape[0]), int(weight.shape[1]) * _integer(groups)
+    channels = int(weight.shape[0]), int(weight.shape[1]) * _groups(groups)
     fields: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     fields |= {"output_padding": output_padding, "transposed": True, "accuracy": accuracy}
     op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
@@ -114,7 +117,7 @@ def conv_backward_data(
     _check_weight(weight)
     shape = _shape("input_size", input_size, weight.ndim)
     channels, spatial = _split(shape, layout)
-    _check_channels("input_size", shape, channels, int(weight.shape[1]) * _integer(groups))
+    _check_channels("input_size", shape, channels, int(weight.shape[1]) * _groups(groups))
     op = _operator(
         strategy,
         threads,
@@ -217,9 +220,12 @@ def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv
         op = _operators.get(key)
     except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
         op = None
-    if op is not None and (op.plan.origin != "heuristic" or not is_autotuning()):
+    # What the heuristic chose gives way to what tuning has found since, or may find now.
+    found = results_stored()
+    if op is not None and (op.plan.origin != "heuristic" or (op.born == found and not is_autotuning())):
         return op
     op = compile_spec(ConvSpec(**fields), strategy=strategy, threads=threads)
+    op.born = found
     with _lock:
         _operators[key] = op
         while len(_operators) > MAX_OPERATORS:
@@ -258,8 +264,14 @@ def _image(name: str, value: Array, weight: Array) -> tuple[Array, bool]:
     return value, True
 
 
-def _integer(groups: object) -> int:
-    return groups if type(groups) is int else 1
+def _groups(groups: object) -> int:
+    try:
+        count = operator.index(groups)  # type: ignore[arg-type]
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(groups, bool):
+        raise SpecError(f"groups={groups!r} is not valid; allowed: an integer of 1 or more")
+    return count
 
 
 def _dtype(array: Array) -> str:
@@ -280,10 +292,13 @@ def _split(shape: tuple[int, ...], layout: str) -> tuple[int, tuple[int, ...]]:
 
 
 def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
-    shape = tuple(value)
+    try:
+        shape = tuple(map(operator.index, value))
+    except TypeError as error:
+        raise ShapeError(f"{name}={value!r} is not a shape; allowed: {ndim} integers") from error
     if len(shape) != ndim or not 3 <= ndim <= 5:
         raise ShapeError(f"{name}={shape} has {len(shape)} axes; allowed: {ndim} axes, from 3 to 5")
-    return tuple(int(extent) for extent in shape)
+    return shape
 
 
 def _check_channels(name: str, shape: tuple[int, ...], channels: int, expected: int) -> None:

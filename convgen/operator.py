@@ -57,11 +57,13 @@ class CompiledConv:
         self.plan = plan
         self.threads = threads if plan.spec.macs >= MIN_PARALLEL_MACS else 1
         self._lowered = lowered = lower(plan, machine)
-        self.workspace_bytes = lowered.workspace_bytes + lowered.packed_bytes
-        if workspace_limit is not None and lowered.workspace_bytes > workspace_limit:
+        self.workspace_bytes = lowered.scratch_bytes
+        if workspace_limit is not None and self.workspace_bytes > workspace_limit:
             raise WorkspaceLimitError(
-                f"workspace_limit={workspace_limit} bytes is too small; {plan.strategy} needs {lowered.workspace_bytes}"
+                f"workspace_limit={workspace_limit} bytes is too small; {plan.strategy} needs {self.workspace_bytes}"
             )
+        # How many tuning results there were when the functions asked for this operator.
+        self.born = 0
         spec = plan.spec
         self._names = tuple(spec.operand_shapes)
         self._given = tuple(name in self._names for name in ("bias", "residual", "scale", "shift"))
@@ -286,6 +288,8 @@ class CompiledConv:
             raise ShapeError(f"out has shape {out.shape}; allowed: {self._result_shape}")
         if not out.flags.writeable:
             raise OperandError("out is read-only; allowed: a writable array")
+        if any(step == 0 and extent > 1 for step, extent in zip(out.strides, out.shape, strict=True)):
+            raise OperandError("out overlaps itself; allowed: an array whose elements are all its own")
         for operand, name in zip(operands, self._names, strict=False):
             if np.may_share_memory(out, operand) and np.shares_memory(out, operand):
                 raise OperandError(f"out overlaps {name}; allowed: memory of its own")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextvars import ContextVar
 from pathlib import Path
 
 from convgen.choices import known_plan
@@ -22,38 +21,30 @@ from convgen.tuning.space import Config
 _SHARE = 0.5
 
 
-@dataclass
-class _Budget:
-    """An autotune block: until when it may measure."""
-
-    deadline: float
-
-
-_budgets: list[_Budget] = []
-_lock = threading.Lock()
+# Until when the autotune blocks around the running code may measure.
+_deadline: ContextVar[float] = ContextVar("convgen_autotune_deadline", default=0.0)
 
 
 @contextlib.contextmanager
 def autotune(budget: float = 60.0) -> Iterator[None]:
     """Inside, problems met for the first time are tuned, for ``budget`` seconds in total; outside, nothing is ever measured.
 
-    Problems that the functions have compiled before the block are compiled again with what tuning finds. Raises OptionError.
+    What the functions have compiled before the block is compiled again with what tuning finds. The block holds for the thread
+    that opened it. Raises OptionError.
     """
-    if type(budget) not in (int, float) or not budget >= 0:
+    if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
         raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
-    entry = _Budget(time.perf_counter() + budget)
-    with _lock:
-        _budgets.append(entry)
+    outer = _deadline.get() or float("inf")
+    token = _deadline.set(min(outer, time.perf_counter() + budget))
     try:
         yield
     finally:
-        with _lock:
-            _budgets.remove(entry)
+        _deadline.reset(token)
 
 
 def is_autotuning() -> bool:
     """Whether an autotune block with time left is open."""
-    return bool(_budgets) and time.perf_counter() < _budgets[-1].deadline
+    return time.perf_counter() < _deadline.get() and tune_mode() == "on"
 
 
 def plan_for(
@@ -68,11 +59,11 @@ def plan_for(
     count = thread_count(threads)
     if tune_mode() != "off" and where == host:
         known = known_plan(spec, where, count)
-        if known is None and tune_mode() == "on" and is_autotuning():
+        if known is None and is_autotuning():
             # The tuner brings the oracle and the gates along, which a call outside of autotune never needs.
             from convgen.tuner import tune
 
-            left = _budgets[-1].deadline - time.perf_counter()
+            left = _deadline.get() - time.perf_counter()
             found = tune(spec, max(0.0, left * _SHARE), threads=count)
             assert not isinstance(found, list)
             known = found
@@ -82,7 +73,7 @@ def plan_for(
 
 
 def _fits(plan: Plan, machine: Machine, workspace_limit: int | None) -> bool:
-    return workspace_limit is None or lower(plan, machine).workspace_bytes <= workspace_limit
+    return workspace_limit is None or lower(plan, machine).scratch_bytes <= workspace_limit
 
 
 def compile_spec(
@@ -103,6 +94,7 @@ def compile_spec(
     _check_spec(spec)
     _check_limit(workspace_limit)
     where = machine or Machine.host()
+    _check_config(strategy, config)
     if strategy == "auto":
         plan = plan_for(spec, threads=threads, workspace_limit=workspace_limit, machine=machine)
     else:
@@ -134,9 +126,15 @@ def emit_source(
     """
     _check_spec(spec)
     where = machine or Machine.host()
+    _check_config(strategy, config)
     if strategy == "auto":
         return write_source(plan_for(spec, machine=machine), directory, where)
     return write_source(given_plan(spec, strategy, config, where), directory, where)
+
+
+def _check_config(strategy: str, config: Config | None) -> None:
+    if config is not None and strategy == "auto":
+        raise OptionError(f"config={str(config)!r} needs a strategy of its own, not strategy='auto'")
 
 
 def _check_spec(spec: object) -> None:

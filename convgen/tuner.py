@@ -6,15 +6,16 @@ Nothing is chosen that has not been held against the oracle on integers (ACCURAC
 from __future__ import annotations
 
 import datetime
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from convgen import __version__
-from convgen.choices import Candidate, TunedPlan, database, known_plan
+from convgen.choices import Candidate, TunedPlan, known_plan, store
 from convgen.driver import Plan, accurate_strategies, heuristic_plan, thread_count
-from convgen.errors import OptionError, VerificationError
+from convgen.errors import OptionError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.spec import ConvSpec
@@ -30,6 +31,9 @@ HOPELESS = 4.0
 COMPILE_SHARE = 0.6
 # Of two candidates closer than this, the one that the model ranks first is taken: noise does not decide.
 TIE = 0.01
+
+# Two measurements at once would disturb each other.
+_one_at_a_time = threading.Lock()
 
 
 Observer = Callable[[int, TunedPlan], None]
@@ -47,17 +51,25 @@ def tune(
 
     ``budget`` is in seconds for the whole call; what the database knows is not measured again unless ``force``. The
     heuristic's choice is always measured, however small the budget. ``observer`` sees (position, result) of each problem.
-    Raises OptionError for a budget below 0 and VerificationError if no candidate is right.
+    Raises SpecError, OptionError for a budget that is not a finite number of seconds, and VerificationError if no
+    candidate is right.
     """
-    if type(budget) not in (int, float) or not budget >= 0:
+    if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
         raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
     count = thread_count(threads)
+    _check_specs(spec)
     if isinstance(spec, ConvSpec):
         result = _tune_one(spec, float(budget), count, force)
         if observer is not None:
             observer(0, result)
         return result
     return _tune_many(list(spec), float(budget), count, observer, force)
+
+
+def _check_specs(specs: object) -> None:
+    for spec in specs if isinstance(specs, list | tuple) else (specs,):
+        if not isinstance(spec, ConvSpec):
+            raise SpecError(f"spec={spec!r} is not a problem; allowed: ConvSpec, or a list of them")
 
 
 def _tune_many(
@@ -82,11 +94,16 @@ def _tune_one(spec: ConvSpec, budget: float, threads: int, force: bool) -> Tuned
     known = None if force else known_plan(spec, machine, threads)
     if known is not None:
         return known
+    with _one_at_a_time:
+        return _measured(spec, machine, budget, threads)
+
+
+def _measured(spec: ConvSpec, machine: Machine, budget: float, threads: int) -> TunedPlan:
     start = time.perf_counter()
     session = _Session(spec, machine, threads)
     session.compile_all(start + budget * COMPILE_SHARE)
     result = session.judge(max(0.0, budget - (time.perf_counter() - start)))
-    database().store(_record(result, machine, threads))
+    store(_record(result, machine, threads))
     return result
 
 

@@ -183,3 +183,34 @@ def test_other_batches_image_sizes_and_channels_made_compile_nothing(
     for change in ({"spatial_size": (40, 48)}, {"batch": 7}, {made: 128}, {"batch": 3, "spatial_size": (30, 61)}):
         convgen.compile(spec.replace(**change), threads=1)
         assert kernels(tmp_path) == count, change
+
+
+def test_every_function_hands_accuracy_on() -> None:
+    x, w = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 3), np.float32)
+    y = np.ones((1, 1, 2), np.float32)
+    calls = {
+        "conv": lambda: convgen.conv(x, w, accuracy="bogus"),
+        "conv_transpose": lambda: convgen.conv_transpose(x, w, accuracy="bogus"),
+        "conv_backward_data": lambda: convgen.conv_backward_data(y, w, x.shape, accuracy="bogus"),
+        "conv_backward_weights": lambda: convgen.conv_backward_weights(x, y, 3, accuracy="bogus"),
+    }
+    for name, call in calls.items():
+        with pytest.raises(SpecError, match="accuracy='bogus'"):
+            call()
+        assert name in convgen.__all__
+
+
+@pytest.mark.parametrize("groups", [0, "a", 2.0, True])
+def test_groups_that_are_no_count_are_named(groups: Any) -> None:
+    x, w = np.ones((1, 2, 4), np.float32), np.ones((2, 1, 3), np.float32)
+    with pytest.raises(SpecError, match="groups"):
+        convgen.conv(x, w, groups=groups)
+
+
+def test_functions_use_what_tuning_has_found_since() -> None:
+    x, w = np.ones((1, 3, 9), np.float32), np.ones((4, 3, 3), np.float32)
+    spec = convgen.ConvSpec(batch=1, in_channels=3, out_channels=4, spatial_size=9, kernel_size=3)
+    before = convgen.conv(x, w)
+    convgen.tune(spec, budget=0.0)
+    np.testing.assert_array_equal(convgen.conv(x, w), before)
+    assert [op.plan.origin for op in functional._operators.values() if op.spec == spec] == ["database"]

@@ -68,3 +68,15 @@ def test_emit_writes_a_file_that_runs_alone(tmp_path: Path) -> None:
     spec = ConvSpec(batch=2, in_channels=3, out_channels=5, spatial_size=(6, 7), kernel_size=3, padding=1)
     kernel = emit_source(spec, tmp_path / "out")
     run_alone(kernel, spec, tmp_path)
+
+
+def test_an_emitted_bfloat16_kernel_takes_bfloat16_arrays(tmp_path: Path) -> None:
+    spec = ConvSpec(batch=1, in_channels=3, out_channels=4, spatial_size=(5, 5), kernel_size=3, dtype="bfloat16")
+    kernel = emit_source(spec, tmp_path)
+    operands = integer_operands(spec, np.random.default_rng(0))
+    arrays = {name: array.view(np.uint16) for name, array in zip(spec.operand_shapes, operands.main, strict=True)}
+    np.savez(tmp_path / "operands.npz", allow_pickle=False, **arrays)
+    command = [sys.executable, "-c", _RUN, str(kernel), "operands.npz", "result.npy"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    result = np.load(tmp_path / "result.npy").view(operands.main[0].dtype)
+    np.testing.assert_array_equal(result.astype(np.float64), reference(spec, *operands.main))

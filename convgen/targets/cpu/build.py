@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import threading
 
 import llvmlite.binding as llvm
@@ -33,7 +34,7 @@ define void @stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) {{
 """
 
 _addresses: dict[str, int] = {}
-_lock = threading.Lock()
+_locks = [threading.Lock()]
 
 
 def unit_source(stage: LoweredStage) -> str:
@@ -52,10 +53,19 @@ def unit_source(stage: LoweredStage) -> str:
 def stage_address(stage: LoweredStage, machine: Machine) -> int:
     """The address of the stage's machine code, compiled at most once and kept on disk; raises CompileError."""
     key = unit_key(stage, machine)
-    with _lock:
-        if key not in _addresses:
-            _addresses[key] = _load(key, stage, machine)
-        return _addresses[key]
+    if key not in _addresses:
+        with _locks[0]:
+            if key not in _addresses:
+                _addresses[key] = _load(key, stage, machine)
+    return _addresses[key]
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that held the lock is not there to release it."""
+    _locks[0] = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def unit_key(stage: LoweredStage, machine: Machine) -> str:
@@ -75,7 +85,7 @@ def _load(key: str, stage: LoweredStage, machine: Machine) -> int:
     entry = cache.get(key)
     if entry is None:
         source = unit_source(stage)
-        code = _target_machine(machine).emit_object(unit_module(source, machine))
+        code = _target_machine(machine).emit_object(unit_module(source))
         entry = Entry(symbol=UNIT, code=code, source=source)
         cache.put(key, entry)
     return load_object(entry.code, entry.symbol)
@@ -86,12 +96,13 @@ def _cache(directory: str) -> KernelCache:
     return KernelCache(directory)
 
 
-@functools.lru_cache(maxsize=8)
-def unit_module(source: str, machine: Machine) -> llvm.ModuleRef:
-    """The optimised LLVM module of a unit, its function exported as ``stage``; raises CompileError."""
-    text = _numba_llvm(source)
+def unit_module(source: str) -> llvm.ModuleRef:
+    """The optimised LLVM module of a unit, its function exported as ``stage``; raises CompileError.
+
+    A new one each time: emitting code changes a module.
+    """
     try:
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(_numba_llvm(source))
         module.verify()
     except RuntimeError as error:
         raise CompileError(f"LLVM refuses the module of a generated kernel: {error}") from error
@@ -100,10 +111,11 @@ def unit_module(source: str, machine: Machine) -> llvm.ModuleRef:
 
 def unit_assembly(source: str, machine: Machine) -> str:
     """The assembly of a unit for a machine."""
-    assembly: str = _target_machine(machine).emit_assembly(unit_module(source, machine))
+    assembly: str = _target_machine(machine).emit_assembly(unit_module(source))
     return assembly
 
 
+@functools.lru_cache(maxsize=8)
 def _numba_llvm(source: str) -> str:
     """Numba's optimised LLVM text of the function ``stage`` and a C entry of that name."""
     # Numba takes longer to import than a cached kernel takes to load, and only compiling needs it.

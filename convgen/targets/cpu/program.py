@@ -57,13 +57,18 @@ class CpuProgram:
         ]
         return tuple(self._call(stage, lowered) for stage, lowered in chosen)
 
+    @property
+    def scratch_bytes(self) -> int:
+        """What a call needs besides its arrays: workspace, and packed weights where they are not given packed."""
+        return self.packed_bytes + self.workspace_bytes
+
     def packs(self, stage: Stage) -> bool:
         """Whether a stage fills packed weights."""
         return any(store.buffer in self.packed for store in stores(stage.body))
 
     def llvm(self) -> str:
         """LLVM's text of every distinct stage."""
-        return "\n".join(f"; stage {name}\n{unit_module(source, self.machine)}" for name, source in self._units())
+        return "\n".join(f"; stage {name}\n{unit_module(source)}" for name, source in self._units())
 
     def assembly(self) -> str:
         """The assembly of every distinct stage."""
@@ -124,8 +129,9 @@ class CpuProgram:
 
     @staticmethod
     def _array_text(buffer: Buffer, shape: tuple[int, ...]) -> dict[str, object]:
-        storage = "uint16" if buffer.dtype == "bfloat16" else buffer.dtype
-        return {"name": buffer.name, "shape": shape, "dtype": f"np.{storage}"}
+        is_bits = buffer.dtype == "bfloat16"
+        dtype = "np.uint16" if is_bits else f"np.{buffer.dtype}"
+        return {"name": buffer.name, "shape": shape, "dtype": dtype, "is_bits": is_bits}
 
 
 def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine) -> CpuProgram:
