@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_other_batches_image_sizes_and_channels_made_compile_nothing(
 def test_every_function_hands_accuracy_on() -> None:
     x, w = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 3), np.float32)
     y = np.ones((1, 1, 2), np.float32)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "conv": lambda: convgen.conv(x, w, accuracy="bogus"),
         "conv_transpose": lambda: convgen.conv_transpose(x, w, accuracy="bogus"),
         "conv_backward_data": lambda: convgen.conv_backward_data(y, w, x.shape, accuracy="bogus"),
