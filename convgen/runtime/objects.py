@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import struct
 from collections.abc import Iterator
 
@@ -33,6 +32,7 @@ def load_object(code: bytes, symbol: str) -> int:
     missing = [name for name in undefined_symbols(code) if llvm.address_of_symbol(name) is None]
     if missing:
         raise CompileError(f"symbol={symbol!r} needs {', '.join(missing)}, which this process does not provide")
+    # An engine owns its target machine and frees it when it goes, so no two may share one.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine())
     engine.add_object_file(file)
     engine.finalize_object()
@@ -71,7 +71,6 @@ def _undefined(code: bytes) -> Iterator[str]:
                 yield code[start : code.index(b"\0", start)].decode()
 
 
-@functools.cache
 def _target_machine() -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -83,3 +84,13 @@ def test_a_cached_kernel_runs_in_a_new_process_without_numba(tmp_path: Path) -> 
     command = [sys.executable, "-c", FRESH, str(tmp_path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stdout) == (0, "[]\n"), result.stderr
+
+
+def test_a_refused_object_leaves_the_loader_intact() -> None:
+    """An engine frees its target machine with itself; the next one must have its own."""
+    code = compiled(SCALE)
+    for _ in range(20):
+        with pytest.raises(CompileError, match="is not defined"):
+            load_object(code, "absent")
+        gc.collect()
+        assert load_object(code, "scale")
