@@ -166,7 +166,7 @@ def write_source(plan: Plan, directory: str | Path, machine: Machine) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(source, encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"directory={str(directory)!r} cannot be written: {error.strerror or error}") from error
+        raise OptionError(f"output={str(directory)!r} cannot be written: {error.strerror or error}") from error
     return path
 
 

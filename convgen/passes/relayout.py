@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Index, Load, Program, Stmt, Store, Value
+from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Value
 from convgen.ir.rewrite import map_statement
 
 
@@ -24,9 +24,15 @@ class Relayout:
         if old.space != "workspace" or sorted(self.order) != list(range(len(old.shape))):
             raise IRError(f"{self.buffer} is not a workspace buffer with the axes {sorted(self.order)}")
         new = replace(old, shape=tuple(old.shape[axis] for axis in self.order))
-        stages = tuple(replace(stage, body=tuple(map(self._statement, stage.body))) for stage in program.stages)
+        stages = tuple(map(self._stage, program.stages))
         buffers = tuple(new if buffer is old else buffer for buffer in program.buffers)
         return replace(program, buffers=buffers, stages=stages)
+
+    def _stage(self, stage: Stage) -> Stage:
+        views = tuple(
+            replace(view, shape=self._place(view.shape)) if view.name == self.buffer else view for view in stage.views
+        )
+        return replace(stage, body=tuple(map(self._statement, stage.body)), views=views)
 
     def _place(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
         return tuple(index[axis] for axis in self.order)
