@@ -18,9 +18,8 @@ from convgen.runtime.threads import max_threads
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Strategy
 from convgen.strategies.reference import sum_error_bound
-from convgen.strategies.registry import applicable, strategy_named
+from convgen.strategies.registry import applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program
-from convgen.tuning.cost import rank
 from convgen.tuning.space import Config
 
 PassObserver = Callable[[str, Program], None]
@@ -47,9 +46,9 @@ def heuristic_plan(spec: ConvSpec, machine: Machine, workspace_limit: int | None
     Raises NotApplicable if no strategy is accurate enough and WorkspaceLimitError if none is small enough.
     """
     smallest: int | None = None
-    defaults = [(strategy.name, strategy.default(spec, machine)) for strategy in accurate_strategies(spec, machine)]
-    for name, config in rank(spec, machine, defaults):
-        plan = Plan(spec, name, config, "heuristic")
+    defaults = [(strategy, strategy.default(spec, machine)) for strategy in accurate_strategies(spec, machine)]
+    for strategy, config in rank(spec, machine, defaults):
+        plan = Plan(spec, strategy.name, config, "heuristic")
         needed = lower(plan, machine).scratch_bytes if workspace_limit is not None else 0
         if workspace_limit is None or needed <= workspace_limit:
             return plan

@@ -200,6 +200,29 @@ class ConvSpec:
         return all(pair == (0, 0) for pair in self.padding)
 
     @property
+    def made_channels(self) -> int:
+        """Channels per group of the result; of a weight gradient, the channels of the image that is read without padding."""
+        inner = self.direction == "backward_data" or (self.direction == "backward_weights" and self.transposed)
+        return (self.in_channels if inner else self.out_channels) // self.groups
+
+    @property
+    def reduced_channels(self) -> int:
+        """Channels per group of the image that is read with padding; forward and data gradients are summed over them."""
+        inner = self.direction == "backward_data" or (self.direction == "backward_weights" and self.transposed)
+        return (self.out_channels if inner else self.in_channels) // self.groups
+
+    @property
+    def writes_with_stride(self) -> bool:
+        """Whether an image result falls into residue classes of the stride, each with its part of the taps."""
+        return self.transposed == (self.direction == "forward")
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each pixel of the output belongs to the pixel of the input at the same place, and to no other."""
+        plain = self.padding_is_zero and not any(self.output_padding)
+        return plain and all(k == 1 for k in self.kernel_size) and all(s == 1 for s in self.stride)
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the direct algorithm, those with padding included; the same in every direction."""
         pixels = math.prod(self.spatial_size if self.transposed else self.output_size)

@@ -19,7 +19,6 @@ from convgen.errors import OptionError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import predicted_seconds
 from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
 from convgen.tuning.space import Config
@@ -140,7 +139,7 @@ class _Session:
     def plans(self) -> list[Plan]:
         """The heuristic's choice, then all that are not hopeless, the most promising first."""
         found = [
-            (predicted_seconds(self._spec, self._machine, strategy.name, config), strategy.name, config)
+            (strategy.predicted_seconds(self._spec, config, self._machine), strategy.name, config)
             for strategy in accurate_strategies(self._spec, self._machine)
             for config in strategy.space(self._spec, self._machine)
         ]

@@ -299,3 +299,28 @@ def test_str_is_short_and_tells_problems_apart() -> None:
 def test_padding_is_zero() -> None:
     assert make().padding_is_zero
     assert not make(padding=((0, 0), (1, -1))).padding_is_zero
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_channels_made_and_reduced_and_who_writes_with_a_stride(transposed: bool) -> None:
+    spec = ConvSpec(
+        batch=1, in_channels=6, out_channels=10, groups=2, spatial_size=(8,), kernel_size=2, stride=2,
+        transposed=transposed,
+    )  # fmt: skip
+    seen = {
+        direction: (other.made_channels, other.reduced_channels, other.writes_with_stride)
+        for direction in ("forward", "backward_data", "backward_weights")
+        if (other := spec.replace(direction=direction))
+    }
+    assert seen["forward"] == (5, 3, transposed)
+    assert seen["backward_data"] == (3, 5, not transposed)
+    assert seen["backward_weights"][:2] == ((3, 5) if transposed else (5, 3))
+
+
+def test_pointwise_is_one_tap_without_stride_or_padding() -> None:
+    plain = ConvSpec(batch=1, in_channels=2, out_channels=2, spatial_size=(4, 4), kernel_size=1)
+    assert plain.is_pointwise
+    assert plain.replace(transposed=True).is_pointwise
+    for changes in ({"kernel_size": (1, 2)}, {"stride": (2, 1)}, {"padding": ((0, 0), (1, 0))}):
+        assert not plain.replace(**changes).is_pointwise
+    assert not plain.replace(transposed=True, dilation=2, output_padding=1).is_pointwise

@@ -13,7 +13,6 @@ from convgen.ir.nodes import (
     Int,
     Load,
     PaddedLoad,
-    PaddingMode,
     Program,
     Space,
     Stage,
@@ -34,7 +33,9 @@ from convgen.nests.nest import (
     image_index,
     loops_around,
     made_axis,
+    pad_mode,
     reduced_axis,
+    spatial_axes,
 )
 from convgen.spec import ConvSpec
 
@@ -58,7 +59,7 @@ def build_nest(spec: ConvSpec) -> Nest:
 
 def _gather(spec: ConvSpec, result_space: Space = "result") -> Nest:
     """Forward and data-gradient problems."""
-    channels = _channels(spec)
+    channels = Channels(spec.groups, spec.reduced_channels, spec.made_channels)
     letters = axis_letters(spec.ndim)
     forward = spec.direction == "forward"
     source, result = ("input", "output") if forward else ("grad_output", "grad_input")
@@ -108,13 +109,6 @@ def _padded_sizes(letters: str, size: tuple[int, ...], low: tuple[int, ...], hig
     return {f"P{c.upper()}": lo + n + hi for c, n, lo, hi in zip(letters, size, low, high, strict=True)}
 
 
-def _channels(spec: ConvSpec) -> Channels:
-    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    if spec.direction == "backward_data":
-        return Channels(spec.groups, outer, inner)
-    return Channels(spec.groups, inner, outer)
-
-
 def _taps(spec: ConvSpec) -> tuple[Index, ...]:
     return tuple(map(Int, spec.kernel_size))
 
@@ -159,7 +153,7 @@ def _gather_stage(
     g, oc, ic = Var("g"), Var("oc"), Var("ic")
     dtype = DTYPES[spec.dtype].accumulator
     read = image_index(spec, Var("n"), (*group_axis(channels, g), *reduced_axis(channels, ic)), tuple(source_index))
-    image: Value = PaddedLoad(source, read, _mode(spec))
+    image: Value = PaddedLoad(source, read, pad_mode(spec))
     weight = Load("weight", _weight_index(spec, channels, g, oc, ic, tuple(taps)))
     reduction = tuple((f"k{letter}", Int(axis.taps)) for letter, axis in zip(letters, axes, strict=True))
     if channels.has_reduced:
@@ -173,14 +167,6 @@ def _gather_stage(
     )
     alloc = Alloc(Buffer("acc", dtype, (), "register"), body)
     return Stage(name, loops_around((alloc,), (("n", Var("N")), *pixels, *channel_loops(channels))), tuple(bindings))
-
-
-def _mode(spec: ConvSpec) -> PaddingMode:
-    match spec.padding_mode:
-        case "reflect" | "replicate" | "circular" as mode:
-            return mode
-        case _:
-            return "zeros"
 
 
 def unfolded_problem(spec: ConvSpec) -> ConvSpec:
@@ -205,10 +191,9 @@ def _folded_data_gradient(spec: ConvSpec) -> Nest:
         Buffer(b.name, DTYPES[spec.dtype].accumulator, b.shape, "workspace") if b.name == inner.result else b
         for b in program.buffers
     )
-    first_spatial = 1 if spec.layout == "channels_last" else len(result.shape) - spec.ndim
     axes = tuple(
-        FoldedAxis(first_spatial + i, lo, hi, Var(name), spec.padding_mode)
-        for i, ((lo, hi), name) in enumerate(zip(spec.padding, names, strict=True))
+        FoldedAxis(axis, lo, hi, Var(name), spec.padding_mode)
+        for axis, (lo, hi), name in zip(spatial_axes(spec, len(result.shape)), spec.padding, names, strict=True)
     )
     operands = tuple(b for b in unfolded if b.space == "operand")
     others = tuple(b for b in unfolded if b.space != "operand")
@@ -223,9 +208,8 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
     The plain image is the one with a pixel per window: the output's gradient, or the input of a transposed convolution.
     """
     letters = axis_letters(spec.ndim)
-    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
     plain, source = ("input", "grad_output") if spec.transposed else ("grad_output", "input")
-    channels = Channels(spec.groups, outer, inner) if spec.transposed else Channels(spec.groups, inner, outer)
+    channels = Channels(spec.groups, spec.reduced_channels, spec.made_channels)
     plain_size, source_size = spec.output_size, spec.spatial_size
     if spec.transposed:
         plain_size, source_size = source_size, plain_size
@@ -254,7 +238,7 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
     padded: Value = PaddedLoad(
         source,
         image_index(spec, Var("n"), (*group_axis(channels, g), *reduced_axis(channels, ic)), position),
-        _mode(spec),
+        pad_mode(spec),
     )
     other = Load(plain, image_index(spec, Var("n"), (*group_axis(channels, g), *made_axis(channels, oc)), pixel))
     reduction = (("n", Var("N")), *((p.name, Var(count)) for p, count in zip(pixel, counts, strict=True)))

@@ -95,6 +95,5 @@ def scatter_classes(spec: ConvSpec, axis: int) -> tuple[AxisClass, ...]:
 
 def gather_classes(spec: ConvSpec) -> tuple[tuple[AxisClass, ...], ...]:
     """All combinations of the classes of the axes, for the forward and the data-gradient directions."""
-    writes_with_stride = spec.transposed == (spec.direction == "forward")
-    along = scatter_classes if writes_with_stride else forward_classes
+    along = scatter_classes if spec.writes_with_stride else forward_classes
     return tuple(itertools.product(*(along(spec, axis) for axis in range(spec.ndim))))

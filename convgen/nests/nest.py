@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from convgen.ir.nodes import Buffer, For, Index, Int, Program, Space, Stmt, Var
+from convgen.ir.nodes import Buffer, For, Index, Int, PaddingMode, Program, Space, Stmt, Var
 from convgen.spec import ConvSpec
 
 
@@ -82,6 +82,21 @@ def reduced_axis(channels: Channels, index: Index) -> tuple[Index, ...]:
 def made_axis(channels: Channels, index: Index) -> tuple[Index, ...]:
     """The index of the made channel, where there is such an axis."""
     return (index,) if channels.has_made else ()
+
+
+def spatial_axes(spec: ConvSpec, rank: int) -> tuple[int, ...]:
+    """The spatial axes of an image buffer of so many axes."""
+    first = 1 if spec.layout == "channels_last" else rank - spec.ndim
+    return tuple(range(first, first + spec.ndim))
+
+
+def pad_mode(spec: ConvSpec) -> PaddingMode:
+    """How the source continues beyond its edges; that of a data gradient is always surrounded by zeros."""
+    match spec.padding_mode:
+        case "reflect" | "replicate" | "circular" as mode if spec.direction != "backward_data":
+            return mode
+        case _:
+            return "zeros"
 
 
 def loops_around(body: tuple[Stmt, ...], nest: tuple[tuple[str, Index], ...]) -> tuple[Stmt, ...]:

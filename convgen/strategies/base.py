@@ -25,7 +25,8 @@ class Strategy(Protocol):
 
     ``refusal`` gives the reason why a problem cannot be computed this way, or None. ``default`` is found in constant time and
     is always valid; ``space`` holds it and all others worth measuring, the most promising first. ``error_bound`` is the largest
-    relative L2 error on normal data. ``schedule`` builds the program.
+    relative L2 error on normal data. ``predicted_seconds`` estimates a call on one thread with packed weights; only ratios,
+    also to other strategies', mean anything. ``schedule`` builds the program.
     """
 
     @property
@@ -38,5 +39,7 @@ class Strategy(Protocol):
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]: ...
 
     def error_bound(self, spec: ConvSpec) -> float: ...
+
+    def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float: ...
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule: ...

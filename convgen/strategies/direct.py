@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.direct_cost import direct_seconds
 from convgen.strategies.direct_gather import gather_extent, gather_schedule
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
@@ -47,6 +48,9 @@ class Direct:
 
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)
+
+    def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
+        return direct_seconds(spec, config, machine)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from convgen.ir.nodes import PaddingMode, Var
+from convgen.ir.nodes import Var
 from convgen.nests.build import SUMS, build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters
+from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -22,7 +22,6 @@ from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import copy_passes
-from convgen.strategies.reference import spatial_axes
 from convgen.strategies.tiles import register_tile_passes
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
@@ -58,12 +57,7 @@ def gather_extent(spec: ConvSpec) -> int:
 
 def merged_pixels(spec: ConvSpec) -> ConvSpec:
     """A pointwise problem has no neighbours: its spatial axes (in channels_last the batch too) are one."""
-    pointwise = all(k == 1 for k in spec.kernel_size) and all(s == 1 for s in spec.stride) and spec.padding_is_zero
-    if (
-        not pointwise
-        or any(spec.output_padding)
-        or ("residual" in spec.epilogue.steps and spec.layout != "channels_last")
-    ):
+    if not spec.is_pointwise or ("residual" in spec.epilogue.steps and spec.layout != "channels_last"):
         return spec
     merge_batch = spec.layout == "channels_last" and spec.batch > 0
     size = math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1)
@@ -127,27 +121,17 @@ def source_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
         order = (*order[:-2], order[-1], order[-2])
     if spec.layout == "channels_last" and not grouped_lanes and not any(nest.low) and not any(nest.high):
         return (ExpandPadding(((nest.source, ()),)),)
-    spatial = spatial_axes(spec, nest)
+    spatial = spatial_axes(spec, len(shape))
     low, extents = [0] * len(shape), list(shape)
     for axis, before, letter in zip(spatial, nest.low, axis_letters(spec.ndim), strict=True):
         low[axis], extents[axis] = before, Var(f"P{letter.upper()}")
-    mode = pad_mode(spec)
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
     last = extents[order[-1]] if order[-1] == len(shape) - 1 else None
     return (
-        Pad(nest.source, "padded", tuple(low), tuple(extents), order, mode, labels),
+        Pad(nest.source, "padded", tuple(low), tuple(extents), order, pad_mode(spec), labels),
         ExpandPadding(((nest.source, spatial),)),
         *copy_passes(f"pad_{nest.source}", "padded", tuple(labels[axis] for axis in order), last),
     )
-
-
-def pad_mode(spec: ConvSpec) -> PaddingMode:
-    """How the source continues beyond its edges; a data gradient is always surrounded by zeros."""
-    match spec.padding_mode:
-        case "reflect" | "replicate" | "circular" as mode if spec.direction != "backward_data":
-            return mode
-        case _:
-            return "zeros"
 
 
 def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:

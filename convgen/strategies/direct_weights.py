@@ -43,9 +43,7 @@ def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
 
 def weights_extent(spec: ConvSpec) -> int:
     """The most that a register tile may have of what it is tiled along: reduced channels, or taps of the last axis."""
-    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    reduced = outer if spec.transposed else inner
-    return max(1, reduced if reduced != 1 else spec.kernel_size[-1])
+    return max(1, spec.reduced_channels if spec.reduced_channels != 1 else spec.kernel_size[-1])
 
 
 def _plain_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:

@@ -9,7 +9,7 @@ from convgen.dtypes import DTYPES
 from convgen.ir.nodes import For, Program
 from convgen.machine import Machine
 from convgen.nests.build import SUMS, build_nest
-from convgen.nests.nest import Nest
+from convgen.nests.nest import spatial_axes
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.parallelize import Parallelize
@@ -17,7 +17,11 @@ from convgen.passes.pipeline import Pass
 from convgen.passes.simplify import Simplify
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.tuning.cost import CLOCK_HZ
 from convgen.tuning.space import Config
+
+# One scalar multiply-add with its tests for padding.
+MAC_CYCLES = 8
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,18 @@ class Reference:
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)
 
+    def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
+        return spec.macs * MAC_CYCLES / CLOCK_HZ
+
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         nest = build_nest(spec)
         passes: list[Pass] = []
         if nest.program.has_buffer(SUMS):
             passes.append(FuseEpilogue("epilogue", SUMS))
         passes += [Parallelize(stage, (loop,)) for stage, loop in outermost_loops(nest.program)]
-        passes += [ExpandPadding(((nest.source, spatial_axes(spec, nest)),)), Simplify()]
+        rank = len(nest.program.buffer(nest.source).shape)
+        passes += [ExpandPadding(((nest.source, spatial_axes(spec, rank)),)), Simplify()]
         return Schedule(nest, tuple(passes))
-
-
-def spatial_axes(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
-    """The axes of the source that padded reads may leave."""
-    first = 1 if spec.layout == "channels_last" else len(nest.program.buffer(nest.source).shape) - spec.ndim
-    return tuple(range(first, first + spec.ndim))
 
 
 def outermost_loops(program: Program) -> tuple[tuple[str, str], ...]:

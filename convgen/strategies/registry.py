@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from convgen.errors import NotApplicable
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Strategy
 from convgen.strategies.direct import Direct
 from convgen.strategies.reference import Reference
+from convgen.tuning.space import Config
 
 STRATEGIES: tuple[Strategy, ...] = (Direct(), Reference())
 
@@ -24,3 +27,10 @@ def strategy_named(name: str) -> Strategy:
 def applicable(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
     """The strategies that do not refuse the problem, in order; never empty."""
     return tuple(strategy for strategy in STRATEGIES if strategy.refusal(spec, machine) is None)
+
+
+def rank(
+    spec: ConvSpec, machine: Machine, candidates: Sequence[tuple[Strategy, Config]]
+) -> list[tuple[Strategy, Config]]:
+    """Returns the candidates, those predicted to be the fastest first; equals stay in the order given."""
+    return sorted(candidates, key=lambda candidate: candidate[0].predicted_seconds(spec, candidate[1], machine))

@@ -12,28 +12,23 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
+from convgen.tuning.cost import L2_SHARE
 
 MAX_PIXELS = 16
 MAX_VECTORS = 4
-# The part of the second-level cache that a block of weights may fill.
-L2_SHARE = 0.75
 
 
 def lane_channels(spec: ConvSpec) -> int:
     """How many channels lie along the lanes: those made per group, or the groups themselves where that is one."""
-    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    gradient_of_transposed = spec.direction == "backward_weights" and spec.transposed
-    made = inner if spec.direction == "backward_data" or gradient_of_transposed else outer
-    return spec.groups if made == 1 and spec.groups > 1 else made
+    return spec.groups if spec.made_channels == 1 and spec.groups > 1 else spec.made_channels
 
 
 def lane_bytes(spec: ConvSpec) -> int:
     """The bytes of packed weights for each lane; a weight gradient has none."""
     if spec.direction == "backward_weights":
         return 0
-    inner, outer = spec.in_channels // spec.groups, spec.out_channels // spec.groups
-    made, reduced = (inner, outer) if spec.direction == "backward_data" else (outer, inner)
-    terms = math.prod(spec.kernel_size) * (1 if made == 1 and spec.groups > 1 else reduced)
+    groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
+    terms = math.prod(spec.kernel_size) * (1 if groups_as_lanes else spec.reduced_channels)
     return terms * DTYPES[spec.dtype].itemsize
 
 

@@ -109,6 +109,20 @@ def test_the_default_is_first_in_a_space_of_different_configs(
 
 @every_strategy
 @every_problem
+def test_every_config_has_a_cost(strategy: Strategy, fields: dict[str, Any]) -> None:
+    for spec in specs(fields):
+        for machine in (HOST, SMALL):
+            if strategy.refusal(spec, machine) is not None:
+                continue
+            for config in strategy.space(spec, machine):
+                seconds = strategy.predicted_seconds(spec, config, machine)
+                longer = strategy.predicted_seconds(spec.replace(batch=spec.batch + 8), config, machine)
+                assert 0 <= seconds < 1
+                assert seconds < longer or spec.macs == longer == 0
+
+
+@every_strategy
+@every_problem
 def test_every_config_means_the_problem(strategy: Strategy, fields: dict[str, Any]) -> None:
     """Checked after each pass, and interpreted: the machine's vectors are short, so that programs are small."""
     for spec in specs(fields):

@@ -9,13 +9,18 @@ import pytest
 
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import predicted_seconds, rank
+from convgen.strategies.base import Strategy
+from convgen.strategies.direct import Direct
+from convgen.strategies.reference import Reference
+from convgen.strategies.registry import rank
 from convgen.tuning.space import Config
 
 AVX512 = Machine(
     name="test", triple="x86_64-unknown-linux-gnu", cpu="x86-64-v4", features="", isa="avx512", vector_bytes=64,
     vector_registers=32, l1d_bytes=48 << 10, l2_bytes=2 << 20, l3_bytes=32 << 20, cores=1,
 )  # fmt: skip
+
+DIRECT, REFERENCE = Direct(), Reference()
 
 
 def problem(**changes: Any) -> ConvSpec:
@@ -32,15 +37,16 @@ def problem(**changes: Any) -> ConvSpec:
 
 
 def direct(spec: ConvSpec, pixels: int, lanes: int, machine: Machine = AVX512) -> float:
-    return predicted_seconds(spec, machine, "direct", Config.of(pixels=pixels, lanes=lanes))
+    return DIRECT.predicted_seconds(spec, Config.of(pixels=pixels, lanes=lanes), machine)
 
 
 def test_a_tile_of_24_accumulators_beats_a_single_pixel() -> None:
-    candidates = [("direct", Config.of(pixels=p, lanes=n)) for p, n in ((1, 64), (1, 16), (6, 64), (3, 32))]
-    candidates.insert(0, ("reference", Config()))
+    tiles = ((1, 64), (1, 16), (6, 64), (3, 32))
+    candidates: list[tuple[Strategy, Config]] = [(REFERENCE, Config())]
+    candidates += [(DIRECT, Config.of(pixels=p, lanes=n)) for p, n in tiles]
     ranked = rank(problem(), AVX512, candidates)
-    assert ranked[0] == ("direct", Config.of(pixels=6, lanes=64))
-    assert ranked[-1] == ("reference", Config())
+    assert ranked[0] == (DIRECT, Config.of(pixels=6, lanes=64))
+    assert ranked[-1] == (REFERENCE, Config())
     assert sorted(map(str, ranked)) == sorted(map(str, candidates))
 
 
@@ -107,17 +113,16 @@ def test_copies_cost_time() -> None:
     assert direct(same_work, 6, 64) > direct(unpadded, 6, 64)
 
 
-def test_a_strategy_without_a_model_is_measured_first() -> None:
-    candidates = [("direct", Config.of(pixels=7, lanes=64)), ("newer", Config()), ("reference", Config())]
-    assert [name for name, _ in rank(problem(), AVX512, candidates)] == ["newer", "direct", "reference"]
-
-
 def test_equals_stay_in_the_order_given() -> None:
     spec = problem(batch=0)
-    candidates = [("reference", Config()), ("direct", Config.of(pixels=7, lanes=64)), ("reference", Config.of(a=1))]
+    candidates: list[tuple[Strategy, Config]] = [
+        (REFERENCE, Config()),
+        (DIRECT, Config.of(pixels=7, lanes=64)),
+        (REFERENCE, Config.of(a=1)),
+    ]
     for order in (candidates, candidates[::-1]):
-        references = [candidate for candidate in rank(spec, AVX512, order) if candidate[0] == "reference"]
-        assert references == [candidate for candidate in order if candidate[0] == "reference"]
+        references = [candidate for candidate in rank(spec, AVX512, order) if candidate[0] is REFERENCE]
+        assert references == [candidate for candidate in order if candidate[0] is REFERENCE]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8"])

@@ -1,0 +1,103 @@
+"""What direct's configurations cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.tuning.cost import CALL_SECONDS, L2_SHARE, MEMORY_BANDWIDTH, moving_seconds, peak, tile_efficiency, waste
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """A problem as direct's register tiles see it.
+
+    ``lanes_waste`` and ``overlap_waste`` are at least 1: work done over work that counts. ``steps``, ``loops`` and
+    ``shares_source`` are those of ``tile_efficiency``.
+    """
+
+    lanes_waste: float
+    overlap_waste: float
+    steps: float
+    loops: float
+    shares_source: bool
+
+
+def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
+    """The arithmetic of the tiles, the weights that do not stay in cache, the images and their copies."""
+    tiling = _tiling(spec, config)
+    work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
+    efficiency = tile_efficiency(
+        spec,
+        machine,
+        pixels=config["pixels"],
+        lanes=config["lanes"],
+        steps=tiling.steps,
+        loops=tiling.loops,
+        shares_source=tiling.shares_source,
+    )
+    compute = work / (peak(spec, machine) * efficiency)
+    compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
+    return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
+
+
+def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:
+    """Bytes of weights that come from beyond the second-level cache again and again: a block that does not fit it is read
+    anew for each tile of pixels."""
+    if spec.direction == "backward_weights" or not tiling.shares_source:
+        return 0.0
+    block = tiling.steps * config["lanes"] * DTYPES[spec.dtype].itemsize
+    if block <= machine.l2_bytes * L2_SHARE:
+        return 0.0
+    pixels = spec.macs / max(1.0, tiling.steps * spec.groups * max(1, spec.out_channels // spec.groups))
+    return spec.weight_bytes * pixels * tiling.overlap_waste / config["pixels"]
+
+
+def _tiling(spec: ConvSpec, config: Config) -> _Tiling:
+    made, reduced = spec.made_channels, spec.reduced_channels
+    groups_as_lanes = made == 1 and spec.groups > 1
+    lanes_waste = waste(spec.groups if groups_as_lanes else made, config["lanes"])
+    pixels = config["pixels"]
+    if spec.direction == "backward_weights":
+        images = spec.spatial_size if spec.transposed else spec.output_size
+        rows = spec.batch * math.prod(images[:-1])
+        overlap = waste(reduced if reduced != 1 else spec.kernel_size[-1], pixels)
+        return _Tiling(lanes_waste, overlap, rows * images[-1], rows, not groups_as_lanes)
+    taps = float(math.prod(spec.kernel_size))
+    if spec.writes_with_stride:
+        taps /= math.prod(spec.stride)
+    loops = taps if reduced != 1 else taps / spec.kernel_size[-1]
+    return _Tiling(lanes_waste, _pixel_waste(spec, pixels), taps * reduced, loops, not groups_as_lanes)
+
+
+def _pixel_waste(spec: ConvSpec, pixels: int) -> float:
+    """Pixels in tiles over pixels: an image's last tile overlaps the one before it.
+
+    A result that is written with a stride falls into as many smaller images. A problem with neighbours on no axis is one
+    image, in channels_last for the whole batch.
+    """
+    count = math.prod(spec.spatial_size if spec.direction == "backward_data" else spec.output_size)
+    if spec.is_pointwise and spec.layout == "channels_last":
+        count *= spec.batch
+    if spec.writes_with_stride:
+        count //= math.prod(spec.stride)
+    return waste(count, pixels)
+
+
+def _copied_bytes(spec: ConvSpec) -> int:
+    """Bytes read and written only to move data: direct wants its images channels-last with their padding in place."""
+    images = {"input": spec.input_bytes, "output": spec.output_bytes}
+    gathers_output = spec.direction == "backward_data" or (spec.direction == "backward_weights" and spec.transposed)
+    source, other = ("output", "input") if gathers_output else ("input", "output")
+    copied = 0
+    if spec.layout == "channels_first" or not spec.padding_is_zero:
+        copied += images[source]
+    if spec.layout == "channels_first":
+        copied += images[other]
+    if spec.direction == "backward_weights":
+        copied += spec.weight_bytes
+    return 2 * copied
