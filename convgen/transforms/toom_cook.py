@@ -1,0 +1,82 @@
+"""Winograd's minimal filtering algorithms F(m, r), from interpolation points, in exact rational arithmetic.
+
+The product of two polynomials, known by its values at m + r - 1 points, is found by interpolation (Toom and Cook); the
+transpose of that algorithm is a correlation (Winograd, "Arithmetic complexity of computations", 1980, chapter V; Lavin and
+Gray, "Fast algorithms for convolutional neural networks", 2016). The last point is infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import cache
+
+from convgen.errors import SpecError
+from convgen.transforms.bilinear import AxisAlgorithm, check_positive, direct
+from convgen.transforms.straight_line import from_matrix
+
+# The first points have small powers whose reciprocals are points too, and come in pairs ±a, which halve the additions
+# (Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", 2020).
+POINTS: tuple[Fraction, ...] = (
+    *(Fraction(number) for number in (0, 1, -1, 2, -2)),
+    *(Fraction(1, 2), Fraction(-1, 2), Fraction(4), Fraction(-4), Fraction(1, 4), Fraction(-1, 4)),
+    *(Fraction(3, 2), Fraction(-3, 2), Fraction(2, 3), Fraction(-2, 3)),
+)
+
+Polynomial = tuple[Fraction, ...]
+
+
+@cache
+def winograd(outputs: int, taps: int) -> AxisAlgorithm:
+    """Returns F(outputs, taps): outputs + taps - 1 points, as many as the tile has values.
+
+    ``input`` and ``output`` have integers or fractions of a power of two, the other denominators are in ``weight``. With one
+    output or one tap it is the direct algorithm, which takes no more products. Raises SpecError unless both numbers are
+    positive and there are points enough (a tile of 16).
+    """
+    check_positive(outputs=outputs, taps=taps)
+    tile = outputs + taps - 1
+    if outputs == 1 or taps == 1:
+        return direct(outputs, taps)
+    if tile > len(POINTS) + 1:
+        raise SpecError(f"outputs={outputs} and taps={taps} need a tile of {tile}; allowed: {len(POINTS) + 1} or less")
+    points = POINTS[: tile - 1]
+    return AxisAlgorithm(
+        name=f"F({outputs},{taps})",
+        outputs=outputs,
+        taps=taps,
+        input=from_matrix(_input_matrix(points)),
+        weight=from_matrix(_weight_matrix(points, taps)),
+        output=from_matrix(tuple(zip(*_powers(points, outputs), strict=True))),
+    )
+
+
+def _input_matrix(points: tuple[Fraction, ...]) -> list[Polynomial]:
+    """B^T: row i holds the coefficients of the product of (x - a_j) over all j other than i; all j for infinity."""
+    rows = [(*_from_roots(points[:i] + points[i + 1 :]), Fraction(0)) for i in range(len(points))]
+    return [*rows, _from_roots(points)]
+
+
+def _weight_matrix(points: tuple[Fraction, ...], taps: int) -> list[Polynomial]:
+    """G: powers of each point, divided by what row i of B^T takes on at a_i."""
+    rows = _powers(points, taps)
+    for i, a in enumerate(points):
+        scale = math.prod((a - b for b in points if b != a), start=Fraction(1))
+        rows[i] = tuple(entry / scale for entry in rows[i])
+    return rows
+
+
+def _powers(points: tuple[Fraction, ...], count: int) -> list[Polynomial]:
+    """Row i holds the powers 0 .. count-1 of a_i; at infinity only the highest is left."""
+    infinity = tuple(Fraction(int(k == count - 1)) for k in range(count))
+    return [*(tuple(a**k for k in range(count)) for a in points), infinity]
+
+
+def _from_roots(roots: tuple[Fraction, ...]) -> Polynomial:
+    """Coefficients of the monic polynomial with these roots, the constant first."""
+    polynomial: Polynomial = (Fraction(1),)
+    for root in roots:
+        shifted = (Fraction(0), *polynomial)
+        scaled = (*(root * entry for entry in polynomial), Fraction(0))
+        polynomial = tuple(a - b for a, b in zip(shifted, scaled, strict=True))
+    return polynomial
