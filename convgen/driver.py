@@ -119,10 +119,10 @@ def _print_program(name: str, program: Program) -> None:
     print(f"# after {name}\n{format_program(program)}")
 
 
-def lower(plan: Plan, machine: Machine) -> CpuProgram:
-    """The plan's program as text of the target, not yet compiled."""
+def lower(plan: Plan, machine: Machine, workers: int = 1) -> CpuProgram:
+    """The plan's program as text of the target, not yet compiled, with memory for that many workers."""
     program, sizes = build_program(plan, machine)
-    return lower_program(program, sizes, machine)
+    return lower_program(program, sizes, machine, workers)
 
 
 def source_of(plan: Plan, lowered: CpuProgram) -> str:

@@ -56,7 +56,7 @@ class CompiledConv:
     def __init__(self, plan: Plan, machine: Machine, threads: int, workspace_limit: int | None = None) -> None:
         self.plan = plan
         self.threads = threads if plan.spec.macs >= MIN_PARALLEL_MACS else 1
-        self._lowered = lowered = lower(plan, machine)
+        self._lowered = lowered = lower(plan, machine, self.threads)
         self.workspace_bytes = lowered.scratch_bytes
         if workspace_limit is not None and self.workspace_bytes > workspace_limit:
             raise WorkspaceLimitError(
@@ -72,7 +72,7 @@ class CompiledConv:
         storage = DTYPES[spec.dtype]
         self._result_dtype = DTYPES[storage.result].numpy
         self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
-        self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace"))
+        self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace", "local"))
         # Nothing but two operands and a result: the call that is worth a shortcut.
         self._is_bare = len(self._names) == 2 and not self._scratch
         nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize

@@ -24,6 +24,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
 )
 from convgen.ir.printer import format_index
@@ -109,6 +110,8 @@ class _Checker:
                     self._block(inner, names, {**buffers, buffer.name: buffer}, parallel=False)
                 case Store():
                     self._store(statement, names, buffers)
+                case Transform():
+                    self._transform(statement, buffers)
 
     def _loop(self, loop: For, names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool) -> None:
         _check_index(loop.extent, names)
@@ -118,7 +121,8 @@ class _Checker:
             if not parallel:
                 raise IRError(f"parallel loop {loop.var} is not outermost")
             for store in stores(loop.body):
-                if store.buffer in self._memory and not any(loop.var in variables(i) for i in store.index):
+                shared = store.buffer in self._memory and self._memory[store.buffer].space != "local"
+                if shared and not any(loop.var in variables(i) for i in store.index):
                     raise IRError(f"iterations of parallel loop {loop.var} store to the same place of {store.buffer}")
         self._block(loop.body, names | {loop.var}, buffers, parallel=parallel and loop.kind == "parallel")
 
@@ -159,6 +163,16 @@ class _Checker:
         expected = (compute_dtype(buffers[store.buffer].dtype), store.lanes)
         if (dtype, lanes) != expected:
             raise IRError(f"store to {store.buffer} takes {expected[0]} x {expected[1]}, not {dtype} x {lanes}")
+
+    def _transform(self, transform: Transform, buffers: dict[str, Buffer]) -> None:
+        buffer = buffers.get(transform.buffer)
+        if buffer is None or buffer.space != "register" or not buffer.shape:
+            raise IRError(f"transform of {transform.buffer}, which is not a register buffer with an axis")
+        needed = max(transform.map.inputs, len(transform.map.outputs))
+        if not isinstance(extent := buffer.shape[0], Int) or extent.value < needed:
+            raise IRError(
+                f"transform of {transform.buffer} needs {needed} elements, not {format_index(buffer.shape[0])}"
+            )
 
     def _value(self, value: Value, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         match value:

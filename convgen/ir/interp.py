@@ -31,6 +31,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
@@ -131,6 +132,8 @@ class _Run:
                     if kind == "parallel" and self.shuffle is not None:
                         self.shuffle.shuffle(order)
                     for i in order:
+                        if kind == "parallel":
+                            self._forget_locals()
                         self.block(inner, {**names, var: int(i)}, dtypes)
                 case If(condition, inner):
                     if self._holds(condition, names):
@@ -146,6 +149,16 @@ class _Run:
                         target[position] = stored[: len(target[position])].astype(target.dtype)
                     else:
                         target[()] = stored[0]
+                case Transform(buffer, linear, _):
+                    register = self.registers[buffer]
+                    register[: len(linear.outputs)] = linear.apply(register[: linear.inputs], 0)
+
+    def _forget_locals(self) -> None:
+        """A task finds nothing of use in its worker's memory."""
+        for buffer in self.program.buffers:
+            if buffer.space == "local":
+                array = self.memory[buffer.name]
+                array[...] = _poisoned(array.shape, array.dtype)
 
     def _locate(
         self, buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None, names: Mapping[str, int]

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
+from convgen.transforms.linear import LinearProgram
+
 IndexOperator = OneOf["+", "-", "*", "//", "%", "min", "max"]
 ArithOperator = OneOf["+", "-", "*", "/", "min", "max"]
 Function = OneOf["exp", "tanh", "erf"]
 LoopKind = OneOf["serial", "parallel"]
-Space = OneOf["operand", "result", "packed", "workspace", "register"]
+Space = OneOf["operand", "result", "packed", "workspace", "local", "register"]
 PaddingMode = OneOf["zeros", "reflect", "replicate", "circular"]
 
 
@@ -139,7 +141,10 @@ Value: TypeAlias = Const | Load | PaddedLoad | Splat | Fma | Arith | Apply | Cho
 
 @dataclass(frozen=True)
 class Buffer:
-    """Row-major storage. ``register`` buffers live in registers of one task; the others are memory."""
+    """Row-major storage. ``register`` buffers live in registers of one task; the others are memory.
+
+    ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins.
+    """
 
     name: str
     dtype: str
@@ -180,7 +185,17 @@ class Store:
     count: Index | None = None
 
 
-Stmt: TypeAlias = For | If | Alloc | Store
+@dataclass(frozen=True)
+class Transform:
+    """A constant matrix applied to registers, in place: along the first axis of ``buffer``, at every place of the others, the
+    first ``map.inputs`` elements are replaced by ``map``'s outputs. ``label`` says which matrix it is."""
+
+    buffer: str
+    map: LinearProgram
+    label: str
+
+
+Stmt: TypeAlias = For | If | Alloc | Store | Transform
 
 
 # ---- programs

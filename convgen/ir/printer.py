@@ -23,6 +23,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
@@ -127,4 +128,6 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines += [f"{pad}alloc {_shape(buffer)}:", *_block(inner, depth + 1)]
             case Store(name, index, value, lanes, count):
                 lines.append(f"{pad}{_access(name, index, lanes, count)} = {format_value(value)}")
+            case Transform(name, linear, label):
+                lines.append(f"{pad}transform {name}[{linear.inputs} -> {len(linear.outputs)}] by {label}")
     return lines

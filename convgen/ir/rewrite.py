@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Splat,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
@@ -107,6 +108,8 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
                 lanes,
                 None if count is None else index(count),
             )
+        case Transform():
+            return statement
 
 
 def substitute_block(body: tuple[Stmt, ...], values: Mapping[str, Index]) -> tuple[Stmt, ...]:
@@ -140,7 +143,7 @@ def rewrite_loops(body: tuple[Stmt, ...], var: str, change: Callable[[For], tupl
                 result.append(If(condition, rewrite_loops(inner, var, change)))
             case Alloc(buffer, inner):
                 result.append(Alloc(buffer, rewrite_loops(inner, var, change)))
-            case Store():
+            case Store() | Transform():
                 result.append(statement)
     return tuple(result)
 
@@ -152,7 +155,7 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         match statement:
             case For() | If() | Alloc():
                 yield from statements(statement.body)
-            case Store():
+            case Store() | Transform():
                 pass
 
 

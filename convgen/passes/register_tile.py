@@ -17,6 +17,7 @@ from convgen.ir.nodes import (
     Program,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
 )
@@ -102,8 +103,8 @@ class _Nest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
-            case If() | Alloc():
-                raise IRError("a guard on the tile or an alloc inside the reduction cannot be distributed")
+            case If() | Alloc() | Transform():
+                raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
 
     def _wrapped(self, store: Store) -> Stmt:
         private = store.buffer == self.alloc.buffer.name

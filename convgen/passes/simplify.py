@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from convgen.ir.affine import affine, bounds, simplified
 from convgen.ir.build import sub
-from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Store, Value
+from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Store, Transform, Value
 from convgen.ir.rewrite import map_condition, map_value, substitute_block
 
 
@@ -42,6 +42,8 @@ class Simplify:
                     if isinstance(limit, Int) and limit.value >= lanes:
                         limit = None
                     result.append(Store(buffer, place, _value(value, ranges), lanes, limit))
+                case Transform():
+                    result.append(statement)
         return tuple(result)
 
     def _loop(self, loop: For, ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.affine import affine
 from convgen.ir.build import sub
 from convgen.ir.nodes import (
+    Alloc,
     Apply,
     Arith,
+    Buffer,
     Choose,
     Const,
     Fma,
@@ -24,21 +26,24 @@ from convgen.ir.nodes import (
     Splat,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
 )
-from convgen.ir.rewrite import reads, rewrite_named, stores, substitute_block, variables
+from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
 class Vectorize:
     """for l in L: y[.., l] = f(x[.., l], s)   →   y[.., 0 :L] = f(x[.., 0 :L], splat(s, L))
 
-    A guard ``if e + l < n`` becomes the count of lanes of every load and store inside.
+    A guard ``if e + l < n`` becomes the count of lanes of every load and store inside; loops inside stay, and register buffers
+    that are allocated inside become buffers of vectors.
 
-    Requires: the loop's body is stores, possibly guarded; every access that depends on l runs along the last axis with step 1;
-    all accesses to a buffer that is stored are at the same place of the last axis. Ensures: the same elements are computed.
+    Requires: the loop's body is stores, transforms, and loops, guards and allocs around them; every access that depends on l runs
+    along the last axis with step 1; all accesses to a buffer of memory that is stored are at the same place of the last axis.
+    Ensures: the same elements are computed.
     """
 
     loop: str
@@ -49,7 +54,8 @@ class Vectorize:
     def _vectorize(self, loop: For) -> tuple[Stmt, ...]:
         if not isinstance(loop.extent, Int):
             raise IRError(f"the extent of loop {self.loop} is not constant")
-        lane_places = {store.buffer: store.index[-1:] for store in stores(loop.body)}
+        private = {inner.buffer.name for inner in statements(loop.body) if isinstance(inner, Alloc)}
+        lane_places = {store.buffer: store.index[-1:] for store in stores(loop.body) if store.buffer not in private}
         for access in (*stores(loop.body), *reads(loop.body)):
             if lane_places.get(access.buffer, access.index[-1:]) != access.index[-1:]:
                 raise IRError(f"{access.buffer} is stored and accessed at different places of its last axis")
@@ -66,6 +72,7 @@ class _Lanes:
     var: str
     lanes: int
     count: Index | None
+    private: frozenset[str] = frozenset()
 
     def statement(self, statement: Stmt) -> Stmt:
         match statement:
@@ -75,14 +82,26 @@ class _Lanes:
                     return If(condition, (self.statement(inner),))
                 if self.count is not None:
                     raise IRError(f"two guards on the lanes of loop {self.var}")
-                return _Lanes(self.var, self.lanes, count).statement(inner)
+                return replace(self, count=count).statement(inner)
+            case If(condition, body) if self._lane_count(condition) is None:
+                return If(condition, tuple(map(self.statement, body)))
+            case For(var, extent, body, "serial") if self.var not in variables(extent):
+                return For(var, extent, tuple(map(self.statement, body)))
+            case Alloc(Buffer(name, dtype, shape, space), body):
+                inside = replace(self, private=self.private | {name})
+                wide = Buffer(name, dtype, (*shape, Int(self.lanes)), space)
+                return Alloc(wide, tuple(map(inside.statement, body)))
+            case Transform():
+                return statement
+            case Store(buffer, index, value, 1, None) if buffer in self.private:
+                return Store(buffer, (*index, Int(0)), self._wide(value), self.lanes)
             case Store(buffer, index, value, 1, None):
                 place, along = self._place(buffer, index)
                 if not along:
                     raise IRError(f"the store to {buffer} does not depend on {self.var}")
                 return Store(buffer, place, self._wide(value), self.lanes, self.count)
             case _:
-                raise IRError(f"the body of loop {self.var} is not stores")
+                raise IRError(f"the body of loop {self.var} is not stores in serial loops")
 
     def _lane_count(self, condition: Less) -> Index | None:
         """How many lanes satisfy base + lane < bound, or None where the condition does not depend on the lane."""
@@ -110,6 +129,8 @@ class _Lanes:
         match value:
             case Const(number, dtype, 1):
                 return Const(number, dtype, self.lanes)
+            case Load(buffer, index, 1, None) if buffer in self.private:
+                return Load(buffer, (*index, Int(0)), self.lanes)
             case Load(buffer, index, 1, None):
                 place, along = self._place(buffer, index)
                 return Load(buffer, place, self.lanes, self.count) if along else self._splat(value)

@@ -34,7 +34,8 @@ class ArrayGuard:
 
 @dataclass(frozen=True)
 class StageCall:
-    """One stage: the address of ``void stage(int64_t *buffers, int64_t *sizes, int64_t begin, int64_t end)``."""
+    """One stage: the address of ``void stage(int64_t *buffers, int64_t *sizes, int64_t begin, int64_t end, int64_t worker)``,
+    where ``worker``, from 0, tells apart the threads that run a stage at the same time."""
 
     address: int
     tasks: int

@@ -15,7 +15,7 @@ from convgen.options import num_threads
 # path reads the flag through its address.
 serial_flag = ctypes.c_int64(0)
 
-_STAGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_STAGE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 class ParallelEntry(NamedTuple):
@@ -62,19 +62,21 @@ def loaded_libraries(name: str, maps: Path = Path("/proc/self/maps")) -> list[st
 
 
 def run_chunks(stage: int, buffers: int, sizes: int, tasks: int, threads: int) -> None:
-    """Runs the stage at address ``stage`` over ``tasks`` tasks on Python threads, in contiguous chunks.
+    """Runs the stage at address ``stage`` over ``tasks`` tasks on Python threads, in contiguous chunks: one a worker.
 
     ``buffers`` and ``sizes`` are the addresses of its int64 tables. For processes without OpenMP.
     """
     function = _STAGE(stage)
     width = 1 if serial_flag.value else min(threads, tasks)
     if width <= 1:
-        function(buffers, sizes, 0, tasks)
+        function(buffers, sizes, 0, tasks, 0)
         return
     bounds = [tasks * chunk // width for chunk in range(width + 1)]
     pool = _pool(width - 1)
-    others = [pool.submit(function, buffers, sizes, bounds[chunk], bounds[chunk + 1]) for chunk in range(1, width)]
-    function(buffers, sizes, 0, bounds[1])
+    others = [
+        pool.submit(function, buffers, sizes, bounds[chunk], bounds[chunk + 1], chunk) for chunk in range(1, width)
+    ]
+    function(buffers, sizes, 0, bounds[1], 0)
     for other in others:
         other.result()
 

@@ -41,7 +41,7 @@ define internal void @convgen_share(ptr %job) {
   %high = mul i64 %tasks, %next
   %begin = udiv i64 %low, %n
   %end = udiv i64 %high, %n
-  call void %stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end)
+  call void %stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end, i64 %t)
   ret void
 }
 
@@ -197,7 +197,7 @@ stage.begin:
   br i1 %parallel, label %share, label %alone
 
 alone:
-  call void %stage(ptr %buffers, ptr %sizes, i64 0, i64 %tasks)
+  call void %stage(ptr %buffers, ptr %sizes, i64 0, i64 %tasks, i64 0)
   br label %ran
 
 share:

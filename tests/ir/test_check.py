@@ -27,10 +27,12 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
 )
+from convgen.transforms.linear import Add, LinearProgram
 
 I, N = Var("i"), Var("N")  # noqa: E741
 ZERO = Const(0.0, "float32")
@@ -84,6 +86,8 @@ def test_valid_program_passes(name: str) -> None:
     check(VALID[name])
 
 
+TWO_SUMS = LinearProgram(2, (Add(0, 1),), (2, 0))
+
 BROKEN: dict[str, tuple[Program, str]] = {
     "buffer twice": (program(buffers=(*BUFFERS, BUFFERS[0])), "buffer x is defined twice"),
     "size twice": (Program("p", ("N", "N"), (), ()), "size N is defined twice"),
@@ -115,6 +119,12 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "alloc space": (over_i(alloc(Buffer("m", "float32", (), "workspace"))), "alloc m needs a register buffer"),
     "alloc shape": (over_i(alloc(register("acc", N), store())), "alloc acc needs a register buffer of constant shape"),
     "alloc type": (over_i(alloc(register(dtype="float16"))), "alloc acc: float16 is not a type that is computed in"),
+    "transform of memory": (over_i(Transform("y", TWO_SUMS, "sums")), "transform of y, which is not a register"),
+    "transform of a scalar": (over_i(alloc(register(), Transform("acc", TWO_SUMS, "sums"))), "transform of acc, which"),
+    "transform too long": (
+        over_i(alloc(register("acc", Int(1)), Transform("acc", TWO_SUMS, "sums"))),
+        "transform of acc needs 2 elements, not 1",
+    ),
     "guard": (over_i(If(Less(Var("k"), N), (store(),))), "k is used in k but not defined"),
     "unknown buffer": (over_i(Store("z", (), ZERO)), "buffer z is not defined"),
     "alloc has ended": (

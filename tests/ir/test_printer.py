@@ -26,12 +26,14 @@ from convgen.ir.nodes import (
     Splat,
     Stage,
     Store,
+    Transform,
     Var,
     Where,
 )
 from convgen.ir.printer import format_index, format_program
 from convgen.nests.build import build_nest
 from convgen.spec import ConvSpec
+from convgen.transforms.linear import Add, LinearProgram
 from tests.ir.golden import assert_golden
 
 NAMES = {"a": 3, "b": -4, "c": 7}
@@ -62,12 +64,15 @@ def every_node() -> Program:
         Buffer("acc", "float32", (), "register"),
         (Store("acc", (), chain), If(Less(i, Int(2)), (Store("y", (i, Int(0)), wide, 4, Var("limit")),))),
     )
-    nest = For("n", n, (For("i", IndexOp("+", n, Int(1)), (body,)),), "parallel")
+    linear = LinearProgram(2, (Add(0, 1),), (2, 0))
+    change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
+    nest = For("n", n, (For("i", IndexOp("+", n, Int(1)), (body, change)),), "parallel")
     buffers = (
         Buffer("x", "float16", (n, n), "operand"),
         Buffer("y", "float32", (n, IndexOp("*", Int(4), n)), "result"),
         Buffer("p", "int8", (Int(3),), "packed"),
         Buffer("t", "bfloat16", (), "workspace"),
+        Buffer("l", "float32", (n,), "local"),
     )
     bound = Stage("first", (nest,), (("limit", IndexOp("//", n, Int(2))), ("offset", Int(-1))))
     return Program("everything", ("N",), buffers, (bound, Stage("empty", ())))

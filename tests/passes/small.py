@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from convgen.ir.build import add, mul, sub
 from convgen.ir.nodes import (
     Alloc,
@@ -21,9 +23,11 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
 )
+from convgen.transforms.linear import Add, LinearProgram, MulAdd, Sub
 
 ZERO = Const(0.0, "float32")
 
@@ -104,3 +108,29 @@ def guarded_block(guard: Less) -> Program:
     body = If(guard, (accumulate(update, finish=put("y", "b", "l", value=at("acc"))),))
     buffers = (buffer("x", 2, 2), buffer("w", 2, 2, 4), buffer("y", 2, 4))
     return program(buffers, loop("b", 2, loop("l", 4, body)))
+
+
+def double_vectors() -> Program:
+    """A loop whose body is in vectors already: y[i, 0 :4] = x[i, 0 :4]."""
+    place = (add("i"), Int(0))
+    body = Store("y", place, Load("x", place, 4), 4)
+    return program((buffer("x", 4, 4), buffer("y", 4, 4)), loop("i", 4, body))
+
+
+DIFFERENCES = LinearProgram(3, (Add(0, 2), MulAdd(1, 0.5, 3), Sub(0, 2)), (4, 1, 5, 3))
+
+
+def transformed_columns(columns: int = 6) -> Program:
+    """y[:, c] = (x0 + x1 / 2 + x2, x1, x0 - x2, x0 + x2) of column c of x, by way of a worker's own memory."""
+    move = loop("i", 3, put("d", "i", value=at("x", "n", "i", "c")))
+    keep = loop("i", 4, put("t", "i", "c", value=at("d", "i")))
+    registers = Buffer("d", "float32", (Int(4),), "register")
+    forward = Alloc(registers, (move, Transform("d", DIFFERENCES, "differences"), keep))
+    back = loop("i", 4, put("y", "n", "i", "c", value=at("t", "i", "c")))
+    buffers = (
+        buffer("x", "M", 3, columns),
+        buffer("y", "M", 4, columns),
+        replace(buffer("t", 4, columns), space="local"),
+    )
+    body = (loop("c", columns, forward), loop("c", columns, back))
+    return program(buffers, For("n", Var("M"), body, "parallel"))

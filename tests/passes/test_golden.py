@@ -60,6 +60,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
         (Tile("j", 4, "jb", "jl"), Tile("i", 1, "ib", "il"), Pack("w", "wp", BLOCKS), Simplify()),
     ),
     "simplify_kept_loops": (small.double(), (Tile("i", 1, "ib", "il"), Simplify(keep_unit_loops=True))),
+    "vectorize_transform": (small.transformed_columns(4), (Vectorize("c"), Unroll("i"))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }
 

@@ -10,7 +10,7 @@ from convgen.runtime.objects import load_object
 
 # buffers[1][i] = buffers[0][i] * sizes[0] + begin * sizes[1], for i in begin..end-1, float64
 SCALE = """
-define void @scale(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) {
+define void @scale(ptr %buffers, ptr %sizes, i64 %begin, i64 %end, i64 %worker) {
 entry:
   %x = load ptr, ptr %buffers
   %y.p = getelementptr i64, ptr %buffers, i64 1

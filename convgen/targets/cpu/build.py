@@ -25,10 +25,10 @@ UNIT_TEMPLATES = ("cpu/unit.py.j2", "cpu/imports.py.j2", "cpu/vectors.py.j2", "c
 # Numba's functions return a status and write a result and an exception through pointers; a kernel has none of them, and calling
 # it through Numba's own C wrapper would tie the object code to Numba's runtime.
 _ENTRY = """
-define void @stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) {{
+define void @stage(ptr %buffers, ptr %sizes, i64 %begin, i64 %end, i64 %worker) {{
   %result = alloca ptr
   %exception = alloca ptr
-  call i32 @{inner}(ptr %result, ptr %exception, ptr %buffers, ptr %sizes, i64 %begin, i64 %end)
+  call i32 @{inner}(ptr %result, ptr %exception, ptr %buffers, ptr %sizes, i64 %begin, i64 %end, i64 %worker)
   ret void
 }}
 """

@@ -6,6 +6,7 @@ stores, what several of them read is read once into a variable, and addresses th
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Transform,
     Value,
     Var,
     Where,
@@ -42,9 +44,12 @@ from convgen.ir.rewrite import loops, map_condition, reads, statements, stores, 
 from convgen.ir.types import compute_dtype, value_type
 from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
 from convgen.targets.cpu.operations import Operation
+from convgen.targets.cpu.transforms import transform_lines
 
 INDENT = "    "
 WIDTH = 120
+# The size of one worker's local memory, among a stage's sizes.
+WORKER_BYTES = "worker_bytes"
 # What costly parts of index expressions are called: in a flattened image they are rows and columns.
 _PART_NAMES = {"min": "start", "max": "limit", "//": "row", "%": "col"}
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
@@ -74,7 +79,7 @@ def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     writer.hoist(body)
     writer.block(body)
     used = _names(program, stage)
-    known = (*program.sizes, *(name for name, _ in stage.bindings))
+    known = (*program.sizes, *(name for name, _ in stage.bindings), WORKER_BYTES)
     sizes = tuple(name for name in known if name in used)
     return LoweredStage(
         stage.name,
@@ -108,7 +113,7 @@ def _names(program: Program, stage: Stage) -> frozenset[str]:
                 note(statement.extent)
             case If(condition):
                 note(condition.a, condition.b)
-            case Alloc():
+            case Alloc() | Transform():
                 pass
             case Store():
                 note(*statement.index, statement.count)
@@ -122,7 +127,10 @@ def _names(program: Program, stage: Stage) -> frozenset[str]:
                             pass
     for access in (*reads(stage.body), *stores(stage.body)):
         if program.has_buffer(access.buffer):
-            note(*program.seen(stage, access.buffer).shape[1:])
+            seen = program.seen(stage, access.buffer)
+            note(*seen.shape[1:])
+            if seen.space == "local":
+                found.add(WORKER_BYTES)
     return frozenset(found)
 
 
@@ -146,17 +154,21 @@ def _outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
                 yield statement
             case If(_, inner) | Alloc(_, inner):
                 yield from _outer_loops(inner)
-            case Store():
+            case Store() | Transform():
                 pass
 
 
 def _unpacking(program: Program, stage: Stage, sizes: tuple[str, ...]) -> Iterator[str]:
     """The lines that name the buffers and sizes."""
     accessed = {access.buffer for access in (*reads(stage.body), *stores(stage.body))}
-    places = [(buffer.name, i) for i, buffer in enumerate(program.buffers) if buffer.name in accessed]
-    yield from _assignment([name for name, _ in places], [f"buffers[{i}]" for _, i in places])
-    if sizes:
-        yield from _assignment(list(sizes), [f"sizes[{i}]" for i in range(len(sizes))])
+    places = [(buffer, i) for i, buffer in enumerate(program.buffers) if buffer.name in accessed]
+    shared = [(buffer.name, f"buffers[{i}]") for buffer, i in places if buffer.space != "local"]
+    local = [
+        (buffer.name, f"buffers[{i}] + worker * {WORKER_BYTES}") for buffer, i in places if buffer.space == "local"
+    ]
+    for assigned in (shared, [(name, f"sizes[{i}]") for i, name in enumerate(sizes)], local):
+        if assigned:
+            yield from _assignment([name for name, _ in assigned], [source for _, source in assigned])
 
 
 def _assignment(names: list[str], sources: list[str]) -> Iterator[str]:
@@ -232,8 +244,10 @@ class _Writer:
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc) -> None:
+    def compound(self, statement: For | If | Alloc | Transform) -> None:
         match statement:
+            case Transform():
+                self.transform(statement)
             case For(var, extent, body):
                 self.line(f"for {var} in range({self.text(extent)}):")
                 self.indented(body)
@@ -243,6 +257,18 @@ class _Writer:
             case Alloc(buffer, body):
                 self.registers[buffer.name] = buffer
                 self.block(body)
+
+    def transform(self, transform: Transform) -> None:
+        """The steps of the matrix, once for each place of the register's other axes."""
+        buffer = self.registers[transform.buffer]
+        extents = [extent.value for extent in buffer.shape if isinstance(extent, Int)]
+        lanes = extents[-1] if len(extents) > 1 else 1
+        self.line(f"# {transform.label}")
+        for rest in itertools.product(*map(range, extents[1:-1])):
+            places = [(Int(i), *map(Int, rest), *([Int(0)] if len(extents) > 1 else [])) for i in range(extents[0])]
+            names = [self.register(buffer.name, place, lanes) for place in places]
+            for text in transform_lines(transform.map, names, buffer.dtype, lanes, self.use):
+                self.line(text)
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
         self.depth += 1

@@ -44,7 +44,7 @@ def optimised_llvm(source: str, function: str) -> tuple[str, str]:
         cpu_target.typing_context,
         cpu_target.target_context,
         namespace[function],
-        (pointer, pointer, types.int64, types.int64),
+        (pointer, pointer, types.int64, types.int64, types.int64),
         types.void,
         flags,
         {},

@@ -14,7 +14,7 @@ from convgen.machine import Machine
 from convgen.render import render
 from convgen.runtime.launch import StageCall
 from convgen.targets.cpu.build import stage_address, unit_assembly, unit_module, unit_source
-from convgen.targets.cpu.lower import LoweredStage, lower_stage
+from convgen.targets.cpu.lower import WORKER_BYTES, LoweredStage, lower_stage
 from convgen.targets.cpu.operations import Operation, needed_functions, operation_text, vector_texts
 
 ALIGNMENT = 64
@@ -32,7 +32,8 @@ class BannerText:
 class CpuProgram:
     """A program with the values of its sizes, lowered for a machine.
 
-    ``packed`` and ``workspace`` map buffers to byte offsets in their own blocks of memory; every offset is a multiple of 64.
+    ``packed`` and ``workspace`` map buffers to byte offsets in their own blocks of memory; every offset is a multiple of 64. The
+    workspace ends with ``worker_bytes`` of local memory for each worker.
     """
 
     program: Program
@@ -43,6 +44,7 @@ class CpuProgram:
     packed_bytes: int
     workspace: Mapping[str, int]
     workspace_bytes: int
+    worker_bytes: int
 
     def shape(self, buffer: Buffer) -> tuple[int, ...]:
         """The shape of a buffer for these sizes."""
@@ -82,7 +84,7 @@ class CpuProgram:
         shared = _shared_names(self.stages)
         arguments = [b for b in self.program.buffers if b.space == "operand"]
         result = next(b for b in self.program.buffers if b.space == "result")
-        others = [b for b in self.program.buffers if b.space in ("packed", "workspace")]
+        others = [b for b in self.program.buffers if b.space in ("packed", "workspace", "local")]
         return render(
             "cpu/kernel.py.j2",
             banner=banner,
@@ -113,6 +115,7 @@ class CpuProgram:
 
     def _extents(self, stage: Stage, lowered: LoweredStage) -> tuple[int, tuple[int, ...]]:
         names = dict(self.sizes) | {name: evaluate_index(value, self.sizes) for name, value in stage.bindings}
+        names[WORKER_BYTES] = self.worker_bytes
         return evaluate_index(lowered.tasks, names), tuple(names[name] for name in lowered.sizes)
 
     def _call(self, stage: Stage, lowered: LoweredStage) -> StageCall:
@@ -134,13 +137,18 @@ class CpuProgram:
         return {"name": buffer.name, "shape": shape, "dtype": dtype, "is_bits": is_bits}
 
 
-def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine) -> CpuProgram:
-    """Lowers every stage that does something and lays out packed weights and workspace."""
+def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine, workers: int = 1) -> CpuProgram:
+    """Lowers every stage that does something and lays out packed weights and the workspace of that many workers."""
     program = replace(program, stages=tuple(stage for stage in program.stages if stage.body))
     stages = tuple(lower_stage(program, stage) for stage in program.stages)
     packed, packed_bytes = _layout([b for b in program.buffers if b.space == "packed"], sizes)
     workspace, workspace_bytes = _layout([b for b in program.buffers if b.space == "workspace"], sizes)
-    return CpuProgram(program, dict(sizes), machine, stages, packed, packed_bytes, workspace, workspace_bytes)
+    local, worker_bytes = _layout([b for b in program.buffers if b.space == "local"], sizes)
+    workspace |= {name: workspace_bytes + offset for name, offset in local.items()}
+    workspace_bytes += workers * worker_bytes
+    return CpuProgram(
+        program, dict(sizes), machine, stages, packed, packed_bytes, workspace, workspace_bytes, worker_bytes
+    )
 
 
 def _layout(buffers: list[Buffer], sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
