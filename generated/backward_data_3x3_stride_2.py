@@ -56,9 +56,10 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
+# the tasks to run, worker the number of the thread
 @njit(error_model="numpy", nogil=True)
-def pad_grad_output(buffers, sizes, begin, end):
+def pad_grad_output(buffers, sizes, begin, end, worker):
     grad_output, padded = buffers[0], buffers[3]
     N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -72,7 +73,7 @@ def pad_grad_output(buffers, sizes, begin, end):
                 store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, chosen, padded_cs - padded_c_block * 64)
 
 @njit(error_model="numpy", nogil=True)
-def pack_weight(buffers, sizes, begin, end):
+def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[4]
     OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
@@ -87,7 +88,7 @@ def pack_weight(buffers, sizes, begin, end):
                         store_f32(packed, (((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
-def conv0(buffers, sizes, begin, end):
+def conv0(buffers, sizes, begin, end, worker):
     grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
     N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
     offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
@@ -126,7 +127,7 @@ def conv0(buffers, sizes, begin, end):
             store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
-def conv1(buffers, sizes, begin, end):
+def conv1(buffers, sizes, begin, end, worker):
     grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
     N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
     offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
@@ -167,7 +168,7 @@ def conv1(buffers, sizes, begin, end):
             store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
-def conv2(buffers, sizes, begin, end):
+def conv2(buffers, sizes, begin, end, worker):
     grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
     N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
     offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
@@ -208,7 +209,7 @@ def conv2(buffers, sizes, begin, end):
             store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
-def conv3(buffers, sizes, begin, end):
+def conv3(buffers, sizes, begin, end, worker):
     grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
     N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
     offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
@@ -256,10 +257,10 @@ def run(grad_output, weight):
     grad_input = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
     buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
-    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29, 64], np.int64), 0, 29)
-    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
-    conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9)
-    conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9)
-    conv2(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1], np.int64), 0, 9)
-    conv3(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0], np.int64), 0, 9)
+    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29, 64], np.int64), 0, 29, 0)
+    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1, 0)
+    conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9, 0)
+    conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9, 0)
+    conv2(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1], np.int64), 0, 9, 0)
+    conv3(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0], np.int64), 0, 9, 0)
     return grad_input

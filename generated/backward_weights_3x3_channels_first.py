@@ -55,9 +55,10 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
+# the tasks to run, worker the number of the thread
 @njit(error_model="numpy", nogil=True)
-def pad_input(buffers, sizes, begin, end):
+def pad_input(buffers, sizes, begin, end, worker):
     input, padded = buffers[0], buffers[3]
     N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -71,7 +72,7 @@ def pad_input(buffers, sizes, begin, end):
                 store_f32(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c, chosen)
 
 @njit(error_model="numpy", nogil=True)
-def pack_grad_output(buffers, sizes, begin, end):
+def pack_grad_output(buffers, sizes, begin, end, worker):
     grad_output, plain = buffers[1], buffers[4]
     N, OH, OW, OC = sizes[0], sizes[1], sizes[2], sizes[3]
     for task in range(begin, end):
@@ -81,7 +82,7 @@ def pack_grad_output(buffers, sizes, begin, end):
                 store_f32(plain, ((plain_n * OH + plain_h) * OW + plain_w) * OC + plain_c, load_f32(grad_output, ((plain_n * OC + plain_c) * OH + plain_h) * OW + plain_w))
 
 @njit(error_model="numpy", nogil=True)
-def conv(buffers, sizes, begin, end):
+def conv(buffers, sizes, begin, end, worker):
     padded, plain, unpacked = buffers[3], buffers[4], buffers[5]
     N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -111,7 +112,7 @@ def conv(buffers, sizes, begin, end):
             store_some_f32x64(unpacked, unpacked_at + OC * 5, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
-def unpack_grad_weight(buffers, sizes, begin, end):
+def unpack_grad_weight(buffers, sizes, begin, end, worker):
     grad_weight, unpacked = buffers[2], buffers[5]
     OC = sizes[0]
     for unpacked_oc in range(begin, end):
@@ -127,8 +128,8 @@ def run(input, grad_output):
     grad_weight = np.empty((64, 64, 3, 3), np.float32)
     padded, plain, unpacked = (np.empty(size, np.uint8) for size in [861184, 802816, 147456])
     buffers = np.array([array.ctypes.data for array in (input, grad_output, grad_weight, padded, plain, unpacked)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58)
-    pack_grad_output(buffers, np.array([1, 56, 56, 64], np.int64), 0, 56)
-    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 9)
-    unpack_grad_weight(buffers, np.array([64], np.int64), 0, 64)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58, 0)
+    pack_grad_output(buffers, np.array([1, 56, 56, 64], np.int64), 0, 56, 0)
+    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 9, 0)
+    unpack_grad_weight(buffers, np.array([64], np.int64), 0, 64, 0)
     return grad_weight

@@ -59,9 +59,10 @@ store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store
 store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
+# the tasks to run, worker the number of the thread
 @njit(error_model="numpy", nogil=True)
-def pad_input(buffers, sizes, begin, end):
+def pad_input(buffers, sizes, begin, end, worker):
     input, padded = buffers[0], buffers[3]
     N, IH, IW, PH, PW, padded_gs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -75,7 +76,7 @@ def pad_input(buffers, sizes, begin, end):
                 store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_gs + padded_g_block * 64, chosen, padded_gs - padded_g_block * 64)
 
 @njit(error_model="numpy", nogil=True)
-def pack_weight(buffers, sizes, begin, end):
+def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[4]
     packed_khs, packed_kws = sizes[0], sizes[1]
     for packed_block in range(begin, end):
@@ -85,7 +86,7 @@ def pack_weight(buffers, sizes, begin, end):
                     store_f32(packed, ((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * 16 + packed_lane, load_f32(weight, ((packed_block * 16 + packed_lane) * packed_khs + packed_kh) * packed_kws + packed_kw))
 
 @njit(error_model="numpy", nogil=True)
-def conv(buffers, sizes, begin, end):
+def conv(buffers, sizes, begin, end, worker):
     output, padded, packed = buffers[2], buffers[3], buffers[4]
     N, OH, OW, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     for task in range(begin, end):
@@ -169,7 +170,7 @@ def run(input, weight):
     output = np.empty((1, 56, 56, 144), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [1937664, 5184])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, padded, packed)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58, 144], np.int64), 0, 58)
-    pack_weight(buffers, np.array([3, 3], np.int64), 0, 9)
-    conv(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 117)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 144], np.int64), 0, 58, 0)
+    pack_weight(buffers, np.array([3, 3], np.int64), 0, 9, 0)
+    conv(buffers, np.array([1, 56, 56, 58, 58], np.int64), 0, 117, 0)
     return output

@@ -55,9 +55,10 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
+# the tasks to run, worker the number of the thread
 @njit(error_model="numpy", nogil=True)
-def pack_weight(buffers, sizes, begin, end):
+def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[3]
     OC, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2]
     for packed_block in range(begin, end):
@@ -71,7 +72,7 @@ def pack_weight(buffers, sizes, begin, end):
                     store_f32(packed, ((packed_block * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
-def conv(buffers, sizes, begin, end):
+def conv(buffers, sizes, begin, end, worker):
     input, output, packed = buffers[0], buffers[2], buffers[3]
     N, IW, OW, OC = sizes[0], sizes[1], sizes[2], sizes[3]
     for task in range(begin, end):
@@ -105,6 +106,6 @@ def run(input, weight):
     output = np.empty((1, 56, 56, 64), np.float32)
     packed, = (np.empty(size, np.uint8) for size in [65536])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, packed)])
-    pack_weight(buffers, np.array([64, 1, 256], np.int64), 0, 1)
-    conv(buffers, np.array([1, 3136, 3136, 64], np.int64), 0, 33)
+    pack_weight(buffers, np.array([64, 1, 256], np.int64), 0, 1, 0)
+    conv(buffers, np.array([1, 3136, 3136, 64], np.int64), 0, 33, 0)
     return output

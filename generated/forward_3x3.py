@@ -58,9 +58,10 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of the tasks to run
+# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
+# the tasks to run, worker the number of the thread
 @njit(error_model="numpy", nogil=True)
-def pad_input(buffers, sizes, begin, end):
+def pad_input(buffers, sizes, begin, end, worker):
     input, padded = buffers[0], buffers[4]
     N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -74,7 +75,7 @@ def pad_input(buffers, sizes, begin, end):
                 store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, chosen, padded_cs - padded_c_block * 64)
 
 @njit(error_model="numpy", nogil=True)
-def pack_weight(buffers, sizes, begin, end):
+def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[5]
     OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
@@ -89,7 +90,7 @@ def pack_weight(buffers, sizes, begin, end):
                         store_f32(packed, (((packed_block * packed_khs + packed_kh) * packed_kws + packed_kw) * packed_ics + packed_ic) * 64 + packed_lane, chosen)
 
 @njit(error_model="numpy", nogil=True)
-def conv(buffers, sizes, begin, end):
+def conv(buffers, sizes, begin, end, worker):
     bias, output, padded, packed = buffers[2], buffers[3], buffers[4], buffers[5]
     N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
@@ -135,7 +136,7 @@ def run(input, weight, bias):
     output = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [861184, 147456])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, padded, packed)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58)
-    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1)
-    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33)
+    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58, 0)
+    pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1, 0)
+    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33, 0)
     return output

@@ -6,7 +6,7 @@ import pytest
 
 from convgen.errors import PassError
 from convgen.ir.build import add, mul
-from convgen.ir.nodes import Alloc, Arith, Buffer, Fma, If, Int, Less, Load, Program, Splat, Stage, Store, Var
+from convgen.ir.nodes import Alloc, Arith, Buffer, Fma, For, If, Int, Less, Load, Program, Splat, Stage, Store, Var
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
