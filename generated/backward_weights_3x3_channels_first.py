@@ -55,8 +55,7 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
-# ---- stages: buffers holds addresses, sizes the run-time extents; begin..end is the part of
-# the tasks to run, worker the number of the thread
+# ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
 @njit(error_model="numpy", nogil=True)
 def pad_input(buffers, sizes, begin, end, worker):
     input, padded = buffers[0], buffers[3]
