@@ -20,6 +20,8 @@ from convgen.suites import suite, suite_names
         ("alexnet", 5, 5, 2_469_696 - 1_152, 0.656),
         ("googlenet", 57, 49, 6_998_552 - 1_025_000 - 7_280, 1.582),
         ("densenet121", 120, 66, 7_978_856 - 1_025_000 - 83_648, 2.833),
+        # The paper of the 3D U-Net counts 19,069,955 parameters.
+        ("unet3d", 18, 18, 19_069_955 - 2_339, 30.588),
     ],
 )
 def test_networks_have_their_published_size(
@@ -33,9 +35,39 @@ def test_networks_have_their_published_size(
     assert sum(layer.count * layer.spec.macs for layer in layers) / 1e9 == pytest.approx(gmacs, abs=1e-3)
 
 
+# What has no published count: sums of out·in/groups·kernel and of that times the pixels, from the papers' figures.
+@pytest.mark.parametrize(
+    ("name", "convolutions", "distinct", "weights", "gmacs"),
+    [
+        ("zfnet", 5, 5, 14_112 + 614_400 + 884_736 + 1_327_104 + 884_736, 1.109),
+        ("speech_1d", 50, 30, 10_193_728, 9.038),
+        ("deconv", 9, 9, 2_785_280 + 12_654_592, 6.042),
+        ("large_kernels", 34, 14, 7_741_184 + 31_887_360, 42.442),
+    ],
+)
+def test_collections_keep_their_size(name: str, convolutions: int, distinct: int, weights: int, gmacs: float) -> None:
+    test_networks_have_their_published_size(name, convolutions, distinct, weights, gmacs)
+
+
 def test_every_suite_is_covered_above() -> None:
-    parameters = test_networks_have_their_published_size.pytestmark[0].args[1]  # type: ignore[attr-defined]
-    assert {case[0] for case in parameters} == set(suite_names())
+    tests = (test_networks_have_their_published_size, test_collections_keep_their_size)
+    assert {case[0] for test in tests for case in test.pytestmark[0].args[1]} == set(suite_names())  # type: ignore[attr-defined]
+
+
+def test_the_speech_encoder_is_wav2vec2s() -> None:
+    encoder = [layer.spec for layer in suite("speech_1d") if layer.name.startswith("wav2vec2.encoder")]
+    assert sum(math.prod(spec.weight_shape) for spec in encoder) == 4_200_448 - 1_024  # torchaudio's, without its norm
+    assert encoder[-1].output_size == (49,)  # frames in a second
+    assert all(a.output_size == b.spatial_size for a, b in zip(encoder, encoder[1:], strict=False))
+
+
+def test_suites_cover_the_axes_and_kinds() -> None:
+    assert {layer.spec.ndim for layer in suite("speech_1d")} == {1}
+    assert {layer.spec.ndim for layer in suite("unet3d")} == {3}
+    assert all(layer.spec.transposed for layer in suite("deconv"))
+    assert suite("deconv")[-1].spec.output_shape == (1, 64, 64, 3)
+    assert {layer.spec.kernel_size[0] for layer in suite("large_kernels")} == {9, 11, 13, 15, 27, 29, 31}
+    assert max(layer.spec.dilation[0] for layer in suite("speech_1d")) == 512
 
 
 def test_unet_ends_as_in_the_paper() -> None:

@@ -18,15 +18,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Map:
-    """A square feature map: its channels and its side."""
+    """A feature map of as many channels whose ``axes`` (2: a square) are all ``side`` long."""
 
     channels: int
     side: int
+    axes: int = 2
 
     def pooled(self, kernel: int, stride: int, padding: int = 0, *, ceil: bool = False) -> Map:
         """Returns the map behind a pooling layer; ``ceil`` rounds its size up."""
         room = self.side + 2 * padding - kernel
-        return Map(self.channels, (-(-room // stride) if ceil else room // stride) + 1)
+        return Map(self.channels, (-(-room // stride) if ceil else room // stride) + 1, self.axes)
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Network:
         *,
         stride: int = 1,
         padding: int | None = None,
+        dilation: int = 1,
         groups: int = 1,
         transposed: bool = False,
     ) -> Map:
@@ -55,10 +57,11 @@ class Network:
             batch=self.batch,
             in_channels=x.channels,
             out_channels=out_channels,
-            spatial_size=(x.side, x.side),
+            spatial_size=(x.side,) * x.axes,
             kernel_size=kernel,
             stride=stride,
             padding=kernel // 2 if padding is None else padding,
+            dilation=dilation,
             groups=groups,
             transposed=transposed,
             layout=self.layout,
@@ -66,7 +69,7 @@ class Network:
         )
         first, count = self._recorded.get(spec, (name, 0))
         self._recorded[spec] = (first, count + 1)
-        return Map(out_channels, spec.output_size[0])
+        return Map(out_channels, spec.output_size[0], x.axes)
 
     def layers(self) -> tuple[Layer, ...]:
         """Returns the distinct problems in the order in which they first occurred."""
