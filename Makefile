@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 MODEL  ?= $(shell $(BIN)/python -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')
 BUDGET ?= 150
 SUITE  ?= resnet50
-PEERS  ?= torch
+PEERS  ?= torch,onnxruntime,openvino,jax
 
 .PHONY: tune test test-slow test-all lint format bench clean
 
@@ -33,7 +33,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks $(SUITE) --against $(PEERS)
+	$(BIN)/convgen bench $(SUITE) --against $(PEERS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Measurements side by side with other libraries, and of convgen's own overheads."""
+"""Measurements of convgen's own overheads; `convgen bench` compares it with other libraries."""

@@ -33,6 +33,10 @@ _ACTIVATION_ULPS = 4.0
 # The largest slope of each activation: how much it can magnify an error of its argument.
 _STEEPEST = {"silu": 1.1, "gelu": 1.13, "hardswish": 1.5, "sigmoid": 0.25}
 
+# The relative L2 error up to which results are of the same computation, whoever computed them; other data, another precision or
+# a step left out is far beyond.
+_SAME = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+
 # Sums of random signs stay below this many standard deviations; what does not is redrawn.
 _DEVIATIONS = 5.0
 
@@ -191,6 +195,17 @@ def compare_bounded(result: np.ndarray, spec: ConvSpec, operands: Operands, *, i
     if mismatch:
         return _refused(mismatch)
     return _compare(result, *_expected_and_bound(spec, operands, integers))
+
+
+def relative_l2(result: np.ndarray, expected: Float64) -> float:
+    """The L2 norm of the error over that of what is expected; NaN if either holds one."""
+    return _relative_l2(result.astype(np.float64) - expected, expected)
+
+
+def computes_the_same(error: float, spec: ConvSpec) -> bool:
+    """Whether a relative L2 error is that of the same computation, by this library or another; not whether it is accurate."""
+    limit = _SAME.get(spec.dtype, 0.0)
+    return error <= (limit if isinstance(spec.accuracy, str) else max(limit, spec.accuracy))
 
 
 def _expected_and_bound(spec: ConvSpec, operands: Operands, integers: bool) -> tuple[Float64, Float64]:

@@ -52,18 +52,21 @@ FRONTENDS = (
     "torch",
     "jax",
     "suites",
+    "bench",
     "cli",
     "__main__",
 )
 
 # Library → the only modules that may import it.
 OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch",),
-    "jax": ("jax",),
+    "torch": ("torch", "bench.peers.torch"),
+    "jax": ("jax", "bench.peers.jax"),
     "jaxlib": ("jax",),
-    "onnx": ("onnx",),
+    "onnx": ("onnx", "bench.peers.onnxruntime"),
+    "onnxruntime": ("bench.peers.onnxruntime",),
+    "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
-    "matplotlib": (),
+    "matplotlib": ("bench.plot",),
 }
 
 PUBLIC_FUNCTIONS = (
@@ -217,6 +220,8 @@ def test_the_rule_for_optional_libraries() -> None:
     source = "import torch.nn.functional as F\nfrom numba import cuda\nimport numba\nfrom convgen.onnx import read"
     assert foreign_libraries("driver", source) == ["torch", "numba.cuda"]
     assert foreign_libraries("torch", source) == ["numba.cuda"]
+    assert foreign_libraries("bench.run", source) == ["torch", "numba.cuda"]
+    assert foreign_libraries("bench.peers.torch", source) == ["numba.cuda"]
     assert foreign_libraries("targets.cuda.build", source) == ["torch"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_speech_encoder_is_wav2vec2s() -> None:
     encoder = [layer.spec for layer in suite("speech_1d") if layer.name.startswith("wav2vec2.encoder")]
     assert sum(math.prod(spec.weight_shape) for spec in encoder) == 4_200_448 - 1_024  # torchaudio's, without its norm
     assert encoder[-1].output_size == (49,)  # frames in a second
-    assert all(a.output_size == b.spatial_size for a, b in zip(encoder, encoder[1:], strict=False))
+    assert all(a.output_size == b.spatial_size for a, b in itertools.pairwise(encoder))
 
 
 def test_suites_cover_the_axes_and_kinds() -> None:

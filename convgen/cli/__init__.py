@@ -1,4 +1,4 @@
-"""The command ``convgen``: tune, emit, show, verify, db list, doctor.
+"""The command ``convgen``: tune, emit, show, bench, verify, db list, doctor.
 
 Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 something was found wrong (verify, doctor), 2 the
 request was not valid, 130 interrupted.
@@ -63,6 +63,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from convgen.cli.source_commands import run_show
 
             return run_show(arguments)
+        case "bench":
+            from convgen.cli.bench_command import run_bench
+
+            return run_bench(arguments)
         case "verify":
             from convgen.cli.verify_command import run_verify
 

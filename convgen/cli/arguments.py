@@ -45,6 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_tune(command("tune", "find and store the fastest verified kernels of a network, and write their sources"))
     _add_emit(command("emit", "write a problem's source, which runs with numpy and numba alone"))
     _add_show(command("show", "print what a problem is lowered to"))
+    _add_bench(command("bench", "measure convolutions side by side with other libraries"))
     _add_verify(command("verify", "hold generated kernels against the float64 oracle"))
     _add_db(command("db", "look into the tuning database"))
     command("doctor", "tell what convgen found on this machine, and compile and verify a small convolution")
@@ -76,6 +77,29 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     for name, summary in _STAGES.items():
         stages.add_argument(f"--{name}", dest="stage", action="store_const", const=name, help=summary)
     _add_strategy(parser)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument(
+        "--against", default="torch", metavar="P,P", help="among torch, onnxruntime, openvino, jax (default torch)"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of a call, and processors used (default as for tune)"
+    )
+    parser.add_argument("--direction", metavar="D", help="forward (default), backward_data or backward_weights")
+    parser.add_argument("--accuracy", metavar="A", help="fast (default), strict, or the largest relative L2 error")
+    parser.add_argument(
+        "--tune", type=_seconds, metavar="S", help="tune every problem for so long first (default: do not)"
+    )
+    parser.add_argument("--strategy", default="auto", metavar="S", help="a strategy's name (default auto)")
+    parser.add_argument("--same-layout", action="store_true", help="hold peers to convgen's layout")
+    parser.add_argument(
+        "--layers", default="", metavar="REGEX", help="only those whose name or problem has a match (default all)"
+    )
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N of them")
+    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="to measure a problem (default 2)")
+    parser.add_argument("-o", "--output", metavar="PATH", help="write PATH.json, PATH.md and PATH.png")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +140,13 @@ def _seconds(text: str) -> float:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: seconds, 0 or more")
     return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: integers from 1")
+    return count
 
 
 def _seed(text: str) -> int:

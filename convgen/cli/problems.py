@@ -23,10 +23,11 @@ _DESCRIPTOR_START = re.compile(r"(g|mb|ic|oc|[iokspd][dhw])[0-9]")
 
 @dataclass(frozen=True)
 class Problem:
-    """A distinct problem and how often it occurs."""
+    """A distinct problem, how often it occurs, and the name of its first occurrence, where the source has one."""
 
     spec: ConvSpec
     count: int
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def read_source(text: str, *, batch: int | None, layout: str | None, dtype: str 
         return Source("model", Path(text).stem, _changed(_model_problems(text, batch, layout), dtype=dtype))
     if text in suite_names():
         layers = suite(text, batch=1 if batch is None else batch, layout=layout or NETWORK_LAYOUT)
-        return Source("suite", text, _changed([Problem(layer.spec, layer.count) for layer in layers], dtype=dtype))
+        return Source(
+            "suite", text, _changed([Problem(layer.spec, layer.count, layer.name) for layer in layers], dtype=dtype)
+        )
     if not _is_spec(text):
         raise SpecError(
             f"source={text!r} is not known; allowed: an ONNX file, a suite ({', '.join(suite_names())}), "
@@ -93,7 +96,7 @@ def _is_spec(text: str) -> bool:
 
 def _model_problems(path: str, batch: int | None, layout: str | None) -> list[Problem]:
     problems = distinct_problems(read_model(path, layout=layout or NETWORK_LAYOUT))
-    found = [Problem(spec, count) for spec, count, _ in problems]
+    found = [Problem(spec, count, names[0]) for spec, count, names in problems]
     return found if batch is None else [_rebatched(path, problem, found[0].spec.batch, batch) for problem in found]
 
 
@@ -104,9 +107,9 @@ def _rebatched(path: str, problem: Problem, own: int, batch: int) -> Problem:
         raise ModelError(
             f"batch={batch} cannot replace the batch {own} of model {path!r}, where one layer has {spec.batch}"
         )
-    return Problem(spec.replace(batch=spec.batch // own * batch), problem.count)
+    return Problem(spec.replace(batch=spec.batch // own * batch), problem.count, problem.name)
 
 
 def _changed(problems: list[Problem], **changes: object) -> tuple[Problem, ...]:
     given = {name: value for name, value in changes.items() if value is not None}
-    return tuple(Problem(problem.spec.replace(**given), problem.count) for problem in problems)
+    return tuple(Problem(problem.spec.replace(**given), problem.count, problem.name) for problem in problems)

@@ -45,7 +45,7 @@ def suite_names() -> tuple[str, ...]:
 
 
 def suite(name: str, *, batch: int = 1, layout: str = "channels_last", dtype: str = "float32") -> tuple[Layer, ...]:
-    """Returns the distinct forward problems of a network or collection, without epilogues, in the order of their first occurrence.
+    """Returns the distinct forward problems of a network or collection, without epilogues, the first met first.
 
     Raises SpecError for an unknown name and whatever ConvSpec raises for the other arguments.
     """

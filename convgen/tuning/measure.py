@@ -32,14 +32,17 @@ def measure(
     *,
     budget: float,
     rounds_min: int = 5,
+    settle: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Sample, ...]:
     """Returns one Sample for each function, in order.
 
-    Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. A round times
-    every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget`` seconds
-    (warming up included), but there are at least ``rounds_min``. Raises OptionError for a budget that is negative or
-    not finite and for fewer than one round, and whatever a function raises.
+        Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. A round times
+        every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget`` seconds
+        (warming up included), but there are at least ``rounds_min``. With ``settle``, so many seconds pass before each timed
+    run, in which threads of the function before it stop waiting busily, and the function is called once untimed, so that it
+    finds the caches as it leaves them itself. Raises OptionError for a budget that is negative or
+        not finite and for fewer than one round, and whatever a function raises.
     """
     if not 0 <= budget < math.inf:
         raise OptionError(f"budget={budget!r} is not allowed; allowed: a finite number of seconds, at least 0")
@@ -58,6 +61,9 @@ def measure(
     begin = clock()
     while rounds < rounds_min or begin - start + longest <= budget:
         for index in order:
+            if settle is not None:
+                time.sleep(settle)
+                functions[index]()
             times[index].append(_seconds(functions[index], repetitions[index], clock) / repetitions[index])
         order = order[::-1]
         rounds += 1

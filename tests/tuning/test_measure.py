@@ -47,6 +47,23 @@ def test_rounds_are_interleaved_and_turn_around() -> None:
     assert samples == (Sample(0.5, 0.5, 0.5, 3),) * 3
 
 
+def test_settling_waits_and_calls_once_untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("convgen.tuning.measure.time.sleep", lambda seconds: clock.calls.append(f"wait {seconds}"))
+
+    def cold_after_waiting(name: str) -> Callable[[], None]:
+        def call() -> None:
+            clock.now += 5.0 if clock.calls[-1].startswith("wait") else 1.0
+            clock.calls.append(name)
+
+        return call
+
+    clock.calls.append("start")
+    samples = measure([cold_after_waiting(n) for n in "ab"], budget=0, rounds_min=2, settle=0.25, clock=clock)
+    assert clock.calls[5:] == [word for name in "abba" for word in ("wait 0.25", name, name)]
+    assert [sample.median for sample in samples] == [1.0, 1.0]
+
+
 def test_the_median_withstands_an_interruption_and_the_warm_up_does_not_count() -> None:
     clock = Clock()
     times = iter([100.0, 90.0, 1.0, 2.0, 60.0, 3.0, 4.0])
