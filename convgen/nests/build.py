@@ -76,7 +76,7 @@ def _gather(spec: ConvSpec, result_space: Space = "result") -> Nest:
     weight = Buffer(
         "weight",
         spec.dtype,
-        _weight_index(spec, channels, Int(channels.groups), Var("OC"), Int(channels.reduced), _taps(spec)),
+        weight_index(spec, channels, Int(channels.groups), Var("OC"), Int(channels.reduced), _taps(spec)),
         "operand",
     )
     operands = (image, weight, *(epilogue_buffers(spec, channels) if forward else ()))
@@ -113,7 +113,7 @@ def _taps(spec: ConvSpec) -> tuple[Index, ...]:
     return tuple(map(Int, spec.kernel_size))
 
 
-def _weight_index(
+def weight_index(
     spec: ConvSpec, channels: Channels, g: Index, made: Index, reduced: Index, taps: tuple[Index, ...]
 ) -> tuple[Index, ...]:
     """An index into the weights, or their shape: (out, in/groups, *kernel), transposed (in, out/groups, *kernel)."""
@@ -154,7 +154,7 @@ def _gather_stage(
     dtype = DTYPES[spec.dtype].accumulator
     read = image_index(spec, Var("n"), (*group_axis(channels, g), *reduced_axis(channels, ic)), tuple(source_index))
     image: Value = PaddedLoad(source, read, pad_mode(spec))
-    weight = Load("weight", _weight_index(spec, channels, g, oc, ic, tuple(taps)))
+    weight = Load("weight", weight_index(spec, channels, g, oc, ic, tuple(taps)))
     reduction = tuple((f"k{letter}", Int(axis.taps)) for letter, axis in zip(letters, axes, strict=True))
     if channels.has_reduced:
         reduction += (("ic", Int(channels.reduced)),)
@@ -225,10 +225,10 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
         plain: image_buffer(spec, plain, spec.dtype, (*group, *made_axis(channels, Var("OC"))), counts, "operand"),
     }
 
-    def weight_index(group: Index, made: Index, reduced: Index, taps: tuple[Index, ...]) -> tuple[Index, ...]:
+    def gradient_index(group: Index, made: Index, reduced: Index, taps: tuple[Index, ...]) -> tuple[Index, ...]:
         return (*group_axis(channels, group), *made_axis(channels, made), *reduced_axis(channels, reduced), *taps)
 
-    shape = weight_index(Int(channels.groups), Var("OC"), Int(channels.reduced), _taps(spec))
+    shape = gradient_index(Int(channels.groups), Var("OC"), Int(channels.reduced), _taps(spec))
     result = Buffer("grad_weight", DTYPES[spec.dtype].result, shape, "result")
     dtype = DTYPES[spec.dtype].accumulator
     position = tuple(
@@ -246,7 +246,7 @@ def _weight_gradient(spec: ConvSpec) -> Nest:
     body = (
         Store("acc", (), Const(0.0, dtype)),
         *loops_around((update,), reduction),
-        Store("grad_weight", weight_index(g, oc, ic, tap), Load("acc", ())),
+        Store("grad_weight", gradient_index(g, oc, ic, tap), Load("acc", ())),
     )
     alloc = Alloc(Buffer("acc", dtype, (), "register"), body)
     outer_loops = tuple((t.name, Int(k)) for t, k in zip(tap, spec.kernel_size, strict=True))

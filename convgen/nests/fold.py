@@ -73,9 +73,8 @@ def _stage(source: str, into: str, shape: tuple[Index, ...], folded: FoldedAxis,
     body: tuple[Stmt, ...] = (Store("acc", (), Choose(inside, read(centre), Const(0.0, dtype))),)
     borders = max(folded.low, 0) + max(folded.high, 0)
     if borders:
-        # Border position j is j itself before the image and low + size + (j - low) after it.
         j = Var("border")
-        padded = add(j, _step(j, folded))
+        padded = border_position(j, folded.low, folded.high, folded.size)
         origin = continued(sub(padded, folded.low), folded.size, folded.mode)
         hit = (Less(sub(origin, own), Int(1)), Less(sub(own, origin), Int(1)))
         summed = Arith("+", Load("acc", ()), Choose(hit, read(padded), Const(0.0, dtype)))
@@ -84,11 +83,11 @@ def _stage(source: str, into: str, shape: tuple[Index, ...], folded: FoldedAxis,
     return Stage(f"fold_{folded.axis}", loops_around(inner, tuple(zip(names, shape, strict=True))))
 
 
-def _step(j: Index, folded: FoldedAxis) -> Index:
-    """0 for border positions before the image, its visible size for those after it."""
-    low = max(folded.low, 0)
-    visible = sub(add(folded.size, min(folded.low, 0)), max(-folded.high, 0))
-    if not low:
-        return visible
-    after = minimum(maximum(sub(j, low - 1), 0), 1)
-    return mul(after, visible)
+def border_position(j: Index, low: int, high: int, size: Index) -> Index:
+    """The j-th position of a padded image that is not the image's own: j itself before it, low + size + (j - low) after it."""
+    before = max(low, 0)
+    visible = sub(add(size, min(low, 0)), max(-high, 0))
+    if not before:
+        return add(j, visible)
+    after = minimum(maximum(sub(j, before - 1), 0), 1)
+    return add(j, mul(after, visible))

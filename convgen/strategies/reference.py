@@ -9,6 +9,7 @@ from convgen.dtypes import DTYPES
 from convgen.ir.nodes import For, Program
 from convgen.machine import Machine
 from convgen.nests.build import SUMS, build_nest
+from convgen.nests.folded_gather import build_folded_gather
 from convgen.nests.nest import spatial_axes
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -26,7 +27,7 @@ MAC_CYCLES = 8
 
 @dataclass(frozen=True)
 class Reference:
-    """The definition of the problem as seven nested loops, compiled."""
+    """The definition of the problem as seven nested loops, compiled. It needs no scratch memory."""
 
     name: str = "reference"
 
@@ -46,7 +47,8 @@ class Reference:
         return spec.macs * MAC_CYCLES / CLOCK_HZ
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
-        nest = build_nest(spec)
+        folds = spec.direction == "backward_data" and spec.padding_mode != "zeros"
+        nest = build_folded_gather(spec) if folds else build_nest(spec)
         passes: list[Pass] = []
         if nest.program.has_buffer(SUMS):
             passes.append(FuseEpilogue("epilogue", SUMS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from convgen.ir.check import check
 from convgen.ir.interp import interpret
 from convgen.ir.nodes import Int
 from convgen.nests.build import build_nest
+from convgen.nests.folded_gather import build_folded_gather
+from convgen.nests.nest import Nest
 from convgen.passes.pad import Pad
 from convgen.passes.pipeline import run_passes
 from convgen.spec import ConvSpec
@@ -79,8 +81,8 @@ def problems() -> Iterator[tuple[str, dict[str, Any]]]:
 PROBLEMS = dict(problems())
 
 
-def assert_is_the_oracles(spec: ConvSpec, seed: int = 0) -> None:
-    nest = build_nest(spec)
+def assert_is_the_oracles(spec: ConvSpec, seed: int = 0, build: Callable[[ConvSpec], Nest] = build_nest) -> None:
+    nest = build(spec)
     check(nest.program)
     rng = np.random.default_rng(seed)
     numpy_type = np.dtype(np.int8) if spec.dtype == "int8" else np.dtype(np.float32)
@@ -101,6 +103,14 @@ def test_nest_computes_what_the_oracle_does(name: str, direction: str) -> None:
     """Layouts take turns, so that each problem is seen in both over the directions."""
     layout = LAYOUTS[(list(PROBLEMS).index(name) + DIRECTIONS.index(direction)) % 2]
     assert_is_the_oracles(ConvSpec(**{**PLAIN, **PROBLEMS[name]}, direction=direction, layout=layout))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if "padding_mode" in PROBLEMS[name]])
+def test_the_gradient_under_a_padding_mode_needs_no_workspace(name: str, layout: str) -> None:
+    spec = ConvSpec(**{**PLAIN, **PROBLEMS[name]}, direction="backward_data", layout=layout)
+    assert_is_the_oracles(spec, build=build_folded_gather)
+    assert {buffer.space for buffer in build_folded_gather(spec).program.buffers} == {"operand", "result"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
