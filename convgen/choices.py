@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from convgen import __version__
-from convgen.driver import Plan, accurate_strategies
+from convgen.driver import Plan, accurate_strategies, fits
 from convgen.machine import Machine
 from convgen.options import cache_dir
 from convgen.spec import ConvSpec
@@ -53,12 +53,20 @@ class TunedPlan:
         return self.plan.spec.flops / self.seconds / 1e9 if self.seconds else 0.0
 
 
-def known_plan(spec: ConvSpec, machine: Machine, threads: int) -> TunedPlan | None:
-    """What the database knows of a problem on this machine, if it is still valid."""
-    record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__)
-    if record is None or not _is_valid(record, spec, machine):
-        return None
-    plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
+def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> TunedPlan | None:
+    """What the database knows of a problem on this machine, if it is still valid: what won without a limit where it fits, else
+    what won under this very limit."""
+    for limit in dict.fromkeys((None, workspace_limit)):
+        record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__, limit)
+        if record is None or not _is_valid(record, spec, machine):
+            continue
+        plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
+        if fits(plan, machine, workspace_limit, threads):
+            return _tuned(plan, record)
+    return None
+
+
+def _tuned(plan: Plan, record: Record) -> TunedPlan:
     candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
     return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
 

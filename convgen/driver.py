@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Strategy
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.registry import applicable, rank, strategy_named
-from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program
+from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
 from convgen.tuning.space import Config
 
 PassObserver = Callable[[str, Program], None]
+
+# Below this much work (some 10 µs of one core) a second thread costs more than it brings.
+MIN_PARALLEL_MACS = 500_000
 
 
 @dataclass(frozen=True)
@@ -40,22 +44,58 @@ class Plan:
     seconds: float | None = None
 
 
-def heuristic_plan(spec: ConvSpec, machine: Machine, workspace_limit: int | None = None) -> Plan:
-    """Of the strategies' defaults that fit the workspace limit, the one that the cost model expects to be the fastest.
+def heuristic_plan(
+    spec: ConvSpec, machine: Machine, workspace_limit: int | None = None, threads: int | None = None
+) -> Plan:
+    """Of the strategies' defaults the one that is predicted to be the fastest; where it does not fit the workspace limit, of all
+    configurations that do.
 
     Raises NotApplicable if no strategy is accurate enough and WorkspaceLimitError if none is small enough.
     """
-    smallest: int | None = None
-    defaults = [(strategy, strategy.default(spec, machine)) for strategy in accurate_strategies(spec, machine)]
-    for strategy, config in rank(spec, machine, defaults):
-        plan = Plan(spec, strategy.name, config, "heuristic")
-        needed = lower(plan, machine).scratch_bytes if workspace_limit is not None else 0
-        if workspace_limit is None or needed <= workspace_limit:
+    strategies = accurate_strategies(spec, machine)
+    strategy, config = rank(spec, machine, [(strategy, strategy.default(spec, machine)) for strategy in strategies])[0]
+    best = Plan(spec, strategy.name, config, "heuristic")
+    if fits(best, machine, workspace_limit, threads):
+        return best
+    return _smaller_plan(spec, strategies, "heuristic", machine, workspace_limit, threads)
+
+
+def _smaller_plan(
+    spec: ConvSpec,
+    strategies: Sequence[Strategy],
+    origin: str,
+    machine: Machine,
+    workspace_limit: int | None,
+    threads: int | None,
+) -> Plan:
+    """The configuration that is predicted to be the fastest of those that fit; raises WorkspaceLimitError."""
+    choices = [(strategy, config) for strategy in strategies for config in strategy.space(spec, machine)]
+    plans = [Plan(spec, strategy.name, config, origin) for strategy, config in rank(spec, machine, choices)]
+    for plan in plans:
+        if fits(plan, machine, workspace_limit, threads):
             return plan
-        smallest = needed if smallest is None else min(smallest, needed)
+    smallest = min(needed_bytes(plan, machine, worker_count(spec, threads)) for plan in plans)
     raise WorkspaceLimitError(
         f"workspace_limit={workspace_limit} bytes is too small; the smallest variant needs {smallest}"
     )
+
+
+def fits(plan: Plan, machine: Machine, workspace_limit: int | None, threads: int | None) -> bool:
+    """Whether a call, with weights that are not given packed, needs no more scratch memory than the limit."""
+    if workspace_limit is None:
+        return True
+    return needed_bytes(plan, machine, worker_count(plan.spec, threads)) <= workspace_limit
+
+
+@functools.lru_cache(maxsize=1024)
+def needed_bytes(plan: Plan, machine: Machine, workers: int) -> int:
+    """``CpuProgram.scratch_bytes`` of a plan."""
+    return scratch_bytes(*build_program(plan, machine, lambda *_: None), workers)
+
+
+def worker_count(spec: ConvSpec, threads: int | None) -> int:
+    """How many threads a call takes part in when so many (None: the default number) are allowed."""
+    return thread_count(threads) if spec.macs >= MIN_PARALLEL_MACS else 1
 
 
 def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
@@ -87,14 +127,28 @@ def accuracy_limit(spec: ConvSpec) -> float:
             return float(limit)
 
 
-def given_plan(spec: ConvSpec, strategy: str, config: Config | None, machine: Machine) -> Plan:
-    """The plan that a caller asks for by name; raises NotApplicable with the strategy's reason."""
+def given_plan(
+    spec: ConvSpec,
+    strategy: str,
+    config: Config | None,
+    machine: Machine,
+    workspace_limit: int | None = None,
+    threads: int | None = None,
+) -> Plan:
+    """The plan that a caller asks for by name: without ``config`` the strategy's default, or the best configuration that fits.
+
+    Raises NotApplicable with the strategy's reason and WorkspaceLimitError where none fits; a ``config`` that is given is not
+    held against the limit.
+    """
     chosen = strategy_named(strategy)
     reason = chosen.refusal(spec, machine)
     if reason is not None:
         raise NotApplicable(f"strategy={strategy!r} does not apply: {reason}")
     if config is None:
-        config = chosen.default(spec, machine)
+        plan = Plan(spec, strategy, chosen.default(spec, machine), "given")
+        if fits(plan, machine, workspace_limit, threads):
+            return plan
+        return _smaller_plan(spec, (chosen,), "given", machine, workspace_limit, threads)
     offered = chosen.space(spec, machine)
     if config not in offered:
         raise NotApplicable(
@@ -154,6 +208,12 @@ def thread_count(threads: int | None) -> int:
     if count < 1:
         raise OptionError(f"threads={threads!r} is not valid; allowed: an integer of 1 or more")
     return count
+
+
+def check_limit(limit: object) -> None:
+    """Raises OptionError for what is not a workspace limit."""
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise OptionError(f"workspace_limit={limit!r} is not valid; allowed: bytes, 0 or more, or None")
 
 
 def write_source(plan: Plan, directory: str | Path, machine: Machine) -> Path:

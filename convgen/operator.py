@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convgen.driver import Plan, lower, source_of
+from convgen.driver import Plan, lower, source_of, worker_count
 from convgen.dtypes import DTYPES
 from convgen.errors import DTypeError, OperandError, ShapeError, WorkspaceLimitError
 from convgen.ir.nodes import Buffer
@@ -22,8 +22,6 @@ Array = np.ndarray[Any, Any]
 
 # Below this size an array's alignment does not show, and NumPy's own allocation is quicker.
 _SMALL_BYTES = 4096
-# Below this much work (some 10 µs of one core) a second thread costs more than it brings.
-MIN_PARALLEL_MACS = 500_000
 
 
 class PackedWeights:
@@ -55,7 +53,7 @@ class CompiledConv:
 
     def __init__(self, plan: Plan, machine: Machine, threads: int, workspace_limit: int | None = None) -> None:
         self.plan = plan
-        self.threads = threads if plan.spec.macs >= MIN_PARALLEL_MACS else 1
+        self.threads = worker_count(plan.spec, threads)
         self._lowered = lowered = lower(plan, machine, self.threads)
         self.workspace_bytes = lowered.scratch_bytes
         if workspace_limit is not None and self.workspace_bytes > workspace_limit:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from convgen.choices import known_plan
-from convgen.driver import Plan, given_plan, heuristic_plan, lower, thread_count, write_source
+from convgen.driver import Plan, check_limit, given_plan, heuristic_plan, thread_count, write_source
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
@@ -58,22 +58,18 @@ def plan_for(
     where = machine or host
     count = thread_count(threads)
     if tune_mode() != "off" and where == host:
-        known = known_plan(spec, where, count)
+        known = known_plan(spec, where, count, workspace_limit)
         if known is None and is_autotuning():
             # The tuner brings the oracle and the gates along, which a call outside of autotune never needs.
             from convgen.tuner import tune
 
             left = _deadline.get() - time.perf_counter()
-            found = tune(spec, max(0.0, left * _SHARE), threads=count)
+            found = tune(spec, max(0.0, left * _SHARE), threads=count, workspace_limit=workspace_limit)
             assert not isinstance(found, list)
             known = found
-        if known is not None and _fits(known.plan, where, workspace_limit):
+        if known is not None:
             return known.plan
-    return heuristic_plan(spec, where, workspace_limit)
-
-
-def _fits(plan: Plan, machine: Machine, workspace_limit: int | None) -> bool:
-    return workspace_limit is None or lower(plan, machine).scratch_bytes <= workspace_limit
+    return heuristic_plan(spec, where, workspace_limit, count)
 
 
 def compile_spec(
@@ -88,17 +84,18 @@ def compile_spec(
     """Compiles a problem into an operator; see CompiledConv for how it is called.
 
     ``strategy`` "auto" takes what the database knows, else the heuristic's choice; a name takes that strategy with ``config`` or
-    its default. ``threads`` None means CONVGEN_NUM_THREADS or all cores; ``workspace_limit`` is in bytes. ``machine`` masks
-    features of this one. Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, OptionError.
+    its default. ``threads`` None means CONVGEN_NUM_THREADS or all cores. ``workspace_limit``, in bytes, is never exceeded: "auto"
+    falls back to smaller and slower ways, at last to the reference, which needs nothing. ``machine`` masks features of this one.
+    Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, OptionError.
     """
     _check_spec(spec)
-    _check_limit(workspace_limit)
+    check_limit(workspace_limit)
     where = machine or Machine.host()
     _check_config(strategy, config)
     if strategy == "auto":
         plan = plan_for(spec, threads=threads, workspace_limit=workspace_limit, machine=machine)
     else:
-        plan = given_plan(spec, strategy, config, where)
+        plan = given_plan(spec, strategy, config, where, workspace_limit, threads)
     if debug_level() >= 1:
         print(f"convgen: {spec}: {plan.strategy} {plan.config} ({plan.origin})")
     start = time.perf_counter()
@@ -140,8 +137,3 @@ def _check_config(strategy: str, config: Config | None) -> None:
 def _check_spec(spec: object) -> None:
     if not isinstance(spec, ConvSpec):
         raise SpecError(f"spec is a {type(spec).__name__}; allowed: ConvSpec")
-
-
-def _check_limit(limit: object) -> None:
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise OptionError(f"workspace_limit={limit!r} is not valid; allowed: bytes, 0 or more, or None")

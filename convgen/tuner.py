@@ -1,6 +1,8 @@
-"""The autotuner: measures the configurations of all strategies, verifies each, and remembers the fastest.
+"""The autotuner: compiles what deserves it of all strategies, verifies and measures it, and remembers the fastest.
 
-Nothing is chosen that has not been held against the oracle on integers (ACCURACY: gate A), at the problem's full size.
+Which candidates those are is ``tuning.search``'s to say. Candidates are compiled by this process and helpers, and measured when
+nobody compiles. Nothing is chosen that has not been held against the oracle on integers (ACCURACY: gate A), at the problem's
+full size.
 """
 
 from __future__ import annotations
@@ -9,27 +11,35 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from convgen import __version__
 from convgen.choices import Candidate, TunedPlan, known_plan, store
-from convgen.driver import Plan, accurate_strategies, heuristic_plan, thread_count
-from convgen.errors import OptionError, SpecError, VerificationError
+from convgen.compile_ahead import Helpers
+from convgen.driver import Plan, accurate_strategies, check_limit, fits, heuristic_plan, thread_count
+from convgen.errors import CompileError, OptionError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
+from convgen.options import num_threads
 from convgen.spec import ConvSpec
 from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
-from convgen.tuning.space import Config
+from convgen.tuning.search import Choice, Search
 from convgen.verify import Operands, compare_bounded, expect_integers, integer_operands, normal_operands
 
-# Candidates that the model expects to be so many times slower than its favourite are not measured.
-HOPELESS = 4.0
-# The part of a problem's budget for compiling and verifying candidates; the rest is for measuring them.
-COMPILE_SHARE = 0.6
-# Of two candidates closer than this, the one that the model ranks first is taken: noise does not decide.
+# The part of a problem's budget for the search; the rest is for measuring the best candidates side by side.
+SEARCH_SHARE = 0.8
+# Seconds that a candidate is measured for during the search, and at most in the end.
+QUICK_SECONDS = 0.1
+FINAL_SECONDS = 0.6
+# Candidates at most so many times slower than the leader are measured once more.
+FINALISTS = 1.1
+# Of two candidates closer than this, the one that was tried first is taken: noise does not decide.
 TIE = 0.01
+# Below this budget a helper process would take longer to start than it saves.
+HELPED_BUDGET = 4.0
 
 # Two measurements at once would disturb each other.
 _one_at_a_time = threading.Lock()
@@ -43,26 +53,38 @@ def tune(
     budget: float = 10.0,
     *,
     threads: int | None = None,
+    workspace_limit: int | None = None,
     observer: Observer | None = None,
     force: bool = False,
 ) -> TunedPlan | list[TunedPlan]:
     """Finds the fastest verified way to compute a problem on this machine, and stores it; a list of problems gives a list.
 
     ``budget`` is in seconds for the whole call; what the database knows is not measured again unless ``force``. The
-    heuristic's choice is always measured, however small the budget. ``observer`` sees (position, result) of each problem.
-    Raises SpecError, OptionError for a budget that is not a finite number of seconds, and VerificationError if no
-    candidate is right.
+    heuristic's choice is always measured, however small the budget, and when further candidates cannot win, the rest of the
+    budget is left. ``workspace_limit`` is in bytes: what needs more, packed weights included, is not considered, and the
+    result is remembered for this limit. ``observer`` sees (position, result) of each problem. Raises SpecError, OptionError
+    for a budget that is not a finite number of seconds or a limit that is not a number of bytes, WorkspaceLimitError and
+    NotApplicable where nothing is small or accurate enough, and VerificationError if no candidate is right.
     """
     if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
         raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
+    check_limit(workspace_limit)
     count = thread_count(threads)
     _check_specs(spec)
-    if isinstance(spec, ConvSpec):
-        result = _tune_one(spec, float(budget), count, force)
-        if observer is not None:
-            observer(0, result)
-        return result
-    return _tune_many(list(spec), float(budget), count, observer, force)
+    problems = [spec] if isinstance(spec, ConvSpec) else list(spec)
+    with Helpers(num_threads() - 1 if budget >= HELPED_BUDGET else 0) as helpers:
+        results = _tune_all(problems, float(budget), _Run(count, workspace_limit, force, helpers), observer)
+    return results[0] if isinstance(spec, ConvSpec) else results
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is the same for all problems of a call."""
+
+    threads: int
+    workspace_limit: int | None
+    force: bool
+    helpers: Helpers
 
 
 def _check_specs(specs: object) -> None:
@@ -71,9 +93,7 @@ def _check_specs(specs: object) -> None:
             raise SpecError(f"spec={spec!r} is not a problem; allowed: ConvSpec, or a list of them")
 
 
-def _tune_many(
-    specs: list[ConvSpec], budget: float, threads: int, observer: Observer | None, force: bool
-) -> list[TunedPlan]:
+def _tune_all(specs: list[ConvSpec], budget: float, run: _Run, observer: Observer | None) -> list[TunedPlan]:
     deadline = time.perf_counter() + budget
     results: list[TunedPlan] = []
     done: dict[ConvSpec, TunedPlan] = {}
@@ -81,36 +101,29 @@ def _tune_many(
         if spec not in done:
             left = len({other for other in specs[i:] if other not in done})
             share = max(0.0, deadline - time.perf_counter()) / left
-            done[spec] = _tune_one(spec, share, threads, force)
+            done[spec] = _tune_one(spec, share, run)
         results.append(done[spec])
         if observer is not None:
             observer(i, done[spec])
     return results
 
 
-def _tune_one(spec: ConvSpec, budget: float, threads: int, force: bool) -> TunedPlan:
+def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
     machine = Machine.host()
-    known = None if force else known_plan(spec, machine, threads)
+    known = None if run.force else known_plan(spec, machine, run.threads, run.workspace_limit)
     if known is not None:
         return known
     with _one_at_a_time:
-        return _measured(spec, machine, budget, threads)
+        result = _Session(spec, machine, run).result(time.perf_counter(), budget)
+        store(_record(result, machine, run))
+        return result
 
 
-def _measured(spec: ConvSpec, machine: Machine, budget: float, threads: int) -> TunedPlan:
-    start = time.perf_counter()
-    session = _Session(spec, machine, threads)
-    session.compile_all(start + budget * COMPILE_SHARE)
-    result = session.judge(max(0.0, budget - (time.perf_counter() - start)))
-    store(_record(result, machine, threads))
-    return result
-
-
-def _record(result: TunedPlan, machine: Machine, threads: int) -> Record:
+def _record(result: TunedPlan, machine: Machine, run: _Run) -> Record:
     return Record(
         problem=result.plan.spec.to_json(),
         fingerprint=machine.fingerprint(),
-        threads=threads,
+        threads=run.threads,
         version=__version__,
         strategy=result.plan.strategy,
         config=result.plan.config,
@@ -120,69 +133,137 @@ def _record(result: TunedPlan, machine: Machine, threads: int) -> Record:
         verified="gate A",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         candidates=tuple((c.strategy, str(c.config), c.seconds) for c in result.candidates),
+        workspace_limit=run.workspace_limit,
     )
 
 
-class _Session:
-    """The candidates of one problem: compiled, verified, measured."""
+@dataclass(frozen=True)
+class _Trial:
+    """A candidate that is right, and how it is called."""
 
-    def __init__(self, spec: ConvSpec, machine: Machine, threads: int) -> None:
+    choice: Choice
+    op: CompiledConv
+    call: Callable[[], Array]
+
+
+class _Session:
+    """The search for one problem."""
+
+    def __init__(self, spec: ConvSpec, machine: Machine, run: _Run) -> None:
         self._spec = spec
         self._machine = machine
-        self._threads = threads
-        self._baseline = heuristic_plan(spec, machine)
+        self._run = run
+        choices = self._choices()
+        baseline = heuristic_plan(spec, machine, run.workspace_limit, run.threads)
+        self._baseline = next(c for c in choices if (c.strategy, c.config) == (baseline.strategy, baseline.config))
+        self._search = Search(choices, self._baseline)
         self._operands = integer_operands(spec, np.random.default_rng(0))
         self._expected = expect_integers(spec, self._operands)
-        self._verified: list[tuple[Plan, CompiledConv]] = []
+        self._trials: dict[Choice, _Trial] = {}
+        self._seconds: dict[Choice, float] = {}
         self._rejected: list[str] = []
 
-    def plans(self) -> list[Plan]:
-        """The heuristic's choice, then all that are not hopeless, the most promising first."""
-        found = [
-            (strategy.predicted_seconds(self._spec, config, self._machine), strategy.name, config)
-            for strategy in accurate_strategies(self._spec, self._machine)
-            for config in strategy.space(self._spec, self._machine)
+    def _choices(self) -> list[Choice]:
+        """All configurations that are accurate and small enough, with their predictions."""
+        spec, machine, run = self._spec, self._machine, self._run
+        return [
+            Choice(strategy.name, config, strategy.predicted_seconds(spec, config, machine))
+            for strategy in accurate_strategies(spec, machine)
+            for config in strategy.space(spec, machine)
+            if fits(Plan(spec, strategy.name, config, "measured"), machine, run.workspace_limit, run.threads)
         ]
-        best = min(seconds for seconds, _, _ in found)
-        chosen = [(name, config) for seconds, name, config in sorted(found, key=_time) if seconds <= HOPELESS * best]
-        first = (self._baseline.strategy, self._baseline.config)
-        return [Plan(self._spec, *choice, "measured") for choice in [first, *(c for c in chosen if c != first)]]
 
-    def compile_all(self, deadline: float) -> None:
-        """Compiles and verifies candidates until the deadline, the first one in any case."""
-        for plan in self.plans():
-            if self._verified and time.perf_counter() >= deadline:
-                return
-            op = CompiledConv(plan, self._machine, self._threads)
-            comparison = self._expected.check(op(*self._operands.main, **self._operands.epilogue))
-            if comparison.ok:
-                self._verified.append((plan, op))
+    def result(self, start: float, budget: float) -> TunedPlan:
+        """Searches and judges within the budget, which counts from ``start``."""
+        deadline = start + SEARCH_SHARE * budget
+        while batch := self._search.batch():
+            self._try(batch, deadline)
+            if time.perf_counter() >= deadline and self._trials:
+                break
+        return self._judge(max(0.0, start + budget - time.perf_counter()))
+
+    def _try(self, batch: tuple[Choice, ...], deadline: float) -> None:
+        """Compiles, verifies and measures some candidates; without a leader at least one, else those there is time for."""
+        compiled = self._compile(batch, deadline)
+        fresh: list[_Trial] = []
+        for choice in batch:
+            if choice not in compiled or (fresh and time.perf_counter() >= deadline):
+                continue
+            op = compiled[choice]
+            if isinstance(op, CompiledConv):
+                trial = self._verified(choice, op)
+                if trial is not None:
+                    fresh.append(trial)
             else:
-                self._rejected.append(f"{plan.strategy} {plan.config}: {comparison.reason}")
+                self._reject(choice, str(op))
+        if fresh:
+            self._measure(fresh, max(0.0, deadline - time.perf_counter()))
 
-    def judge(self, budget: float) -> TunedPlan:
-        """Measures the verified candidates side by side and picks the fastest."""
-        if not self._verified:
+    def _compile(self, batch: tuple[Choice, ...], deadline: float) -> dict[Choice, CompiledConv | CompileError]:
+        plans = {Plan(self._spec, choice.strategy, choice.config, "measured"): choice for choice in batch}
+        ops: dict[Choice, CompiledConv | CompileError] = {}
+
+        def here(plan: Plan) -> None:
+            try:
+                ops[plans[plan]] = CompiledConv(plan, self._machine, self._run.threads)
+            except CompileError as error:
+                ops[plans[plan]] = error
+
+        for plan in self._run.helpers.share(list(plans), here, deadline):
+            if plans[plan] not in ops:
+                here(plan)
+        return ops
+
+    def _verified(self, choice: Choice, op: CompiledConv) -> _Trial | None:
+        comparison = self._expected.check(op(*self._operands.main, **self._operands.epilogue))
+        if comparison.ok:
+            return _Trial(choice, op, _caller(op, self._operands))
+        self._reject(choice, comparison.reason)
+        return None
+
+    def _reject(self, choice: Choice, reason: str) -> None:
+        self._rejected.append(f"{choice.strategy} {choice.config}: {reason}")
+        self._search.record(choice, None)
+
+    def _measure(self, fresh: list[_Trial], budget: float) -> None:
+        """Measures new candidates beside the leader, whose time ties this round to the ones before."""
+        leader = self._search.leader
+        trials = [*([self._trials[leader]] if leader else []), *fresh]
+        samples = measure(
+            [trial.call for trial in trials], budget=min(budget, QUICK_SECONDS * len(trials)), rounds_min=3
+        )
+        drift = self._seconds[leader] / samples[0].median if leader and samples[0].median else 1.0
+        for trial, sample in list(zip(trials, samples, strict=True))[-len(fresh) :]:
+            self._seconds[trial.choice] = seconds = sample.median * drift
+            self._search.record(trial.choice, seconds)
+            self._trials[trial.choice] = trial
+        fastest = min(self._seconds.values())
+        self._trials = {
+            choice: trial
+            for choice, trial in self._trials.items()
+            if choice == self._baseline or self._seconds[choice] <= FINALISTS * fastest
+        }
+
+    def _judge(self, budget: float) -> TunedPlan:
+        """Measures the best candidates and the heuristic's choice side by side and picks the fastest."""
+        if not self._trials:
             raise VerificationError(f"no candidate for {self._spec} is right: {'; '.join(self._rejected)}")
-        samples = measure([_caller(op, self._operands) for _, op in self._verified], budget=budget, rounds_min=3)
+        trials = list(self._trials.values())
+        samples = measure(
+            [trial.call for trial in trials], budget=min(budget, FINAL_SECONDS * len(trials)), rounds_min=3
+        )
+        seconds = {trial.choice: sample.median for trial, sample in zip(trials, samples, strict=True)}
+        fastest = min(seconds.values())
+        winner = next(trial for trial in trials if seconds[trial.choice] <= fastest * (1 + TIE))
         candidates = tuple(
-            Candidate(plan.strategy, plan.config, sample.median)
-            for (plan, _), sample in zip(self._verified, samples, strict=True)
+            Candidate(choice.strategy, choice.config, seconds.get(choice, quick))
+            for choice, quick in self._seconds.items()
         )
-        fastest = min(candidate.seconds for candidate in candidates)
-        index = next(i for i, candidate in enumerate(candidates) if candidate.seconds <= fastest * (1 + TIE))
-        winner, op = candidates[index], self._verified[index][1]
-        is_first = (self._verified[0][0].strategy, self._verified[0][0].config) == (
-            self._baseline.strategy,
-            self._baseline.config,
-        )
-        baseline = candidates[0].seconds if is_first else winner.seconds
-        plan = Plan(self._spec, winner.strategy, winner.config, "database", winner.seconds)
-        return TunedPlan(plan, winner.seconds, baseline, _error_on_normal_data(op), candidates, tuple(self._rejected))
-
-
-def _time(candidate: tuple[float, str, Config]) -> float:
-    return candidate[0]
+        best = seconds[winner.choice]
+        plan = Plan(self._spec, winner.choice.strategy, winner.choice.config, "database", best)
+        baseline = seconds.get(self._baseline, best)
+        error = _error_on_normal_data(winner.op)
+        return TunedPlan(plan, best, baseline, error, candidates, tuple(self._rejected))
 
 
 def _caller(op: CompiledConv, operands: Operands) -> Callable[[], Array]:

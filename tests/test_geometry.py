@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import operator
+from convgen import driver
 from convgen.oracle import reference
 from convgen.spec import ACTIVATIONS, DIRECTIONS, LAYOUTS, ConvSpec, Epilogue
 from convgen.verify import normal_operands
@@ -45,7 +45,7 @@ def parameters() -> list[Any]:
 @pytest.fixture
 def _small_problems_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets problems of this size run on more than one thread."""
-    monkeypatch.setattr(operator, "MIN_PARALLEL_MACS", 0)
+    monkeypatch.setattr(driver, "MIN_PARALLEL_MACS", 0)
 
 
 def make_spec(**fields: Any) -> ConvSpec:

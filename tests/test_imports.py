@@ -44,6 +44,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 FRONTENDS = (
     "choices",
+    "compile_ahead",
     "tuner",
     "planning",
     "functional",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import operator
+from convgen import driver
 from convgen.errors import DTypeError, OperandError, OptionError, ShapeError, SpecError, WorkspaceLimitError
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
@@ -303,7 +303,7 @@ def _child(op: CompiledConv, operands: tuple[np.ndarray, ...], results: Any) -> 
 
 
 def test_after_a_fork_calls_are_serial_and_correct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operator, "MIN_PARALLEL_MACS", 0)
+    monkeypatch.setattr(driver, "MIN_PARALLEL_MACS", 0)
     op = convgen.compile(SPEC, threads=2)
     operands = integer_operands(SPEC, np.random.default_rng(5)).main
     expected = op(*operands)

@@ -19,28 +19,32 @@ from convgen import options
 from convgen.errors import CacheWarning
 from convgen.tuning.space import Config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "tuning.sqlite"
 
 _CREATE_RESULTS = """CREATE TABLE results (
     problem TEXT NOT NULL, fingerprint TEXT NOT NULL, threads INTEGER NOT NULL, version TEXT NOT NULL,
+    workspace_limit INTEGER NOT NULL,
     strategy TEXT NOT NULL, config TEXT NOT NULL, seconds REAL NOT NULL, baseline_seconds REAL NOT NULL,
     error REAL NOT NULL, verified TEXT NOT NULL, created TEXT NOT NULL, candidates TEXT NOT NULL,
-    digest TEXT NOT NULL, PRIMARY KEY (problem, fingerprint, threads, version))"""
+    digest TEXT NOT NULL, PRIMARY KEY (problem, fingerprint, threads, version, workspace_limit))"""
 _CREATE = (
     "CREATE TABLE schema (version INTEGER NOT NULL)",
     f"INSERT INTO schema VALUES ({SCHEMA_VERSION})",
     _CREATE_RESULTS,
 )
 _COLUMNS = (
-    "problem, fingerprint, threads, version, strategy, config, seconds, baseline_seconds, error, verified, created, "
-    "candidates, digest"
+    "problem, fingerprint, threads, version, workspace_limit, strategy, config, seconds, baseline_seconds, error, "
+    "verified, created, candidates, digest"
 )
 _SELECT = f"SELECT {_COLUMNS} FROM results"
-_REPLACE = f"REPLACE INTO results ({_COLUMNS}) VALUES ({', '.join('?' * 13)})"
+_REPLACE = f"REPLACE INTO results ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-Key = tuple[str, str, int, str]
+# Stored for no limit.
+_NO_LIMIT = -1
+
+Key = tuple[str, str, int, str, int]
 _Answer = TypeVar("_Answer")
 
 # Files this process has already warned about.
@@ -55,7 +59,7 @@ class Record:
     median time of ``strategy`` with ``config``, ``baseline_seconds`` that of the heuristic's choice in the same run,
     ``error`` the relative L2 error against the oracle, ``verified`` the gate that was passed, ``created`` the time of
     storing (UTC, ISO 8601). ``candidates`` holds (strategy, text of the configuration, median seconds) of everything
-    measured.
+    measured. ``workspace_limit`` is the limit in bytes under which it was found, if there was one.
     """
 
     problem: str
@@ -70,11 +74,16 @@ class Record:
     verified: str
     created: str
     candidates: tuple[tuple[str, str, float], ...] = ()
+    workspace_limit: int | None = None
 
     @property
     def key(self) -> Key:
         """What a record is found by; of two with the same key the later one counts."""
-        return (self.problem, self.fingerprint, self.threads, self.version)
+        return _key(self.problem, self.fingerprint, self.threads, self.version, self.workspace_limit)
+
+
+def _key(problem: str, fingerprint: str, threads: int, version: str, limit: int | None) -> Key:
+    return (problem, fingerprint, threads, version, _NO_LIMIT if limit is None else limit)
 
 
 class _ForeignSchema(Exception):
@@ -112,12 +121,14 @@ class Database:
     ) -> None:
         self.close()
 
-    def find(self, problem: str, fingerprint: str, threads: int, version: str) -> Record | None:
+    def find(
+        self, problem: str, fingerprint: str, threads: int, version: str, workspace_limit: int | None = None
+    ) -> Record | None:
         """Returns the record stored last under this key, or None."""
-        key = (problem, fingerprint, threads, version)
+        key = _key(problem, fingerprint, threads, version, workspace_limit)
         if key in self._unwritten:
             return self._unwritten[key]
-        where = " WHERE problem = ? AND fingerprint = ? AND threads = ? AND version = ?"
+        where = " WHERE problem = ? AND fingerprint = ? AND threads = ? AND version = ? AND workspace_limit = ?"
         return next(iter(self._select(_SELECT + where, key)), None)
 
     def records(self) -> tuple[Record, ...]:
@@ -282,13 +293,14 @@ def _decode(row: tuple[object, ...]) -> Record | None:
         return None
     match columns:
         case [
-            str(problem), str(fingerprint), int(threads), str(version), str(strategy), str(config), float(seconds),
-            float(baseline), float(error), str(verified), str(created), str(candidates),
+            str(problem), str(fingerprint), int(threads), str(version), int(limit), str(strategy), str(config),
+            float(seconds), float(baseline), float(error), str(verified), str(created), str(candidates),
         ]:  # fmt: skip
             chosen = Config(tuple(json.loads(config).items()))
             measured = tuple((name, text, time) for name, text, time in json.loads(candidates))
             key = (problem, fingerprint, threads, version)
-            return Record(*key, strategy, chosen, seconds, baseline, error, verified, created, measured)
+            given = None if limit == _NO_LIMIT else limit
+            return Record(*key, strategy, chosen, seconds, baseline, error, verified, created, measured, given)
         case _:
             return None
 

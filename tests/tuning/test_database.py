@@ -80,6 +80,18 @@ def test_every_part_of_the_key_matters(filled: Path, field: str) -> None:
     assert Database(filled).find(**(key | {field: changed[field]})) is None  # type: ignore[arg-type]
 
 
+def test_a_result_under_a_limit_stands_beside_the_one_without(filled: Path) -> None:
+    small = dataclasses.replace(RECORD, config=Config.of(lanes=16), workspace_limit=0, created="2026-01-01")
+    with Database(filled) as database:
+        database.store(small)
+    key = (RECORD.problem, RECORD.fingerprint, RECORD.threads, RECORD.version)
+    found = Database(filled)
+    assert found.records() == (RECORD, small)
+    assert found.find(*key) == found.find(*key, None) == RECORD
+    assert found.find(*key, 0) == small
+    assert found.find(*key, 1) is None
+
+
 def test_the_same_key_replaces_and_others_do_not(filled: Path) -> None:
     newer = dataclasses.replace(RECORD, config=Config.of(lanes=16, pixels=1), created="2026-01-01T00:00:00+00:00")
     with Database(filled) as database:
@@ -92,7 +104,7 @@ def test_the_same_key_replaces_and_others_do_not(filled: Path) -> None:
 def test_an_empty_configuration_and_no_candidates(path: Path) -> None:
     plain = dataclasses.replace(RECORD, config=Config(), candidates=(), error=0.0)
     Database(path).store(plain)
-    assert Database(path).find(*plain.key) == plain
+    assert Database(path).find(*RECORD.key) == plain
 
 
 def test_looking_makes_no_file(tmp_path: Path) -> None:
@@ -198,7 +210,7 @@ def test_a_damaged_record_is_ignored_and_may_be_replaced(filled: Path) -> None:
 
 
 SCHEMAS = {
-    "newer": ("UPDATE schema SET version = 2",),
+    "newer": ("UPDATE schema SET version = 3",),
     "older": ("UPDATE schema SET version = 0",),
     "no-version": ("DELETE FROM schema",),
     "text-as-version": ("UPDATE schema SET version = 'x'",),

@@ -151,6 +151,14 @@ def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine, 
     )
 
 
+def scratch_bytes(program: Program, sizes: Mapping[str, int], workers: int = 1) -> int:
+    """What ``CpuProgram.scratch_bytes`` would be, without lowering anything."""
+    spaces = {"packed": 1, "workspace": 1, "local": workers}
+    return sum(
+        count * _layout([b for b in program.buffers if b.space == space], sizes)[1] for space, count in spaces.items()
+    )
+
+
 def _layout(buffers: list[Buffer], sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
     offsets: dict[str, int] = {}
     end = 0

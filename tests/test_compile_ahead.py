@@ -1,0 +1,167 @@
+"""Helpers share the work, and whatever becomes of them everything is compiled and nobody is left."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from convgen import compile_ahead
+from convgen.compile_ahead import Helpers, can_help, serve
+from convgen.driver import Plan
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.strategies.direct import Direct
+
+SPEC = ConvSpec(batch=1, in_channels=3, out_channels=5, spatial_size=6, kernel_size=3)
+PLANS = [Plan(SPEC, "direct", config, "measured") for config in Direct().space(SPEC, Machine.host())]
+# A helper that answers everything, and says to a file what it was asked.
+ECHO = """
+import sys
+print(flush=True)
+for line in sys.stdin:
+    open(sys.argv[1], "a").write(line)
+    print(flush=True)
+"""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[subprocess.Popen[str]]:
+    """The processes that take a helper's place; their code is in ``tmp_path``/helper.py."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-S", str(tmp_path / "helper.py"), str(tmp_path / "asked")]
+        processes.append(
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        )
+        return processes[-1]
+
+    monkeypatch.setattr(compile_ahead, "_started", start)
+    (tmp_path / "helper.py").write_text(ECHO)
+    return processes
+
+
+def asked(folder: Path) -> list[str]:
+    path = folder / "asked"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_everything_is_compiled_once(started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    here: list[Plan] = []
+    deadline = time.perf_counter() + 30
+
+    def slowly(plan: Plan) -> None:
+        here.append(plan)
+        while len(here) == 1 and not asked(tmp_path) and time.perf_counter() < deadline:
+            time.sleep(0.01)
+
+    with Helpers(1) as helpers:
+        assert helpers.share(PLANS, slowly, math.inf) == set(PLANS)
+        # The same helper serves the next batch.
+        assert helpers.share(PLANS, here.append, math.inf) == set(PLANS)
+    assert here[0] == PLANS[0]
+    assert asked(tmp_path)
+    assert len(here) + len(asked(tmp_path)) == 2 * len(PLANS)
+    assert [process.returncode is not None for process in started] == [True]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["raise SystemExit", "print(flush=True)\ninput()", "print(flush=True)\nimport sys\nsys.stdin.close()", "1/0"],
+    ids=["at once", "when asked", "deaf", "broken"],
+)
+def test_a_helper_that_dies_leaves_its_work_to_the_caller(
+    code: str, started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "helper.py").write_text(code)
+    here: list[Plan] = []
+    with Helpers(2) as helpers:
+        for _ in range(2):
+            here.clear()
+            assert helpers.share(PLANS, here.append, math.inf) == set(PLANS)
+            assert sorted(map(str, here)) == sorted(map(str, PLANS))
+    assert all(process.returncode is not None for process in started)
+
+
+def test_a_helper_that_is_stuck_is_ended(
+    started: list[subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 0.3)
+    (tmp_path / "helper.py").write_text("import time\ntime.sleep(1000)")
+    here: list[Plan] = []
+    with Helpers(1) as helpers:
+        assert helpers.share(PLANS, here.append, math.inf) == set(PLANS)
+        assert started[0].returncode is not None
+    assert sorted(map(str, here)) == sorted(map(str, PLANS))
+
+
+def test_an_error_ends_the_helpers(started: list[subprocess.Popen[str]]) -> None:
+    def fail(plan: Plan) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Helpers(1) as helpers:
+        helpers.share(PLANS, fail, math.inf)
+    assert started[0].returncode is not None
+    for _ in range(500):
+        if threading.active_count() == 1:
+            return
+        time.sleep(0.01)
+    raise AssertionError("a thread is left")
+
+
+def test_after_the_deadline_only_the_first_is_compiled() -> None:
+    here: list[Plan] = []
+    with Helpers(0) as helpers:
+        assert helpers.share(PLANS, here.append, 0.0) == {PLANS[0]}
+        assert helpers.share([], here.append, math.inf) == set()
+    assert here == [PLANS[0]]
+
+
+def test_no_helper_where_the_cache_cannot_be_shared_or_python_is_not_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert can_help()
+    monkeypatch.setenv("CONVGEN_CACHE_DIR", "/dev/null/below")
+    assert not can_help()
+    monkeypatch.setenv("CONVGEN_CACHE_DIR", str(tmp_path / "not" / "made"))
+    assert can_help()
+    monkeypatch.setattr(sys, "executable", "/usr/bin/blender")
+    assert not can_help()
+    monkeypatch.setattr(sys, "executable", None)
+    assert not can_help()
+
+
+def test_what_is_served_is_in_the_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CONVGEN_CACHE_DIR", str(tmp_path))
+    bad = Plan(SPEC, "nothing", PLANS[0].config, "measured")
+    requests = [json.dumps([plan.spec.to_json(), plan.strategy, str(plan.config)]) for plan in (bad, PLANS[0])]
+    monkeypatch.setattr("convgen.targets.cpu.build._addresses", {})
+    answers = io.StringIO()
+    serve(io.StringIO("\n".join(requests) + "\n"), answers)
+    assert answers.getvalue() == "\n\n\n"
+    assert list((tmp_path / "kernels").glob("*.obj"))
+
+
+@pytest.mark.slow
+def test_a_real_helper_fills_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVGEN_CACHE_DIR", str(tmp_path))
+    with Helpers(1) as helpers:
+
+        def wait(plan: Plan) -> None:
+            for _ in range(600):
+                if list(tmp_path.glob("kernels/*.obj")):
+                    return
+                time.sleep(0.1)
+
+        assert helpers.share(PLANS[:2], wait, math.inf) == set(PLANS[:2])
+    assert list(tmp_path.glob("kernels/*.obj"))
