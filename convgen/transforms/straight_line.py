@@ -16,7 +16,8 @@ from fractions import Fraction
 from itertools import combinations
 
 from convgen.errors import SpecError
-from convgen.transforms.linear import Add, LinearProgram, MulAdd, Scale, Step, Sub
+from convgen.transforms.builder import Builder, Term
+from convgen.transforms.linear import Add, LinearProgram, MulAdd, Step, Sub
 
 # How many orders among equally good pairs are tried.
 ATTEMPTS = 100
@@ -37,10 +38,10 @@ def from_matrix(matrix: Sequence[Sequence[Fraction | int]]) -> LinearProgram:
         if not any(row):
             raise SpecError(f"matrix[{i}] is a row of zeros; allowed: rows with an entry other than 0")
     rows = [_Row.of(row) for row in matrix]
-    steps = _Steps(len(matrix[0]))
+    builder = Builder(len(matrix[0]))
     while (pair := _best_pair(rows)) is not None:
-        _share(rows, pair, steps)
-    return steps.program(tuple(_finish(row, steps) for row in rows))
+        _share(rows, pair, builder)
+    return builder.program([_finish(row, builder) for row in rows])
 
 
 @dataclass
@@ -60,21 +61,6 @@ class _Row:
             yield _pair(i, j, self.terms)
 
 
-class _Steps:
-    """The steps taken so far; none is taken twice."""
-
-    def __init__(self, inputs: int) -> None:
-        self.inputs = inputs
-        self._values: dict[Step, int] = {}
-
-    def take(self, step: Step) -> int:
-        """Returns the number of the step's value."""
-        return self._values.setdefault(step, self.inputs + len(self._values))
-
-    def program(self, outputs: tuple[int, ...]) -> LinearProgram:
-        return LinearProgram(self.inputs, tuple(self._values), outputs)
-
-
 def _pair(i: int, j: int, terms: dict[int, int]) -> Pair:
     divisor = math.gcd(terms[i], terms[j]) * (1 if terms[i] > 0 else -1)
     return i, j, terms[i] // divisor, terms[j] // divisor
@@ -92,28 +78,28 @@ def _plainness(pair: Pair) -> tuple[int, int, int]:
     return of_i + abs(of_j), i, j
 
 
-def _share(rows: Sequence[_Row], pair: Pair, steps: _Steps) -> None:
+def _share(rows: Sequence[_Row], pair: Pair, builder: Builder) -> None:
     """Makes a value of a pair and puts it into every row that holds the pair."""
     i, j, of_i, of_j = pair
     users = [row for row in rows if i in row.terms and j in row.terms and _pair(i, j, row.terms) == pair]
     # A coefficient of 1 costs nothing where the row is summed.
     if sum(row.terms[j] == row.unit for row in users) > sum(row.terms[i] == row.unit for row in users):
         i, j, of_i, of_j = j, i, of_j, of_i
-    value = steps.take(_sum(i, Fraction(of_j, of_i), j))
+    value = builder.take(_sum(i, Fraction(of_j, of_i), j))
     for row in users:
         row.terms[value] = row.terms.pop(i)
         del row.terms[j]
 
 
-def _finish(row: _Row, steps: _Steps) -> int:
+def _finish(row: _Row, builder: Builder) -> Term:
     """Adds up what is left of a row."""
     terms = sorted(row.terms.items(), key=lambda term: (abs(term[1]) != row.unit, term[0]))
     base, divisor = next((term for term in terms if term[1] == row.unit), terms[0])
     total = base
     for value, factor in terms:
         if value != base:
-            total = steps.take(_sum(total, Fraction(factor, divisor), value))
-    return total if divisor == row.unit else steps.take(Scale(total, Fraction(divisor, row.unit)))
+            total = builder.take(_sum(total, Fraction(factor, divisor), value))
+    return Term(total, Fraction(divisor, row.unit))
 
 
 def _sum(a: int, factor: Fraction, b: int) -> Step:
