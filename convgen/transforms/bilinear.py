@@ -39,6 +39,9 @@ class AxisAlgorithm:
         if self.tile < self.outputs + self.taps - 1:
             raise SpecError(f"{self.name} reads {self.tile} values; allowed: {self.outputs + self.taps - 1} or more")
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.outputs, self.taps))
+
     @property
     def tile(self) -> int:
         """How many values of the image one tile reads; neighbouring tiles are ``outputs`` apart."""

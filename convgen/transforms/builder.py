@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from convgen.transforms.linear import Add, Factor, LinearProgram, MulAdd, Scale, Step, Sub, operands
+from convgen.transforms.linear import Add, Factor, LinearProgram, MulAdd, Scale, Step, Sub, operands, weighted_operands
 
 # Two factors that are products of the same cosines in another order differ by a few roundings of float64.
 _SAME = 1e-14
@@ -97,22 +97,9 @@ def transposed(program: LinearProgram) -> LinearProgram:
     for number, output in enumerate(program.outputs):
         uses[output] = builder.add(uses[output], Term(number))
     for position in range(len(program.steps) - 1, -1, -1):
-        for value, factor in _weights(program.steps[position]):
+        for value, factor in weighted_operands(program.steps[position]):
             uses[value] = builder.add(uses[value], scaled(uses[program.inputs + position], factor))
     return builder.program([term for term in uses[: program.inputs] if term is not None])
-
-
-def _weights(step: Step) -> tuple[tuple[int, Factor], ...]:
-    one = Fraction(1)
-    match step:
-        case Add(a, b):
-            return (a, one), (b, one)
-        case Sub(a, b):
-            return (a, one), (b, -one)
-        case Scale(a, factor):
-            return ((a, factor),)
-        case MulAdd(a, factor, b):
-            return (a, factor), (b, one)
 
 
 def _size(factor: Factor) -> float:

@@ -95,6 +95,10 @@ class LinearProgram:
         if any(not 0 <= value < values for value in self.outputs):
             raise SpecError(f"outputs={self.outputs} is not valid; allowed: values 0 to {values - 1}")
 
+    def __hash__(self) -> int:
+        # Programs are keys of caches; hashing hundreds of steps would cost more than what is looked up.
+        return hash((self.inputs, len(self.steps), self.outputs))
+
     @property
     def operations(self) -> Operations:
         """The steps, counted."""
@@ -128,23 +132,26 @@ class LinearProgram:
 
 def operands(step: Step) -> tuple[int, ...]:
     """The numbers of the values that a step reads."""
+    return tuple(value for value, _ in weighted_operands(step))
+
+
+def weighted_operands(step: Step) -> tuple[tuple[int, Factor], ...]:
+    """The values that a step reads, each with its factor."""
+    one = Fraction(1)
     match step:
-        case Add(a, b) | Sub(a, b) | MulAdd(a, _, b):
-            return (a, b)
-        case Scale(a, _):
-            return (a,)
+        case Add(a, b):
+            return (a, one), (b, one)
+        case Sub(a, b):
+            return (a, one), (b, -one)
+        case Scale(a, factor):
+            return ((a, factor),)
+        case MulAdd(a, factor, b):
+            return (a, factor), (b, one)
 
 
 def _row(step: Step, values: Sequence[Sequence[Factor]]) -> list[Factor]:
-    match step:
-        case Add(a, b):
-            return [p + q for p, q in zip(values[a], values[b], strict=True)]
-        case Sub(a, b):
-            return [p - q for p, q in zip(values[a], values[b], strict=True)]
-        case Scale(a, factor):
-            return [p * factor for p in values[a]]
-        case MulAdd(a, factor, b):
-            return [p * factor + q for p, q in zip(values[a], values[b], strict=True)]
+    weighted = [[entry * factor for entry in values[value]] for value, factor in weighted_operands(step)]
+    return [sum(column, Fraction(0)) for column in zip(*weighted, strict=True)]
 
 
 def _evaluate(step: Step, values: Sequence[np.ndarray], dtype: np.dtype) -> Any:

@@ -15,12 +15,15 @@ from convgen.errors import SpecError
 from convgen.transforms.bilinear import AxisAlgorithm, check_positive, direct
 from convgen.transforms.straight_line import from_matrix
 
-# The first points have small powers whose reciprocals are points too, and come in pairs ±a, which halve the additions
-# (Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", 2020).
-POINTS: tuple[Fraction, ...] = (
-    *(Fraction(number) for number in (0, 1, -1, 2, -2)),
-    *(Fraction(1, 2), Fraction(-1, 2), Fraction(4), Fraction(-4), Fraction(1, 4), Fraction(-1, 4)),
-    *(Fraction(3, 2), Fraction(-3, 2), Fraction(2, 3), Fraction(-2, 3)),
+# Binary fractions, so that no denominator but a power of two is left outside the weights; in pairs ±a, which halve the
+# additions; in the order of the error they bring (compare Barabasz et al., "Error analysis and improving the accuracy of
+# Winograd convolution for deep neural networks", 2020, table 2).
+POINTS: tuple[Fraction, ...] = tuple(
+    Fraction(numerator, denominator)
+    for numerator, denominator in (
+        *((0, 1), (1, 1), (-1, 1), (2, 1), (-2, 1), (1, 2), (-1, 2)),
+        *((3, 4), (-3, 4), (3, 2), (-3, 2)),
+    )
 )
 
 Polynomial = tuple[Fraction, ...]
@@ -32,7 +35,7 @@ def winograd(outputs: int, taps: int) -> AxisAlgorithm:
 
     ``input`` and ``output`` have integers or fractions of a power of two, the other denominators are in ``weight``. With one
     output or one tap it is the direct algorithm, which takes no more products. Raises SpecError unless both numbers are
-    positive and there are points enough (a tile of 16).
+    positive and there are points enough (a tile of 12).
     """
     check_positive(outputs=outputs, taps=taps)
     tile = outputs + taps - 1
