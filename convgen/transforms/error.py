@@ -147,12 +147,12 @@ def _steps(program: LinearProgram, covariance: Float64) -> tuple[Float64, Float6
         if isinstance(step, Scale | MulAdd) and _is_rounded(step.factor):
             product = values[step.a] * float(step.factor)
             errors[number] += product @ covariance @ product
-    passed_on = np.zeros((len(program.outputs), len(values)))
-    passed_on[np.arange(len(program.outputs)), program.outputs] = 1
+    passed_on = np.zeros((len(values), len(program.outputs)))
+    passed_on[program.outputs, np.arange(len(program.outputs))] = 1
     for value in range(len(values) - 1, program.inputs - 1, -1):
         for operand, factor in weighted_operands(program.steps[value - program.inputs]):
-            passed_on[:, operand] += float(factor) * passed_on[:, value]
-    return errors, passed_on[:, program.inputs :]
+            passed_on[operand] += float(factor) * passed_on[value]
+    return errors, passed_on[program.inputs :].T
 
 
 def _all_values(program: LinearProgram) -> Float64:
