@@ -59,6 +59,10 @@ class Helpers:
     ) -> None:
         self._end_all()
 
+    def start(self) -> None:
+        """Starts all helpers, so that they are there when ``share`` needs them."""
+        self._start(self._most)
+
     def share(self, plans: Sequence[Plan], here: Callable[[Plan], None], deadline: float) -> set[Plan]:
         """Calls ``here`` for plans from the front while helpers take them from the back, and returns when nobody compiles: the
         plans that were compiled, the first in any case, no other begun after ``deadline``.
@@ -208,6 +212,9 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
+    # What takes longest of a first compilation, while the parent is busy with something else.
+    import convgen.targets.cpu.numba_pipeline  # noqa: F401
+
     # Nothing that is printed on the way may be taken for an answer.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)

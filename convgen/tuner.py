@@ -157,11 +157,14 @@ class _Session:
         baseline = heuristic_plan(spec, machine, run.workspace_limit, run.threads)
         self._baseline = next(c for c in choices if (c.strategy, c.config) == (baseline.strategy, baseline.config))
         self._search = Search(choices, self._baseline)
+        if len(choices) > 1:
+            run.helpers.start()
         self._operands = integer_operands(spec, np.random.default_rng(0))
         self._expected = expect_integers(spec, self._operands)
         self._trials: dict[Choice, _Trial] = {}
         self._seconds: dict[Choice, float] = {}
         self._rejected: list[str] = []
+        self._longest_compilation = 0.0
 
     def _choices(self) -> list[Choice]:
         """All configurations that are accurate and small enough, with their predictions."""
@@ -178,7 +181,7 @@ class _Session:
         deadline = start + SEARCH_SHARE * budget
         while batch := self._search.batch():
             self._try(batch, deadline)
-            if time.perf_counter() >= deadline and self._trials:
+            if time.perf_counter() + self._longest_compilation >= deadline and self._trials:
                 break
         return self._judge(max(0.0, start + budget - time.perf_counter()))
 
@@ -204,12 +207,14 @@ class _Session:
         ops: dict[Choice, CompiledConv | CompileError] = {}
 
         def here(plan: Plan) -> None:
+            begin = time.perf_counter()
             try:
                 ops[plans[plan]] = CompiledConv(plan, self._machine, self._run.threads)
             except CompileError as error:
                 ops[plans[plan]] = error
+            self._longest_compilation = max(self._longest_compilation, time.perf_counter() - begin)
 
-        for plan in self._run.helpers.share(list(plans), here, deadline):
+        for plan in self._run.helpers.share(list(plans), here, deadline - self._longest_compilation):
             if plans[plan] not in ops:
                 here(plan)
         return ops

@@ -35,7 +35,8 @@ class Choice:
 class Search:
     """Hands out batches of choices and is told what became of them.
 
-    First comes ``first``, with the most promising configuration of every strategy that is not hopeless. A cost model is better
+    First comes ``first``, with the most promising configuration of every strategy that is not hopeless, and others that are
+    predicted to be about as good where that makes no batch. A cost model is better
     at ordering the configurations of one strategy than strategies: the other predictions are multiplied by measured over
     predicted seconds of what has been tried of the same strategy, and tried in that order until the leader is certain.
     """
@@ -70,17 +71,21 @@ class Search:
         return self._heads()
 
     def _heads(self) -> tuple[Choice, ...]:
+        others = sorted((choice for choice in self._choices if choice != self._first), key=_predicted)
+        best = min(map(_predicted, (self._first, *others)))
         heads: dict[str, Choice] = {}
-        for choice in sorted((choice for choice in self._choices if choice != self._first), key=_predicted):
-            heads.setdefault(choice.strategy, choice)
-        limit = HOPELESS * min(map(_predicted, (self._first, *heads.values())))
-        return (self._first, *(choice for choice in heads.values() if choice.predicted <= limit))
+        for choice in others:
+            if choice.predicted <= HOPELESS * best:
+                heads.setdefault(choice.strategy, choice)
+        chosen = [self._first, *heads.values()]
+        similar = [choice for choice in others if choice not in chosen and choice.predicted <= HOPE * best]
+        return (*chosen, *similar[: max(0, BATCH - len(chosen))])
 
     def _runners_up(self) -> tuple[Choice, ...]:
         best = min(self._seconds.values(), default=math.inf)
         self._stale = 0 if best < self._best_before * (1 - GAIN) else self._stale + 1
         self._best_before = min(best, self._best_before)
-        if self._stale > PATIENCE:
+        if self._stale >= PATIENCE:
             return ()
         expected = [
             (self._expected(choice), choice)

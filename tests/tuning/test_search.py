@@ -37,6 +37,16 @@ def test_the_first_choice_and_the_best_of_every_strategy_come_first() -> None:
     assert found.leader is None
 
 
+def test_a_first_batch_of_few_strategies_is_filled_with_what_is_similar() -> None:
+    similar, worse = choice("a", 1, 1.0), choice("a", 2, search.HOPE * 1.01)
+    choices = [choice("a", 0, 1.0), worse, similar, choice("b", 0, 1.2), choice("a", 3, 1.1), choice("b", 1, 1.05)]
+    assert search.BATCH == 3
+    assert Search(choices[:2], choices[0]).batch() == (choices[0], worse)
+    only_a = [c for c in choices if c.strategy == "a"]
+    assert Search(only_a, choices[0]).batch() == (choices[0], similar, choices[4])
+    assert Search(choices, choices[0]).batch() == (choices[0], similar, choices[5])
+
+
 def test_what_is_hopeless_is_never_tried() -> None:
     choices = [choice("a", 0, 1.0), choice("b", 0, search.HOPELESS * 1.01), choice("a", 1, search.HOPE * 1.01)]
     batches, leader = replay(choices, dict.fromkeys(choices, 1.0) | {choices[1]: 0.1})
