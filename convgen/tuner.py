@@ -8,6 +8,7 @@ full size.
 from __future__ import annotations
 
 import datetime
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,8 +43,15 @@ TIE = 0.01
 HELPED_BUDGET = 4.0
 
 # Two measurements at once would disturb each other.
-_one_at_a_time = threading.Lock()
+_one_at_a_time = [threading.Lock()]
 
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that held the lock is not there to release it."""
+    _one_at_a_time[0] = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 Observer = Callable[[int, TunedPlan], None]
 
@@ -113,7 +121,7 @@ def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
     known = None if run.force else known_plan(spec, machine, run.threads, run.workspace_limit)
     if known is not None:
         return known
-    with _one_at_a_time:
+    with _one_at_a_time[0]:
         result = _Session(spec, machine, run).result(time.perf_counter(), budget)
         store(_record(result, machine, run))
         return result

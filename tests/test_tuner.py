@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -204,6 +205,17 @@ def test_a_named_strategy_falls_back_to_its_smaller_configurations() -> None:
     assert (op.plan.strategy, op.workspace_bytes) == ("direct", min(sizes))
     with pytest.raises(WorkspaceLimitError, match=f"the smallest variant needs {min(sizes)}"):
         convgen.compile(spec, "direct", 1, workspace_limit=min(sizes) - 1)
+
+
+def test_a_fork_in_the_middle_of_tuning_does_not_stop_the_child(fake: Callable[[Times], list[list[str]]]) -> None:
+    fake(lambda op: 1.0)
+    with tuner._one_at_a_time[0]:
+        child = multiprocessing.get_context("fork").Process(target=tuned, kwargs={"budget": 0.0})
+        child.start()
+        child.join(60)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
 
 
 @pytest.mark.slow
