@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
+import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -32,6 +35,7 @@ _FIRST_ROUNDS = 3
 _ROUNDS = 7
 # Longer than any library's threads wait busily for the next call.
 _SETTLE_SECONDS = 5e-3
+_CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class BenchOptions:
     """How to measure.
 
     ``against`` are names of ``peers.PEER_NAMES``; ``seconds`` is the time to measure a layer, which may take longer where some
-    rounds need more; with ``same_layout`` peers may only use the problem's layout.
+    rounds need more; with ``same_layout`` peers may only use the problem's layout. ``clock`` "cpu" counts
+    the processor's time instead of the wall clock's, on one thread alone: other programs on the machine disturb it less.
     """
 
     against: tuple[str, ...]
@@ -56,6 +61,18 @@ class BenchOptions:
     choice: Choice = AUTOMATIC
     seconds: float = 2.0
     same_layout: bool = False
+    clock: str = "wall"
+
+    def check(self) -> None:
+        """Raises OptionError for what is unknown or does not go together."""
+        check_peer_names(self.against)
+        self.choice.check()
+        if self.clock not in _CLOCKS:
+            raise OptionError(f"clock={self.clock!r} is unknown; allowed: {', '.join(_CLOCKS)}")
+        if self.clock == "cpu" and self.threads > 1:
+            raise OptionError(
+                f"clock='cpu' counts the time of all threads; allowed with threads={self.threads}: 'wall'"
+            )
 
 
 LayerObserver = Callable[[LayerResult], object]
@@ -69,8 +86,7 @@ def run_benchmark(
     A peer that is not installed or refuses a problem is reported. Raises OptionError for options and for no layers,
     VerificationError if convgen's own result is wrong, and what compiling raises.
     """
-    check_peer_names(options.against)
-    options.choice.check()
+    options.check()
     if not layers:
         raise OptionError(f"layers of {suite!r}: none is selected; allowed: at least one")
     with pinned(options.threads):
@@ -121,7 +137,7 @@ def _measure_layer(layer: Layer, peers: Sequence[Peer], options: BenchOptions, r
         raise VerificationError(f"{refusals[-1].reason}, by {op.plan.strategy} {op.plan.config}, for {spec}")
     timings = [
         Timing(contender.peer, contender.variant, sample.median, sample.low, sample.high, errors[contender])
-        for contender, sample in zip(errors, _race(list(errors), options.seconds), strict=True)
+        for contender, sample in zip(errors, _race(list(errors), options), strict=True)
     ]
     return LayerResult(
         layer=layer.name,
@@ -183,14 +199,14 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _race(contenders: Sequence[Contender], seconds: float) -> list[Sample]:
+def _race(contenders: Sequence[Contender], options: BenchOptions) -> list[Sample]:
     """Times all in some rounds, then those that may matter, convgen (the first) among them, in all that is left."""
-    settle = _SETTLE_SECONDS
+    timed = functools.partial(measure, settle=_SETTLE_SECONDS, clock=_CLOCKS[options.clock])
     calls = [contender.call for contender in contenders]
-    first = list(measure(calls, budget=seconds / 4, rounds_min=_FIRST_ROUNDS, settle=settle))
+    first = list(timed(calls, budget=options.seconds / 4, rounds_min=_FIRST_ROUNDS))
     limit = _HOPELESS * min((sample.median for sample in first[1:]), default=math.inf)
     finalists = [i for i, sample in enumerate(first) if i == 0 or sample.median <= limit]
-    final = measure([calls[i] for i in finalists], budget=seconds * 3 / 4, rounds_min=_ROUNDS, settle=settle)
+    final = timed([calls[i] for i in finalists], budget=options.seconds * 3 / 4, rounds_min=_ROUNDS)
     for i, sample in zip(finalists, final, strict=True):
         first[i] = sample
     return first
@@ -211,7 +227,10 @@ def _setting(
         ("versions", ", ".join(versions)),
         ("date", datetime.datetime.now(datetime.UTC).date().isoformat()),
         ("problems", f"{spec.direction}, {spec.dtype}, batch {spec.batch}, {spec.layout}, accuracy {spec.accuracy}"),
-        ("threads", str(options.threads)),
+        (
+            "threads",
+            f"{options.threads}, {options.clock} clock, {os.getloadavg()[0]:.1f} programs running in the last minute",
+        ),
         ("convgen", f"{how}, strategy {options.choice.strategy}, weights packed beforehand"),
         ("peers", f"in {'the same layout' if options.same_layout else 'whichever layout is faster'}, weights constant"),
         (

@@ -93,6 +93,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--tune", type=_seconds, metavar="S", help="tune every problem for so long first (default: do not)"
     )
     parser.add_argument("--strategy", default="auto", metavar="S", help="a strategy's name (default auto)")
+    parser.add_argument(
+        "--clock", default="wall", metavar="C", help="wall (default), or cpu where a machine is busy; for one thread"
+    )
     parser.add_argument("--same-layout", action="store_true", help="hold peers to convgen's layout")
     parser.add_argument(
         "--layers", default="", metavar="REGEX", help="only those whose name or problem has a match (default all)"

@@ -40,6 +40,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
         choice=Choice(arguments.strategy, arguments.tune),
         seconds=arguments.seconds,
         same_layout=arguments.same_layout,
+        clock=arguments.clock,
     )
     name, layers = _layers(arguments)
     plot = _prepare(arguments.output)  # what cannot be written is better known before minutes of measuring

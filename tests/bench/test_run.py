@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import time
 
 import numpy as np
 import pytest
 
 from convgen.bench import run
-from convgen.bench.contender import Peer
+from convgen.bench.contender import Contender, Job, Peer
 from convgen.bench.own import Choice
 from convgen.bench.peers import load_peer
 from convgen.bench.results import LayerResult
@@ -104,10 +106,29 @@ def test_unknown_peers_and_bad_options() -> None:
         run_benchmark("tiny", [], BenchOptions((), 1))
     with pytest.raises(OptionError, match="strategy='direct' cannot be tuned"):
         run_benchmark("tiny", LAYERS, BenchOptions((), 1, Choice("direct", 1.0)))
+    with pytest.raises(OptionError, match="clock='sun' is unknown"):
+        run_benchmark("tiny", LAYERS, BenchOptions((), 1, clock="sun"))
+    with pytest.raises(OptionError, match=r"clock='cpu'.*threads=2"):
+        run_benchmark("tiny", LAYERS, BenchOptions((), 2, clock="cpu"))
     with pytest.raises(OptionError, match="threads=99999"):
         run_benchmark("tiny", LAYERS, BenchOptions((), 99999))
     with pytest.raises(OptionError, match="'nobody' is unknown"):
         load_peer("nobody")
+
+
+def test_the_processors_clock_does_not_count_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Waiting(OraclePeer):
+        def contenders(self, job: Job) -> list[Contender]:
+            (one, *_) = super().contenders(job)
+            return [dataclasses.replace(one, call=lambda: time.sleep(0.02))]
+
+    _against(monkeypatch, Waiting("torch"))
+    options = BenchOptions(("torch",), 1, Choice("reference"), 0.0)
+    seconds = {}
+    for clock in ("wall", "cpu"):
+        report = run_benchmark("tiny", LAYERS, dataclasses.replace(options, clock=clock))
+        seconds[clock] = report.layers[0].peers[0].seconds
+    assert seconds["cpu"] < 0.01 < 0.02 <= seconds["wall"]
 
 
 def test_processors_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
