@@ -17,10 +17,11 @@ from convgen.options import debug_level
 from convgen.passes.pipeline import run_passes
 from convgen.runtime.threads import max_threads
 from convgen.spec import ConvSpec
-from convgen.strategies.base import Strategy
+from convgen.strategies.base import Strategy, algorithms_of
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.registry import applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
+from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.tuning.space import Config
 
 PassObserver = Callable[[str, Program], None]
@@ -155,6 +156,11 @@ def given_plan(
             f"config={str(config)!r} is not one of {strategy}'s; allowed: {', or '.join(map(str, offered))}"
         )
     return Plan(spec, strategy, config, "given")
+
+
+def algorithms_of_plan(plan: Plan) -> tuple[AxisAlgorithm, ...]:
+    """The fast algorithms that a plan takes, by which its numbers are judged; none for sums in order."""
+    return algorithms_of(strategy_named(plan.strategy), plan.spec, plan.config)
 
 
 def build_program(plan: Plan, machine: Machine, observer: PassObserver | None = None) -> tuple[Program, dict[str, int]]:

@@ -19,16 +19,25 @@ import numpy as np
 from convgen import __version__
 from convgen.choices import Candidate, TunedPlan, known_plan, store
 from convgen.compile_ahead import Helpers
-from convgen.driver import Plan, accurate_strategies, check_limit, fits, heuristic_plan, thread_count
+from convgen.driver import (
+    Plan,
+    accurate_strategies,
+    algorithms_of_plan,
+    check_limit,
+    fits,
+    heuristic_plan,
+    thread_count,
+)
 from convgen.errors import CompileError, OptionError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.options import num_threads
 from convgen.spec import ConvSpec
+from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
 from convgen.tuning.search import Choice, Search
-from convgen.verify import Operands, compare_bounded, expect_integers, integer_operands, normal_operands
+from convgen.verify import Expectation, Operands, compare_bounded, expect_integers, integer_operands, normal_operands
 
 # The part of a problem's budget for the search; the rest is for measuring the best candidates side by side.
 SEARCH_SHARE = 0.8
@@ -167,8 +176,8 @@ class _Session:
         self._search = Search(choices, self._baseline)
         if len(choices) > 1:
             run.helpers.start()
-        self._operands = integer_operands(spec, np.random.default_rng(0))
-        self._expected = expect_integers(spec, self._operands)
+        self._questions: dict[tuple[AxisAlgorithm, ...], tuple[Operands, Expectation]] = {}
+        self._question(algorithms_of_plan(baseline))
         self._trials: dict[Choice, _Trial] = {}
         self._seconds: dict[Choice, float] = {}
         self._rejected: list[str] = []
@@ -228,11 +237,19 @@ class _Session:
         return ops
 
     def _verified(self, choice: Choice, op: CompiledConv) -> _Trial | None:
-        comparison = self._expected.check(op(*self._operands.main, **self._operands.epilogue))
+        operands, expected = self._question(algorithms_of_plan(op.plan))
+        comparison = expected.check(op(*operands.main, **operands.epilogue))
         if comparison.ok:
-            return _Trial(choice, op, _caller(op, self._operands))
+            return _Trial(choice, op, _caller(op, operands))
         self._reject(choice, comparison.reason)
         return None
+
+    def _question(self, algorithms: tuple[AxisAlgorithm, ...]) -> tuple[Operands, Expectation]:
+        """Integers on which candidates of these algorithms are exact, and what they must make of them."""
+        if algorithms not in self._questions:
+            operands = integer_operands(self._spec, np.random.default_rng(0), algorithms)
+            self._questions[algorithms] = operands, expect_integers(self._spec, operands, algorithms)
+        return self._questions[algorithms]
 
     def _reject(self, choice: Choice, reason: str) -> None:
         self._rejected.append(f"{choice.strategy} {choice.config}: {reason}")
@@ -289,4 +306,4 @@ def _caller(op: CompiledConv, operands: Operands) -> Callable[[], Array]:
 def _error_on_normal_data(op: CompiledConv) -> float:
     operands = normal_operands(op.spec, np.random.default_rng(1))
     result = op(*operands.main, **operands.epilogue)
-    return compare_bounded(result, op.spec, operands).relative_l2
+    return compare_bounded(result, op.spec, operands, algorithms=algorithms_of_plan(op.plan)).relative_l2

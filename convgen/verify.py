@@ -1,4 +1,6 @@
-"""How a kernel's numbers are judged: the only place where tolerances and the data they hold for are written down.
+"""How a kernel's numbers are judged.
+
+Here and in ``tolerance``, and nowhere else, tolerances and the data they hold for are written down.
 
 Gate A runs small integers, whose sums are exact, and asks for equality. Gate B runs normally distributed numbers and
 asks for elementwise error bounds (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., sections 3.1 and
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from convgen.dtypes import DTYPES
 from convgen.errors import SpecError
 from convgen.oracle import apply_step, convolve, magnitude, per_channel, reference
 from convgen.spec import ConvSpec
+from convgen.tolerance import PEAK, Algorithms, ExactnessRule, error_limit, exactness_rule, expected_error
 
 Run = Callable[..., np.ndarray]
 Float64 = NDArray[np.float64]
@@ -79,37 +82,46 @@ def reduction_length(spec: ConvSpec) -> int:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What every kernel must return for some operands: the oracle's ``value`` within ``bound``, elementwise."""
+    """What a kernel must return for some operands: the oracle's ``value`` within ``bound``, elementwise.
+
+    ``norm`` is the largest L2 norm of all errors.
+    """
 
     value: Float64
     bound: Float64
     dtype: np.dtype
+    norm: float = math.inf
 
     def check(self, result: np.ndarray) -> Comparison:
         """Holds a result against it; dtype and shape count."""
         mismatch = _mismatch(result, self.value.shape, self.dtype)
-        return _refused(mismatch) if mismatch else _compare(result, self.value, self.bound)
+        return _refused(mismatch) if mismatch else _compare(result, self.value, self.bound, self.norm)
 
 
-def expect_integers(spec: ConvSpec, operands: Operands) -> Expectation:
-    """What gate A demands of integer operands: equality, or a few roundings where the epilogue has an activation that
-    rounds."""
-    if not _epilogue_is_exact(spec):
-        return Expectation(*_expected_and_bound(spec, operands, integers=True), _result_dtype(spec))
+def expect_integers(spec: ConvSpec, operands: Operands, algorithms: Algorithms = ()) -> Expectation:
+    """What gate A demands of integer operands: equality, after rounding where the algorithms have factors that are rounded,
+    or a few roundings where the epilogue has an activation that rounds.
+
+    ``operands`` are ``integer_operands`` for the same algorithms.
+    """
+    rule = _rule(spec, algorithms)
+    if rule.is_rounded or not _epilogue_is_exact(spec):
+        error = min(0.49 * rule.weight_multiple, PEAK * rule.relative_error * _root_mean_square(spec, operands))
+        return Expectation(*_expected_and_bound(spec, operands, _Rounding(0.0, 0.0, error)), _result_dtype(spec))
     value = reference(spec, *operands.main, **operands.epilogue).astype(_result_dtype(spec)).astype(np.float64)
     return Expectation(value, np.zeros(value.shape), _result_dtype(spec))
 
 
-def gate_a(spec: ConvSpec, run: Run, rng: np.random.Generator) -> Comparison:
-    """Runs integers; equal bit for bit, or within a few roundings where the epilogue has an activation that rounds."""
-    operands = integer_operands(spec, rng)
-    return expect_integers(spec, operands).check(run(*operands.main, **operands.epilogue))
+def gate_a(spec: ConvSpec, run: Run, rng: np.random.Generator, algorithms: Algorithms = ()) -> Comparison:
+    """Runs integers; equal bit for bit, or as near as ``expect_integers`` says."""
+    operands = integer_operands(spec, rng, algorithms)
+    return expect_integers(spec, operands, algorithms).check(run(*operands.main, **operands.epilogue))
 
 
-def gate_b(spec: ConvSpec, run: Run, rng: np.random.Generator) -> Comparison:
-    """Runs N(0, 1) (int8: integers of standard deviation 30) against the elementwise bounds of direct summation."""
+def gate_b(spec: ConvSpec, run: Run, rng: np.random.Generator, algorithms: Algorithms = ()) -> Comparison:
+    """Runs N(0, 1) (int8: integers of standard deviation 30) against the bounds of ``compare_bounded``."""
     operands = normal_operands(spec, rng)
-    return compare_bounded(run(*operands.main, **operands.epilogue), spec, operands)
+    return compare_bounded(run(*operands.main, **operands.epilogue), spec, operands, algorithms=algorithms)
 
 
 def gate_c(
@@ -118,9 +130,12 @@ def gate_c(
     run_backward_data: Run,
     run_backward_weights: Run,
     rng: np.random.Generator,
+    *,
+    rounded: bool = False,
 ) -> Comparison:
     """Checks <conv(x, w), dy> = <x, backward_data(dy, w)> = <w, backward_weights(x, dy)> exactly, on integers.
 
+    ``rounded`` says that results are to be rounded first, because fast algorithms computed them.
     Raises SpecError if ``spec_forward`` is not a forward problem without an epilogue.
     """
     if spec_forward.direction != "forward" or spec_forward.epilogue.steps:
@@ -129,6 +144,8 @@ def gate_c(
     specs = [spec_forward.replace(direction=name) for name in ("forward", "backward_data", "backward_weights")]
     x, w, dy = _adjoint_operands(specs, rng)
     results = [run_forward(x, w), run_backward_data(dy, w), run_backward_weights(x, dy)]
+    if rounded:
+        results = [np.rint(result) for result in results]
     for spec, result in zip(specs, results, strict=True):
         mismatch = _mismatch(result, spec.result_shape, _result_dtype(spec))
         if mismatch:
@@ -142,16 +159,19 @@ def gate_c(
     return Comparison(error, relative, None, 0.0, error == 0, reason)
 
 
-def integer_operands(spec: ConvSpec, rng: np.random.Generator) -> Operands:
+def integer_operands(spec: ConvSpec, rng: np.random.Generator, algorithms: Algorithms = ()) -> Operands:
     """Returns small random integers for every operand: sums are exact in the accumulator and results in their type.
 
     Exactness of the result is only promised if the epilogue has no activation that rounds. The second operand has no
-    zeros; the first is thinned out until sums fit.
+    zeros, and is a multiple of what the algorithms' weights have to be; the first is thinned out until sums fit.
     """
-    amplitude, density = _filling(spec.dtype, reduction_length(spec))
+    rule = _rule(spec, algorithms)
+    amplitude, density = _filling(spec.dtype, reduction_length(spec), rule)
     first, second = list(spec.operand_shapes.values())[:2]
+    multiple = DTYPES[spec.dtype].numpy.type(rule.weight_multiple)
     while True:
-        main = (_integers(rng, first, amplitude, spec.dtype, density), _integers(rng, second, amplitude, spec.dtype))
+        x, w = _integers(rng, first, amplitude, spec.dtype, density), _integers(rng, second, amplitude, spec.dtype)
+        main = (x, w * multiple)
         epilogue = {
             name: _integers(rng, spec.operand_shapes[name], 2 if name == "scale" else 4, DTYPES[spec.dtype].result)
             for name in spec.epilogue.operands
@@ -184,17 +204,32 @@ def compare_exact(result: np.ndarray, expected: np.ndarray) -> Comparison:
     return _compare(result, expected.astype(np.float64), np.zeros(expected.shape))
 
 
-def compare_bounded(result: np.ndarray, spec: ConvSpec, operands: Operands, *, integers: bool = False) -> Comparison:
-    """Compares ``result`` with the oracle's elementwise, within what rounding may do to a direct sum and the epilogue.
+def compare_bounded(
+    result: np.ndarray, spec: ConvSpec, operands: Operands, *, integers: bool = False, algorithms: Algorithms = ()
+) -> Comparison:
+    """Compares ``result`` with the oracle's within what rounding may do to a sum and the epilogue.
 
     With K = ``reduction_length(spec)``, S the sum of absolute products and u the accumulator's unit roundoff, a sum
     is allowed min((K+1)u / (1 - (K+1)u), 4·sqrt(K)·u)·S, and storing y adds u_out·|y|. ``integers`` says that the
     operands are those of ``integer_operands``, so that nothing rounds before the first inexact activation.
+
+    By fast algorithms, on operands that are independent and of one size each, all errors together are held to the relative
+    L2 error that the algorithms are allowed, and each to sixteen times the root mean square that is expected of them, which
+    is well below what multiples of S_w would allow. Sizes count as they are expected, sqrt(K) times those of the operands, so
+    that sums that happen to be small are allowed no less.
     """
-    mismatch = _mismatch(result, spec.result_shape, _result_dtype(spec))
-    if mismatch:
-        return _refused(mismatch)
-    return _compare(result, *_expected_and_bound(spec, operands, integers))
+    dtype = _result_dtype(spec)
+    if not algorithms:
+        rounding = _Rounding(0.0, 0.0, 0.0) if integers else _sums(spec)
+        return Expectation(*_expected_and_bound(spec, operands, rounding), dtype).check(result)
+    length = reduction_length(spec)
+    expected = expected_error(algorithms, length, spec.dtype)
+    error = PEAK * expected * _root_mean_square(spec, operands)
+    value, bound = _expected_and_bound(spec, operands, replace(_sums(spec), error=error))
+    carried = _carried(spec, operands, error)
+    share = error_limit(algorithms, length, spec.dtype) / (PEAK * expected)
+    norm = share * float(np.linalg.norm(carried)) + float(np.linalg.norm(bound - carried))
+    return Expectation(value, bound, dtype, norm).check(result)
 
 
 def relative_l2(result: np.ndarray, expected: Float64) -> float:
@@ -208,14 +243,28 @@ def computes_the_same(error: float, spec: ConvSpec) -> bool:
     return error <= (limit if isinstance(spec.accuracy, str) else max(limit, spec.accuracy))
 
 
-def _expected_and_bound(spec: ConvSpec, operands: Operands, integers: bool) -> tuple[Float64, Float64]:
+@dataclass(frozen=True)
+class _Rounding:
+    """How a sum rounds: ``growth`` times its size, or ``error`` if given; and each step after it ``step`` times its size."""
+
+    growth: float
+    step: float
+    error: float | None = None
+
+
+def _sums(spec: ConvSpec) -> _Rounding:
+    """How sums of products in order round."""
+    unit = DTYPES[DTYPES[spec.dtype].accumulator].unit_roundoff
+    return _Rounding(_sum_growth(reduction_length(spec), unit), unit)
+
+
+def _expected_and_bound(spec: ConvSpec, operands: Operands, how: _Rounding) -> tuple[Float64, Float64]:
     dtype = DTYPES[spec.dtype]
     unit = DTYPES[dtype.accumulator].unit_roundoff
-    growth = 0.0 if integers else _sum_growth(reduction_length(spec), unit)
-    rounding = 0.0 if integers else unit
+    growth, rounding = how.growth, how.step
     value = convolve(spec, *operands.main)
     size = magnitude(spec, *operands.main)
-    error = growth * size
+    error = growth * size if how.error is None else np.full(size.shape, how.error)
     for step in spec.epilogue.steps:
         array = operands.epilogue.get(step)
         argument, value = value, apply_step(spec, step, value, array)
@@ -237,6 +286,27 @@ def _expected_and_bound(spec: ConvSpec, operands: Operands, integers: bool) -> t
     bound = error + dtype.unit_roundoff * (np.abs(value) + error) + smallest
     # The float64 oracle rounds as much as a float64 kernel does.
     return value, bound * 2 if dtype.accumulator == "float64" else bound
+
+
+def _carried(spec: ConvSpec, operands: Operands, error: float) -> Float64:
+    """What the epilogue makes of an error of every sum."""
+    carried = np.full(spec.result_shape, error)
+    for step in spec.epilogue.steps:
+        if step == "scale":
+            carried *= np.abs(per_channel(spec, operands.epilogue[step], step))
+        elif step not in operands.epilogue:
+            carried *= _steepest(spec, step)
+    return carried
+
+
+def _rule(spec: ConvSpec, algorithms: Algorithms) -> ExactnessRule:
+    return exactness_rule(algorithms, reduction_length(spec), spec.dtype)
+
+
+def _root_mean_square(spec: ConvSpec, operands: Operands) -> float:
+    """The size that sums of independent products have."""
+    squares = (float(np.mean(np.square(each.astype(np.float64)))) if each.size else 0.0 for each in operands.main)
+    return math.sqrt(reduction_length(spec) * math.prod(squares))
 
 
 def _sum_growth(length: int, unit: float) -> float:
@@ -270,7 +340,7 @@ def _activation_scale(step: str, argument: Float64, value: Float64) -> Float64:
             return np.asarray(np.abs(argument))
 
 
-def _compare(result: np.ndarray, expected: Float64, bound: Float64) -> Comparison:
+def _compare(result: np.ndarray, expected: Float64, bound: Float64, norm: float = math.inf) -> Comparison:
     if result.size == 0:
         return Comparison(0.0, 0.0, None, 0.0, True)
     got = result.astype(np.float64)
@@ -287,9 +357,10 @@ def _compare(result: np.ndarray, expected: Float64, bound: Float64) -> Compariso
             f"{wrong} of {error.size} elements are wrong, the worst at {index}: "
             f"{got[index]!r} where {expected[index]!r} is expected with an error of at most {allowed[index]:.3g}"
         )
-    return Comparison(
-        float(error.max()), _relative_l2(error, expected), index, float(allowed[index]), not wrong, reason
-    )
+    elif (total := float(np.linalg.norm(error))) > norm:
+        reason = f"the errors' L2 norm is {total:.3g} where at most {norm:.3g} is allowed"
+    relative = _relative_l2(error, expected)
+    return Comparison(float(error.max()), relative, index, float(allowed[index]), not reason, reason)
 
 
 def _relative_l2(error: Float64, expected: Float64) -> float:
@@ -322,11 +393,14 @@ def _exact_limit(dtype: str) -> float:
     return 1 / unit if unit else 2.0**31
 
 
-def _filling(dtype: str, length: int) -> tuple[int, float]:
+def _filling(dtype: str, length: int, rule: ExactnessRule) -> tuple[int, float]:
     """The largest amplitude, and the density, at which sums of ``length`` products fit accumulator and result."""
     # A quarter of the accumulator's range is left to the epilogue.
-    most = _exact_limit(DTYPES[dtype].accumulator) / 4
-    spread = _exact_limit(DTYPES[dtype].result) / _DEVIATIONS
+    most = _exact_limit(DTYPES[dtype].accumulator) / (4 * rule.growth)
+    spread = _exact_limit(DTYPES[dtype].result) / (_DEVIATIONS * rule.weight_multiple)
+    if rule.is_rounded:
+        # Errors stay below half the multiple.
+        spread = min(spread, 0.49 / (PEAK * rule.relative_error))
     for amplitude in (128, 32, 8, 4, 3, 2) if dtype == "int8" else (4, 3, 2):
         if amplitude**2 * length <= most and _mean_square(amplitude) * math.sqrt(length) <= spread:
             return amplitude, 1.0
@@ -356,7 +430,7 @@ def _representable(spec: ConvSpec, expected: Float64) -> bool:
 def _adjoint_operands(specs: list[ConvSpec], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Integers x, w and dy for which the results of all three directions are exact."""
     forward = specs[0]
-    amplitude, density = _filling(forward.dtype, max(map(reduction_length, specs)))
+    amplitude, density = _filling(forward.dtype, max(map(reduction_length, specs)), ExactnessRule())
     while True:
         x = _integers(rng, forward.input_shape, amplitude, forward.dtype, density)
         w = _integers(rng, forward.weight_shape, amplitude, forward.dtype)

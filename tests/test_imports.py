@@ -38,7 +38,8 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost"),
     "targets.cpu": ("passes", "render", "runtime"),
     "targets.cuda": ("passes", "render", "runtime"),
-    "verify": ("spec", "oracle"),
+    "tolerance": ("dtypes", "transforms"),
+    "verify": ("spec", "oracle", "tolerance"),
     "driver": ("strategies", "targets.cpu", "targets.cuda", "tuning", "descriptor"),
     "operator": ("driver",),
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from convgen.cli.problems import Source, read_source
 from convgen.cli.report import Column, print_line, print_table, progress, shape
+from convgen.driver import algorithms_of_plan
 from convgen.errors import NotApplicable, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
@@ -110,10 +111,11 @@ def _judge(spec: ConvSpec, strategy: str, seed: int) -> _Verdict:
         return np.random.default_rng(seed)
 
     op = compile_spec(spec, strategy)
-    gates = {"A": gate_a(spec, op, rng()), "B": gate_b(spec, op, rng())}
+    algorithms = algorithms_of_plan(op.plan)
+    gates = {"A": gate_a(spec, op, rng(), algorithms), "B": gate_b(spec, op, rng(), algorithms)}
     operators = _all_directions(spec, strategy)
     if operators is not None:
-        gates["C"] = gate_c(spec, *operators, rng())
+        gates["C"] = gate_c(spec, *operators, rng(), rounded=any(algorithms_of_plan(each.plan) for each in operators))
     return _Verdict(spec, strategy, gates)
 
 

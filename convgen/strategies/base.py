@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from convgen.machine import Machine
 from convgen.nests.nest import Nest
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
+from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.tuning.space import Config
 
 
@@ -43,3 +44,18 @@ class Strategy(Protocol):
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float: ...
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule: ...
+
+
+@runtime_checkable
+class Bilinear(Protocol):
+    """What a strategy by fast algorithms answers besides: which it takes, one for each spatial axis, or the like.
+
+    Its numbers are held to what these algorithms make of integers and of rounding errors.
+    """
+
+    def algorithms(self, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]: ...
+
+
+def algorithms_of(strategy: Strategy, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
+    """The fast algorithms that a configuration takes; none where it sums products in order."""
+    return strategy.algorithms(spec, config) if isinstance(strategy, Bilinear) else ()
