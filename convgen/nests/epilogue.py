@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from convgen.dtypes import DTYPES
 from convgen.ir.nodes import Apply, Arith, Buffer, Const, Index, Int, Load, Stage, Store, Value, Var, Where
@@ -67,9 +68,9 @@ def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place
         case "leaky_relu":
             return Where(x, Arith("*", x, const(spec.epilogue.negative_slope)), x)
         case "sigmoid":
-            return _sigmoid(x, const(1.0), const(0.0))
+            return Arith("/", const(1.0), _one_plus_exp(x, const))
         case "silu":
-            return Arith("*", x, _sigmoid(x, const(1.0), const(0.0)))
+            return Arith("/", x, _one_plus_exp(x, const))
         case "hardswish":
             gate = Arith("min", Arith("max", Arith("+", x, const(3.0)), const(0.0)), const(6.0))
             return Arith("/", Arith("*", x, gate), const(6.0))
@@ -80,5 +81,6 @@ def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place
             return Arith("*", Arith("*", x, const(0.5)), inner)
 
 
-def _sigmoid(x: Value, one: Const, zero: Const) -> Value:
-    return Arith("/", one, Arith("+", one, Apply("exp", Arith("-", zero, x))))
+def _one_plus_exp(x: Value, const: Callable[[float], Const]) -> Value:
+    """1 + e**-x, what x's sigmoid is the inverse of."""
+    return Arith("+", const(1.0), Apply("exp", Arith("-", const(0.0), x)))

@@ -20,7 +20,13 @@ from convgen.targets.cpu.operations import needed_functions, operation_text, vec
 
 # What a cached unit's function is called: units are shared by stages of any name.
 UNIT = "stage"
-UNIT_TEMPLATES = ("cpu/unit.py.j2", "cpu/imports.py.j2", "cpu/vectors.py.j2", "cpu/stage.py.j2")
+UNIT_TEMPLATES = (
+    "cpu/unit.py.j2",
+    "cpu/imports.py.j2",
+    "cpu/vectors.py.j2",
+    "cpu/functions.py.j2",
+    "cpu/stage.py.j2",
+)
 
 # Numba's functions return a status and write a result and an exception through pointers; a kernel has none of them, and calling
 # it through Numba's own C wrapper would tie the object code to Numba's runtime.

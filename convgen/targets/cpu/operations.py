@@ -7,8 +7,10 @@ types have loads and stores of their own (``load_f16_f32x64``); everything else 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from convgen.dtypes import DTYPES
+from convgen.ir.nodes import Function
 
 _SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int32": "i32", "int8": "i8"}
 _ELEMENT = {
@@ -21,9 +23,9 @@ _ELEMENT = {
 }
 _FLOAT_METHODS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
-_FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum", "exp": "llvm.exp", "tanh": "llvm.tanh"}
+_FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
-_LIBRARY_ERF = {"float32": "erff", "float64": "erf"}
+_FUNCTIONS = frozenset(get_args(Function))
 
 
 @dataclass(frozen=True, order=True)
@@ -80,10 +82,11 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed |= {"mask", "splat", "call"}
     if "splat" in kinds:
         needed.add("splat")
-    if kinds & {"fma", "min", "max", "exp", "tanh", "erf"}:
+    if kinds & {"fma", "min", "max"}:
         needed.add("call")
-    if "erf" in kinds:
-        needed.add("erf")
+    if functions := kinds & _FUNCTIONS:
+        needed |= {"functions", "call", "splat", *functions}
+        needed |= {_SHORT[op.dtype] for op in operations if op.kind in functions}
     if any(op.storage == "bfloat16" for op in operations):
         needed |= {"bfloat16", "splat"}
     return frozenset(needed)
@@ -112,10 +115,8 @@ def operation_text(op: Operation) -> OperationText:
             test = f'b.fcmp_ordered("<", t, {zero})' if _is_float(op.dtype) else f'b.icmp_signed("<", t, {zero})'
             emit = f"lambda b, t, x, y: b.select({test}, x, y)"
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", emit)
-        case "exp" | "tanh":
-            return OperationText(op.name, kind, f"{kind},", f"lambda b, x: {_call(op, 'x')}")
-        case "erf":
-            return OperationText(op.name, kind, f"{kind},", f'lambda b, x: each_lane(b, "{_LIBRARY_ERF[op.dtype]}", x)')
+        case "exp" | "tanh" | "erf":
+            return OperationText(op.name, kind, f"{kind},", f"lambda b, x: {op.kind}(b, x)")
         case "min" | "max":
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: {_call(op, 'x, y')}")
         case _:
