@@ -88,24 +88,25 @@ def channels_last_order(spec: ConvSpec, rank: int) -> tuple[int, ...]:
 
 
 def result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
-    """Fuses the epilogue; for channels_first, results are kept channels-last until the last stage."""
+    """Fuses the epilogue; for channels_first, results are kept channels-last until the last stage copies them.
+
+    A residual that is not channels-last cannot be read in vectors: there the last stage is the epilogue itself.
+    """
     program = nest.program
     rank = len(program.buffer(nest.result).shape)
     order = channels_last_order(spec, rank)
     folded = program.buffer(nest.result).space == "workspace"
-    has_sums = program.has_buffer(SUMS)
+    apart = spec.layout == "channels_first" and "residual" in spec.epilogue.steps
     passes: list[Pass] = []
-    match spec.layout:
-        case "channels_last":
-            if has_sums:
-                passes.append(FuseEpilogue("epilogue", SUMS))
-        case _ if has_sums or folded:
-            passes.append(Relayout(SUMS if has_sums else nest.result, order))
-        case _:
-            labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
-            passes += [Unpack(nest.result, "unpacked", order, labels)]
-            passes += [Parallelize("unpack", tuple(f"unpacked_{label}" for label in labels[:2]))]
-    if has_sums and spec.layout != "channels_last":
+    if program.has_buffer(SUMS) and not apart:
+        passes.append(FuseEpilogue("epilogue", SUMS))
+    if apart or (folded and spec.layout == "channels_first"):
+        passes.append(Relayout(SUMS if apart else nest.result, order))
+    elif spec.layout == "channels_first":
+        labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
+        passes += [Unpack(nest.result, "unpacked", order, labels)]
+        passes += [Parallelize("unpack", tuple(f"unpacked_{label}" for label in labels[:2]))]
+    if apart:
         passes.append(Parallelize("epilogue", ("e_n", f"e_o{axis_letters(spec.ndim)[0]}")))
     if folded:
         passes += [Parallelize(stage.name, ("i0",)) for stage in program.stages if stage.name.startswith("fold")]
