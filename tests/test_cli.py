@@ -8,7 +8,6 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,8 @@ from convgen.cli import main, tune_command, verify_command
 from convgen.cli.problems import read_source, read_spec
 from convgen.cli.report import PLAIN_WIDTH, progress
 from convgen.descriptor import parse_descriptor
+from convgen.operator import CompiledConv
 from convgen.oracle import reference
-from convgen.planning import compile_spec
-from convgen.spec import ConvSpec
 from convgen.suites import suite, suite_names
 from convgen.verify import integer_operands
 from tests.onnx_models import CONV, IMAGE, constants, node, save
@@ -165,17 +163,13 @@ def test_verify_has_no_gate_c_for_an_epilogue(capsys: Output) -> None:
 
 
 def test_verify_finds_one_wrong_element(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(spec: ConvSpec, strategy: str) -> Callable[..., np.ndarray]:
-        op = compile_spec(spec, strategy)
+    def wrong(op: CompiledConv, *main_operands: np.ndarray, **epilogue: np.ndarray) -> np.ndarray:
+        result = right(op, *main_operands, **epilogue)
+        result.flat[7] += 1
+        return result
 
-        def call(*main_operands: np.ndarray, **epilogue: np.ndarray) -> np.ndarray:
-            result = op(*main_operands, **epilogue)
-            result.flat[7] += 1
-            return result
-
-        return call
-
-    monkeypatch.setattr(verify_command, "compile_spec", wrong)
+    right = CompiledConv.__call__
+    monkeypatch.setattr(CompiledConv, "__call__", wrong)
     out = run(capsys, "verify", TINY, "--strategy", "reference", status=1)
     assert "1 verified, 0 passed, 1 failed" in out
     assert "gate A: 1 of 75 elements are wrong" in out
