@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from convgen.options import debug_level
 from convgen.passes.pipeline import run_passes
 from convgen.runtime.threads import max_threads
 from convgen.spec import ConvSpec
+from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Strategy, algorithms_of
-from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.registry import applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
 from convgen.transforms.bilinear import AxisAlgorithm
@@ -113,19 +112,6 @@ def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...
             f"accuracy={spec.accuracy!r} is below what any strategy promises here; allowed: {best:.2g} or more"
         )
     return chosen
-
-
-def accuracy_limit(spec: ConvSpec) -> float:
-    """The relative L2 error that a strategy's bound may have: of a sum in order ("strict"), that or
-    50 u sqrt(1 + C/16) ("fast"), or the number given."""
-    in_order = sum_error_bound(spec)
-    match spec.accuracy:
-        case "strict":
-            return in_order
-        case "fast":
-            return max(in_order, 50 * 2.0**-24 * math.sqrt(1 + spec.in_channels / spec.groups / 16))
-        case limit:
-            return float(limit)
 
 
 def given_plan(

@@ -169,8 +169,10 @@ class CompiledConv:
         if self._lowered.packed_bytes:
             addresses = [0] * len(self._lowered.program.buffers)
             addresses[self._weight_index] = array.ctypes.data
-            self._place(addresses, packed.address, 0)
+            workspace = self._packed_pool.acquire()
+            self._place(addresses, packed.address, workspace)
             self._packer.run(addresses)
+            self._packed_pool.release(workspace)
         else:
             packed = PackedWeights(self._layout, array.nbytes)
             np.copyto(packed._storage.view(array.dtype).reshape(array.shape), array)

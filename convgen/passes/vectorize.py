@@ -62,7 +62,7 @@ class Vectorize:
         lanes = loop.extent.value
         if lanes == 1:
             return substitute_block(loop.body, {self.loop: Int(0)})
-        return tuple(_Lanes(self.loop, lanes, None).statement(inner) for inner in loop.body)
+        return _Lanes(self.loop, lanes, None).block(loop.body)
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,32 @@ class _Lanes:
     count: Index | None
     private: frozenset[str] = frozenset()
 
-    def statement(self, statement: Stmt) -> Stmt:
+    def block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(statement for inner in body for statement in self.statement(inner))
+
+    def statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         match statement:
-            case If(condition, (inner,)):
+            case If(condition, body):
                 count = self._lane_count(condition)
                 if count is None:
-                    return If(condition, (self.statement(inner),))
+                    return (If(condition, self.block(body)),)
                 if self.count is not None:
                     raise IRError(f"two guards on the lanes of loop {self.var}")
-                return replace(self, count=count).statement(inner)
-            case If(condition, body) if self._lane_count(condition) is None:
-                return If(condition, tuple(map(self.statement, body)))
+                return replace(self, count=count).block(body)
             case For(var, extent, body, "serial") if self.var not in variables(extent):
-                return For(var, extent, tuple(map(self.statement, body)))
+                return (For(var, extent, self.block(body)),)
             case Alloc(Buffer(name, dtype, shape, space), body):
-                inside = replace(self, private=self.private | {name})
                 wide = Buffer(name, dtype, (*shape, Int(self.lanes)), space)
-                return Alloc(wide, tuple(map(inside.statement, body)))
+                return (Alloc(wide, replace(self, private=self.private | {name}).block(body)),)
             case Transform():
-                return statement
+                return (statement,)
             case Store(buffer, index, value, 1, None) if buffer in self.private:
-                return Store(buffer, (*index, Int(0)), self._wide(value), self.lanes)
+                return (Store(buffer, (*index, Int(0)), self._wide(value), self.lanes),)
             case Store(buffer, index, value, 1, None):
                 place, along = self._place(buffer, index)
                 if not along:
                     raise IRError(f"the store to {buffer} does not depend on {self.var}")
-                return Store(buffer, place, self._wide(value), self.lanes, self.count)
+                return (Store(buffer, place, self._wide(value), self.lanes, self.count),)
             case _:
                 raise IRError(f"the body of loop {self.var} is not stores in serial loops")
 

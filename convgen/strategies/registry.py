@@ -9,10 +9,12 @@ from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Strategy
 from convgen.strategies.direct import Direct
+from convgen.strategies.fft import Fft
 from convgen.strategies.reference import Reference
+from convgen.strategies.winograd import Winograd
 from convgen.tuning.space import Config
 
-STRATEGIES: tuple[Strategy, ...] = (Direct(), Reference())
+STRATEGIES: tuple[Strategy, ...] = (Direct(), Winograd(), Fft(), Reference())
 
 
 def strategy_named(name: str) -> Strategy:

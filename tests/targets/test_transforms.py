@@ -65,7 +65,7 @@ def test_a_task_finds_nothing_in_local_memory() -> None:
 
 def test_outputs_that_are_inputs_of_other_places() -> None:
     swap = LinearProgram(2, (Add(0, 1), Sub(0, 1)), (1, 0, 3, 2))
-    lines = list(transform_lines(swap, ["d0", "d1", "d2", "d3"], "float32", 1, lambda operation: operation.kind))
+    lines = list(transform_lines(swap, "d", ["d0", "d1", "d2", "d3"], "float32", 1, lambda operation: operation.kind))
     names = {"d0": 5, "d1": 3}
     exec("\n".join(lines), {"add": lambda a, b: a + b, "sub": lambda a, b: a - b}, names)
     assert [names[f"d{i}"] for i in range(4)] == [3, 5, 2, 8]

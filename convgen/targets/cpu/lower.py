@@ -203,6 +203,7 @@ class _Writer:
     bases: dict[tuple[str, Index], str] = field(default_factory=dict)
     kept: dict[Value, str] = field(default_factory=dict)
     limits: dict[Index, str] = field(default_factory=dict)
+    tested: dict[Less, str] = field(default_factory=dict)
     named: dict[Index, Index] = field(default_factory=dict)
     fixed: dict[tuple[str, tuple[Index, ...]], tuple[Index, Index]] = field(default_factory=dict)
 
@@ -267,7 +268,7 @@ class _Writer:
         for rest in itertools.product(*map(range, extents[1:-1])):
             places = [(Int(i), *map(Int, rest), *([Int(0)] if len(extents) > 1 else [])) for i in range(extents[0])]
             names = [self.register(buffer.name, place, lanes) for place in places]
-            for text in transform_lines(transform.map, names, buffer.dtype, lanes, self.use):
+            for text in transform_lines(transform.map, buffer.name, names, buffer.dtype, lanes, self.use):
                 self.line(text)
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
@@ -420,7 +421,7 @@ class _Writer:
                 index: split_offset(index, self.program.seen(self.stage, buffer).shape, inner) for index in indices
             }
             starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
-            if len(starts) < len(bases):
+            if len(starts) < len(bases) or all(isinstance(start, Int) for start in starts):
                 continue
             names = [f"{buffer}_at{i}" for i in range(len(starts))]
             self.assign_all(names, [self.text(start) for start in starts])
@@ -450,10 +451,11 @@ class _Writer:
                 name = f"{prefix}{taken or ''}"
                 self.line(f"{name} = {self.value(value)}")
                 self.kept[value] = name
-        for store in run:
-            for value in values(store.value):
-                if isinstance(value, Choose) and value not in self.kept:
-                    self.name_choice(value)
+        choices = dict.fromkeys(v for store in run for v in values(store.value) if isinstance(v, Choose))
+        self.name_conditions([choice for choice in choices if choice not in self.kept])
+        for choice in choices:
+            if choice not in self.kept:
+                self.name_choice(choice)
         limits = Counter(store.count for store in run if store.count is not None)
         for limit, repeats in limits.items():
             if repeats > 1 and limit is not None:
@@ -461,9 +463,22 @@ class _Writer:
                 self.line(f"{name} = {self.text(limit)}")
                 self.limits[limit] = name
 
+    def name_conditions(self, choices: list[Choose]) -> None:
+        """Tests once what all of several choices depend on."""
+        self.tested = {}
+        shared = (
+            [c for c in choices[0].conditions if all(c in choice.conditions for choice in choices)] if choices else []
+        )
+        if len(choices) > 1 and shared:
+            self.line(f"inside = {' and '.join(map(self.condition, shared))}")
+            self.tested = dict.fromkeys(shared, "inside")
+
     def name_choice(self, choice: Choose) -> None:
         name = f"chosen{sum(1 for kept in self.kept if isinstance(kept, Choose)) or ''}"
-        self.line(f"if {' and '.join(map(self.condition, choice.conditions))}:")
+        tests = dict.fromkeys(
+            self.tested.get(condition) or self.condition(condition) for condition in choice.conditions
+        )
+        self.line(f"if {' and '.join(tests)}:")
         self.line(f"{INDENT}{name} = {self.value(choice.a)}")
         self.line("else:")
         self.line(f"{INDENT}{name} = {self.value(choice.b)}")

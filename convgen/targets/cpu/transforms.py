@@ -10,26 +10,29 @@ from convgen.transforms.linear import Add, Factor, LinearProgram, MulAdd, Scale,
 Use = Callable[[Operation], str]
 
 
-def transform_lines(linear: LinearProgram, registers: list[str], dtype: str, lanes: int, use: Use) -> Iterator[str]:
+def transform_lines(
+    linear: LinearProgram, buffer: str, registers: list[str], dtype: str, lanes: int, use: Use
+) -> Iterator[str]:
     """The steps of ``linear`` on the variables ``registers``, which hold its inputs and will hold its outputs.
 
-    ``use`` gives an operation's name and notes that it is needed.
+    The names of what is in between contain ``buffer``: a variable has one type in all of a kernel. ``use`` gives an operation's
+    name and notes that it is needed.
     """
     maker = f"np.{dtype}" if lanes == 1 else use(Operation("splat", dtype, lanes))
     factors: dict[Factor, str] = {}
     for step in linear.steps:
         if isinstance(step, Scale | MulAdd) and step.factor not in factors:
-            factors[step.factor] = f"factor{len(factors)}"
+            factors[step.factor] = f"factor_{buffer}{len(factors)}"
             yield f"{factors[step.factor]} = {maker}({float(step.factor)!r})"
     names = registers[: linear.inputs]
     for number, step in enumerate(linear.steps):
-        yield f"part{number} = {_step(step, names, factors, lambda kind: use(Operation(kind, dtype, lanes)))}"
-        names.append(f"part{number}")
+        yield f"part_{buffer}{number} = {_step(step, names, factors, lambda kind: use(Operation(kind, dtype, lanes)))}"
+        names.append(f"part_{buffer}{number}")
     places = {output: place for place, output in enumerate(linear.outputs) if output < linear.inputs}
     for output, place in places.items():
         if output != place:
-            yield f"moved{output} = {registers[output]}"
-            names[output] = f"moved{output}"
+            yield f"moved_{buffer}{output} = {registers[output]}"
+            names[output] = f"moved_{buffer}{output}"
     for place, output in enumerate(linear.outputs):
         if names[output] != registers[place]:
             yield f"{registers[place]} = {names[output]}"

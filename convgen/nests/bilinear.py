@@ -1,0 +1,418 @@
+"""A convolution by bilinear algorithms: source transform, contraction per point, inverse transform.
+
+    u[p, c, oc]   = G w        for every pair of channels, once
+    v[p, tile, c] = B^T x      for every tile of the source and channel
+    m[p, tile, oc] = sum over c of v[p, tile, c] * u[p, c, oc]
+    y[tile, oc]   = A^T m
+
+where the matrices act along each spatial axis in turn (transforms/bilinear.py). A task is a block of T tiles, whose v
+and m stay in the worker's memory (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; the blocks are
+those of Zlateski et al., "FFT convolutions are faster than Winograd on modern CPUs, here is why", 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from convgen.dtypes import DTYPES
+from convgen.ir.build import add, ceildiv, floordiv, minimum, mod, mul, sub
+from convgen.ir.nodes import (
+    Alloc,
+    Buffer,
+    Choose,
+    Const,
+    Fma,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Load,
+    PaddedLoad,
+    Space,
+    Stage,
+    Stmt,
+    Store,
+    Transform,
+    Value,
+    Var,
+)
+from convgen.nests.build import SUMS, build_nest, unfolded_problem
+from convgen.nests.classes import AxisClass, gather_classes
+from convgen.nests.nest import Nest, axis_letters, image_index, loops_around, pad_mode
+from convgen.spec import ConvSpec
+from convgen.transforms.bilinear import AxisAlgorithm
+from convgen.transforms.linear import LinearProgram
+
+# A power-of-two distance between points would put all of them into the same few sets of the cache.
+SKEW = 16
+
+Position = tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How work is divided: lanes of the source transform, of the contraction and of the inverse transform.
+
+    With ``fused`` a task transforms its own part of the source; without, a stage of its own does so for the whole image, and
+    the blocks of made channels are tasks too.
+    """
+
+    source_lanes: int
+    made_lanes: int
+    inverse_lanes: int
+    fused: bool
+
+
+@dataclass(frozen=True)
+class ClassTiling:
+    """The algorithms of one residue class, one for each axis, and how many tiles are a block."""
+
+    algorithms: tuple[AxisAlgorithm, ...]
+    tiles: int
+
+
+def bilinear_nest(spec: ConvSpec, tilings: Sequence[ClassTiling], blocking: Blocking) -> Nest:
+    """The program of a forward or data-gradient problem without groups; a tiling for each residue class.
+
+    Classes without taps keep the naive stage, which stores zeros. Loops that schedules refer to: ``e`` runs over the elements
+    of a register, ``c_lane``, ``pixel``, ``oc_lane`` and ``y_lane`` are those of the contraction and the transforms.
+    """
+    nest = build_nest(spec)
+    program = nest.program
+    classes = gather_classes(unfolded_problem(spec))
+    naive = [stage for stage in program.stages if stage.name.startswith("conv")]
+    stages: list[Stage] = []
+    buffers: list[Buffer] = []
+    sizes = dict(nest.sizes)
+    for stage, axes, tiling in zip(naive, classes, tilings, strict=True):
+        if any(not axis.taps for axis in axes):
+            stages.append(stage)
+            continue
+        suffix = stage.name.removeprefix("conv")
+        part = _Class(spec, nest, axes, tiling.algorithms, blocking, suffix)
+        sizes[f"T{suffix}"] = tiling.tiles
+        stages += part.stages()
+        buffers += part.buffers()
+    others = tuple(stage for stage in program.stages if stage not in naive)
+    program = replace(program, sizes=tuple(sizes), buffers=(*program.buffers, *buffers), stages=(*stages, *others))
+    return replace(nest, program=program, sizes=sizes)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One axis' matrix in a chain of them: which axis, and the extents of all axes before and after it."""
+
+    axis: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    map: LinearProgram
+    label: str
+
+
+@dataclass(frozen=True)
+class _Class:
+    """One residue class of results."""
+
+    spec: ConvSpec
+    nest: Nest
+    axes: tuple[AxisClass, ...]
+    algorithms: tuple[AxisAlgorithm, ...]
+    blocking: Blocking
+    suffix: str
+
+    # ---- sizes and buffers
+
+    @property
+    def points(self) -> int:
+        return math.prod(algorithm.points for algorithm in self.algorithms)
+
+    @property
+    def tiles(self) -> Index:
+        """Tiles in a block."""
+        return Var(f"T{self.suffix}")
+
+    @property
+    def reduced(self) -> int:
+        return self.nest.channels.reduced
+
+    @property
+    def counts(self) -> tuple[Index, ...]:
+        """How many results there are along each axis."""
+        letters = axis_letters(self.spec.ndim)
+        return tuple(Var(f"count_{x}") if self.suffix else Var(f"O{x.upper()}") for x in letters)
+
+    @property
+    def tiles_along(self) -> tuple[Index, ...]:
+        return tuple(ceildiv(n, a.outputs) for n, a in zip(self.counts, self.algorithms, strict=True))
+
+    @property
+    def tile_count(self) -> Index:
+        return mul("N", *self.tiles_along)
+
+    @property
+    def block_count(self) -> Index:
+        return ceildiv(self.tile_count, self.tiles)
+
+    @property
+    def first_tile(self) -> Index:
+        """The first tile of a block; the last block begins early, to be whole."""
+        return minimum(mul("block", self.tiles), sub(self.tile_count, self.tiles))
+
+    @property
+    def made_blocks(self) -> Index:
+        return ceildiv(Var("OC"), self.blocking.made_lanes)
+
+    @property
+    def accumulator(self) -> str:
+        return DTYPES[self.spec.dtype].accumulator
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """u, v, m and what the transforms keep between axes."""
+        blocking, points = self.blocking, self.points
+        space: Space = "local" if blocking.fused else "workspace"
+        blocks = () if blocking.fused else (self._whole_blocks(),)
+        row = add(mul(self.tiles, self.reduced), SKEW)
+        sums = add(mul(self.tiles, blocking.made_lanes), SKEW)
+        found = [
+            self._buffer("u", (Int(points), self.made_blocks, Int(self.reduced), Int(blocking.made_lanes)), "packed"),
+            self._buffer("v", (*blocks, Int(points), row), space),
+            self._buffer("m", (Int(points), sums), "local"),
+        ]
+        for name, steps, lanes in (
+            ("g", self._weight_steps(), 0),
+            ("x", self._source_steps(), blocking.source_lanes),
+            ("y", self._inverse_steps(), blocking.inverse_lanes),
+        ):
+            for number, step in enumerate(steps[:-1]):
+                shape = (*map(Int, step.after), *((Int(lanes),) if lanes else ()))
+                found.append(self._buffer(f"{name}_kept{number or ''}", shape, "local"))
+        return tuple(found)
+
+    def _whole_blocks(self) -> Index:
+        """The number of blocks in the program's own sizes."""
+        values = {
+            f"count_{x}": Int(axis.count) for x, axis in zip(axis_letters(self.spec.ndim), self.axes, strict=True)
+        }
+        counts = [values.get(n.name, n) if isinstance(n, Var) else n for n in self.counts]
+        along = [ceildiv(n, a.outputs) for n, a in zip(counts, self.algorithms, strict=True)]
+        return ceildiv(mul("N", *along), self.tiles)
+
+    def _buffer(self, name: str, shape: tuple[Index, ...], space: Space) -> Buffer:
+        return Buffer(self._name(name), self.accumulator, shape, space)
+
+    def _name(self, name: str) -> str:
+        return f"{name}{self.suffix}"
+
+    # ---- stages
+
+    def stages(self) -> tuple[Stage, ...]:
+        bindings = self._bindings()
+        weights = Stage(f"transform_weight{self.suffix}", self._weight_transform(), ())
+        source = self._source_transform()
+        if self.blocking.fused:
+            blocks = For("ob", self.made_blocks, self._contraction())
+            body = (For("block", self.block_count, (*source, blocks), "parallel"),)
+            return weights, Stage(f"conv{self.suffix}", body, bindings)
+        transform = (For("block", self.block_count, source, "parallel"),)
+        inner = For("block", self.block_count, self._contraction(), "parallel")
+        conv = (For("ob", self.made_blocks, (inner,), "parallel"),)
+        return (
+            weights,
+            Stage(f"transform_source{self.suffix}", transform, bindings),
+            Stage(f"conv{self.suffix}", conv, bindings),
+        )
+
+    def _bindings(self) -> tuple[tuple[str, Index], ...]:
+        if not self.suffix:
+            return ()
+        letters = axis_letters(self.spec.ndim)
+        return tuple(
+            (f"{name}_{letter}", Int(value))
+            for letter, axis in zip(letters, self.axes, strict=True)
+            for name, value in (("count", axis.count), ("offset", self._offset(axis)), ("start", axis.start))
+        )
+
+    @staticmethod
+    def _offset(axis: AxisClass) -> int:
+        """The source position of the first result's first tap, in rising order of positions."""
+        return axis.offset + min(0, axis.tap_source_step * (axis.taps - 1))
+
+    def _weight_transform(self) -> tuple[Stmt, ...]:
+        oc = add(mul("ob", self.blocking.made_lanes), "u_lane")
+        reduced = (Var("c"),) if self.nest.channels.has_reduced else ()
+        pair = (oc, *reduced) if not self.spec.writes_with_stride else (*reduced, oc)
+        target = (Var("ob"), Var("c"), Var("u_lane"))
+
+        def read(position: Position) -> Value:
+            taps = tuple(_tap(axis, place) for axis, place in zip(self.axes, position, strict=True))
+            zero = Const(0.0, self.accumulator)
+            return Choose((Less(oc, Var("OC")),), Load("weight", (*pair, *taps)), zero)
+
+        def write(position: Position, value: Value) -> tuple[Stmt, ...]:
+            return (Store(self._name("u"), (self._point(position), *target), value),)
+
+        body = self._chain("g", self._weight_steps(), (), read, write)
+        nest = (For("c", Int(self.reduced), (For("u_lane", Int(self.blocking.made_lanes), body),), "parallel"),)
+        return (For("ob", self.made_blocks, nest, "parallel"),)
+
+    def _source_transform(self) -> tuple[Stmt, ...]:
+        lanes = self.blocking.source_lanes
+        channel = add(mul("c_block", lanes), "c_lane")
+        n, tile = self._tile_position(add(self.first_tile, "tile"))
+        channels = (channel,) if self.nest.channels.has_reduced else ()
+        blocks = () if self.blocking.fused else (Var("block"),)
+        place = add(mul("tile", self.reduced), channel)
+
+        def read(position: Position) -> Value:
+            spatial = tuple(
+                self._source_place(axis, t, i) for axis, (t, i) in enumerate(zip(tile, position, strict=True))
+            )
+            return PaddedLoad(self.nest.source, image_index(self.spec, n, channels, spatial), pad_mode(self.spec))
+
+        def write(position: Position, value: Value) -> tuple[Stmt, ...]:
+            return (Store(self._name("v"), (*blocks, self._point(position), place), value),)
+
+        body = self._chain("x", self._source_steps(), (Var("c_lane"),), read, write)
+        if self.reduced % lanes:
+            body = (If(Less(channel, Int(self.reduced)), body),)
+        loops = (("tile", self.tiles), ("c_block", ceildiv(self.reduced, lanes)), ("c_lane", Int(lanes)))
+        return loops_around(body, loops)
+
+    def _contraction(self) -> tuple[Stmt, ...]:
+        """The products of all points for one block of made channels, and their inverse transform."""
+        lanes, blocks = self.blocking.made_lanes, () if self.blocking.fused else (Var("block"),)
+        weight = Load(self._name("u"), (Var("point"), Var("ob"), Var("c"), Var("oc_lane")))
+        source = Load(self._name("v"), (*blocks, Var("point"), add(mul("pixel", self.reduced), "c")))
+        update = For("c", Int(self.reduced), (Store("acc", (), Fma(source, weight, Load("acc", ()))),))
+        finish = Store(self._name("m"), (Var("point"), add(mul("pixel", lanes), "oc_lane")), Load("acc", ()))
+        alloc = Alloc(
+            Buffer("acc", self.accumulator, (), "register"),
+            (Store("acc", (), Const(0.0, self.accumulator)), update, finish),
+        )
+        loops = (("point", Int(self.points)), ("pixel", self.tiles), ("oc_lane", Int(lanes)))
+        return (*loops_around((alloc,), loops), *self._inverse_transform())
+
+    def _inverse_transform(self) -> tuple[Stmt, ...]:
+        lanes, inner = self.blocking.made_lanes, self.blocking.inverse_lanes
+        place = add(mul("y_block", inner), "y_lane")
+        oc = add(mul("ob", lanes), place)
+        n, tile = self._tile_position(add(self.first_tile, "tile"))
+        target = SUMS if self.nest.program.has_buffer(SUMS) else self.nest.result
+
+        def read(position: Position) -> Value:
+            return Load(self._name("m"), (self._point(position), add(mul("tile", lanes), place)))
+
+        def write(position: Position, value: Value) -> tuple[Stmt, ...]:
+            inside, written = [], []
+            for letter, axis, algorithm, count, t, i in zip(
+                axis_letters(self.spec.ndim), self.axes, self.algorithms, self.counts, tile, position, strict=True
+            ):
+                along = add(mul(t, algorithm.outputs), i)
+                written.append(add(mul(along, axis.step), Var(f"start_{letter}") if self.suffix else Int(axis.start)))
+                inside += [Less(along, count)] if algorithm.outputs > 1 else []
+            body: tuple[Stmt, ...] = (Store(target, image_index(self.spec, n, (oc,), tuple(written)), value),)
+            for condition in reversed((*inside, Less(oc, Var("OC")))):
+                body = (If(condition, body),)
+            return body
+
+        body = self._chain("y", self._inverse_steps(), (Var("y_lane"),), read, write)
+        loops = (("tile", self.tiles), ("y_block", Int(lanes // inner)), ("y_lane", Int(inner)))
+        return loops_around(body, loops)
+
+    def _source_place(self, axis: int, tile: Index, element: Index) -> Index:
+        """Where an element of a tile lies along an axis of the source.
+
+        The last tile reaches beyond what its results need. Zeros there cost nothing; other kinds of padding, and copies of the
+        source, end where the last result's window ends.
+        """
+        letter, one = axis_letters(self.spec.ndim)[axis], self.axes[axis]
+        position = add(mul(tile, self.algorithms[axis].outputs * one.source_step), element)
+        if pad_mode(self.spec) != "zeros" or self.spec.layout != "channels_last":
+            position = minimum(position, add(mul(sub(self.counts[axis], 1), one.source_step), one.taps - 1))
+        return add(position, Var(f"offset_{letter}") if self.suffix else Int(self._offset(one)))
+
+    def _tile_position(self, number: Index) -> tuple[Index, tuple[Index, ...]]:
+        """Batch element and place along each axis of a tile."""
+        place: list[Index] = []
+        rest = number
+        for extent in reversed(self.tiles_along[1:]):
+            place.append(mod(rest, extent))
+            rest = floordiv(rest, extent)
+        first = self.tiles_along[0]
+        place.append(mod(rest, first))
+        return floordiv(rest, first), tuple(reversed(place))
+
+    # ---- matrices along one axis after another
+
+    def _source_steps(self) -> tuple[_Step, ...]:
+        return self._steps([(a.input, f"input transform of {a.name}") for a in self.algorithms])
+
+    def _weight_steps(self) -> tuple[_Step, ...]:
+        return self._steps([(a.weight, f"weight transform of {a.name}") for a in self.algorithms])
+
+    def _inverse_steps(self) -> tuple[_Step, ...]:
+        return self._steps([(a.output, f"output transform of {a.name}") for a in self.algorithms])
+
+    @staticmethod
+    def _steps(maps: Sequence[tuple[LinearProgram, str]]) -> tuple[_Step, ...]:
+        """The axes whose matrix is not the identity, in order; the last axis if all are."""
+        extents = [linear.inputs for linear, _ in maps]
+        busy = [axis for axis, (linear, _) in enumerate(maps) if not _is_identity(linear)] or [len(maps) - 1]
+        steps = []
+        for axis in busy:
+            before = tuple(extents)
+            extents[axis] = len(maps[axis][0].outputs)
+            steps.append(_Step(axis, before, tuple(extents), *maps[axis]))
+        return tuple(steps)
+
+    def _point(self, position: Position) -> Index:
+        """The number of a point from its places along the axes."""
+        number: Index = Int(0)
+        for place, algorithm in zip(position, self.algorithms, strict=True):
+            number = add(mul(number, algorithm.points), place)
+        return number
+
+    def _chain(
+        self,
+        name: str,
+        steps: tuple[_Step, ...],
+        lane: tuple[Index, ...],
+        read: Callable[[Position], Value],
+        write: Callable[[Position, Value], tuple[Stmt, ...]],
+    ) -> tuple[Stmt, ...]:
+        """Applies the matrices one after another: ``read`` gives the first one's values, ``write`` stores the last one's."""
+        letters = axis_letters(self.spec.ndim)
+        body: list[Stmt] = []
+        for number, step in enumerate(steps):
+            position = tuple(Var("e" if axis == step.axis else f"i{x}") for axis, x in enumerate(letters))
+            kept, made = (self._name(f"{name}_kept{n or ''}") for n in (number - 1, number))
+            value = Load(kept, (*position, *lane)) if number else read(position)
+            result = Load(name, (Var("e"),))
+            last = number == len(steps) - 1
+            done = write(position, result) if last else (Store(made, (*position, *lane), result),)
+            count_in, count_out = step.before[step.axis], step.after[step.axis]
+            register = Buffer(name, self.accumulator, (Int(max(count_in, count_out)),), "register")
+            registers = Alloc(
+                register,
+                (
+                    For("e", Int(count_in), (Store(name, (Var("e"),), value),)),
+                    Transform(name, step.map, step.label),
+                    For("e", Int(count_out), done),
+                ),
+            )
+            others = tuple((f"i{x}", Int(step.after[axis])) for axis, x in enumerate(letters) if axis != step.axis)
+            body += loops_around((registers,), others)
+        return tuple(body)
+
+
+def _tap(axis: AxisClass, place: Index) -> Index:
+    """The weight that meets the given element of a window, whose elements count in rising order of source positions."""
+    rising = sub(axis.taps - 1, place) if axis.tap_source_step < 0 else place
+    return add(mul(rising, axis.tap_step), axis.first_tap)
+
+
+def _is_identity(linear: LinearProgram) -> bool:
+    return linear.outputs == tuple(range(linear.inputs))
