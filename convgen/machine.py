@@ -14,6 +14,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 from convgen.errors import OptionError
+from convgen.options import CPU_ISAS, max_cpu_isa
 
 # Linux's names for features that LLVM calls otherwise; all others are equal but for the characters "-", "." and "_".
 _LINUX_NAMES = {
@@ -62,8 +63,8 @@ class Machine:
 
     @classmethod
     def host(cls) -> Machine:
-        """Returns the machine this process runs on, asked once."""
-        return _host()
+        """Returns the machine this process runs on, asked once, with no more features than CONVGEN_MAX_CPU_ISA admits."""
+        return _limited(max_cpu_isa())
 
     def has(self, feature: str) -> bool:
         """Whether LLVM's ``feature`` (such as ``"avx512vnni"``) may be used."""
@@ -97,7 +98,13 @@ def machine_named(name: str) -> Machine:
         return host
     if (name == "avx512" and not _has(on, _AVX512_NEEDS)) or (name == "avx2" and not _has(on, _AVX2_NEEDS)):
         raise OptionError(f"machine={name!r} asks for more than {host.name} has; allowed: host or a lower level")
-    masked = {feature: granted and _within(feature, name) for feature, granted in on.items()}
+    return _lowered(host, name)
+
+
+@functools.cache
+def _lowered(host: Machine, name: str) -> Machine:
+    """The host with every feature beyond the level ``name`` masked."""
+    masked = {item[1:]: item[0] == "+" and _within(item[1:], name) for item in host.features.split(",") if item}
     isa, vector_bytes, registers = _vectors(host.triple, masked)
     return dataclasses.replace(
         host,
@@ -124,6 +131,14 @@ def granted_features(claimed: Mapping[str, bool], granted: frozenset[str]) -> di
     return {
         feature: on and allowed(feature) and not feature.startswith("amx-") for feature, on in sorted(claimed.items())
     }
+
+
+def _limited(level: str) -> Machine:
+    """The host, lowered to a level if it has more."""
+    host = _host()
+    if not level or CPU_ISAS.index(host.isa) >= CPU_ISAS.index(level):
+        return host
+    return _lowered(host, level)
 
 
 @functools.cache

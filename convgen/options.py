@@ -12,6 +12,8 @@ from convgen.errors import OptionError
 
 TUNE_MODES: tuple[str, ...] = ("on", "lookup", "off")
 MAX_DEBUG_LEVEL = 5
+# Levels of instruction sets, the highest first.
+CPU_ISAS: tuple[str, ...] = ("avx512", "avx2", "generic")
 
 
 def cache_dir() -> Path:
@@ -42,6 +44,14 @@ def tune_mode() -> str:
     value = os.environ.get("CONVGEN_TUNE") or "on"
     if value not in TUNE_MODES:
         raise OptionError(f"CONVGEN_TUNE={value!r} is not allowed; allowed: {', '.join(TUNE_MODES)}")
+    return value
+
+
+def max_cpu_isa() -> str:
+    """CONVGEN_MAX_CPU_ISA: "avx512", "avx2" or "generic", the most that kernels may use; "" for all that the machine has."""
+    value = os.environ.get("CONVGEN_MAX_CPU_ISA", "").strip()
+    if value and value not in CPU_ISAS:
+        raise OptionError(f"CONVGEN_MAX_CPU_ISA={value!r} is not allowed; allowed: {', '.join(CPU_ISAS)}")
     return value
 
 

@@ -36,27 +36,33 @@ _BLOCK = ConvSpec(
     epilogue=("bias", "relu"),
 )
 
-SAMPLES: dict[str, ConvSpec] = {
-    "forward_3x3": _BLOCK,
-    "forward_1x1": _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=()),
-    "depthwise_3x3": _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=()),
-    "backward_data_3x3_stride_2": _BLOCK.replace(stride=2, direction="backward_data", epilogue=()),
-    "backward_weights_3x3_channels_first": _BLOCK.replace(
-        layout="channels_first", direction="backward_weights", epilogue=()
+SAMPLES: dict[str, tuple[str, ConvSpec]] = {
+    "forward_3x3": ("direct", _BLOCK),
+    "forward_1x1": ("direct", _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=())),
+    "depthwise_3x3": ("direct", _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
+    "winograd_3x3": ("winograd", _BLOCK),
+    "fft_9": (
+        "fft",
+        ConvSpec(batch=1, in_channels=64, out_channels=64, spatial_size=1000, kernel_size=9, layout="channels_last"),
+    ),
+    "backward_data_3x3_stride_2": ("direct", _BLOCK.replace(stride=2, direction="backward_data", epilogue=())),
+    "backward_weights_3x3_channels_first": (
+        "direct",
+        _BLOCK.replace(layout="channels_first", direction="backward_weights", epilogue=()),
     ),
 }
 
 
-def sample_source(spec: ConvSpec) -> str:
-    """The source of a sample: direct with its default configuration on the sample machine."""
-    plan: Plan = given_plan(spec, "direct", None, MACHINE)
+def sample_source(strategy: str, spec: ConvSpec) -> str:
+    """The source of a sample: the strategy with its default configuration on the sample machine."""
+    plan: Plan = given_plan(spec, strategy, None, MACHINE)
     return source_of(plan, lower(plan, MACHINE))
 
 
 def main() -> None:
     GENERATED.mkdir(exist_ok=True)
-    for name, spec in SAMPLES.items():
-        (GENERATED / f"{name}.py").write_text(sample_source(spec), encoding="utf-8")
+    for name, (strategy, spec) in SAMPLES.items():
+        (GENERATED / f"{name}.py").write_text(sample_source(strategy, spec), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from convgen.errors import OptionError
 from convgen.machine import Machine, cache_sizes, granted_features, machine_named
+from convgen.options import CPU_ISAS
 
 on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 only")
 
@@ -136,3 +137,25 @@ def test_the_fingerprint_depends_on_features_and_caches_not_on_affinity() -> Non
     ]
     assert len({machine.fingerprint() for machine in [host, *changed]}) == 4
     assert host.name in host.describe()
+
+
+@pytest.mark.parametrize("level", ["avx2", "generic"])
+def test_the_environment_lowers_what_kernels_may_use(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Machine.host()
+    monkeypatch.setenv("CONVGEN_MAX_CPU_ISA", level)
+    lowered = Machine.host()
+    assert CPU_ISAS.index(lowered.isa) == max(CPU_ISAS.index(whole.isa), CPU_ISAS.index(level))
+    assert (lowered.fingerprint() == whole.fingerprint()) == (lowered.isa == whole.isa)
+    assert not lowered.has("avx512f")
+
+
+def test_a_level_above_the_host_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Machine.host()
+    monkeypatch.setenv("CONVGEN_MAX_CPU_ISA", whole.isa)
+    assert Machine.host() is whole
+
+
+def test_an_unknown_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVGEN_MAX_CPU_ISA", "sse9")
+    with pytest.raises(OptionError, match="CONVGEN_MAX_CPU_ISA='sse9' is not allowed; allowed: avx512, avx2, generic"):
+        Machine.host()

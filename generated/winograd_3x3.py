@@ -1,0 +1,413 @@
+"""convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
+strategy  winograd, m=4 pixels=10 lanes=32 tiles=40 fused=1
+template  cpu/kernel.py.j2
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=4 pixels=10 lanes=32 tiles=40 fused=1' -o .
+"""
+
+from inspect import Parameter, Signature
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils, datamodel
+from numba.extending import intrinsic
+
+# ---- vectors: each operation is one LLVM instruction, or a few
+class Vector(types.Type):
+    """Lanes of one element type, kept in vector registers."""
+    def __init__(self, element, lanes):
+        self.llvm = ir.VectorType(element, lanes)
+        super().__init__(f"Vector({self.llvm})")
+
+datamodel.register_default(Vector)(lambda manager, v: datamodel.models.PrimitiveModel(manager, v, v.llvm))
+
+def operation(result, operands, emit):
+    """A function of one signature that becomes the LLVM instructions written by emit(builder, *operands)."""
+    def generate(context, builder, _, values):
+        value = emit(builder, *values)
+        return context.get_dummy_value() if result is types.void else value
+    def typing(context, *_):
+        return result(*operands), generate
+    names = ["context", *(f"operand{i}" for i in range(len(operands)))]
+    typing.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])
+    return intrinsic(typing)
+
+def at(b, base, index, llvm, size):
+    return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
+
+def call(b, name, result, *values):
+    function = ir.FunctionType(result, [value.type for value in values])
+    return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def splat(b, x, vector):
+    first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
+    return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
+
+def below(b, count, lanes):
+    kind = ir.VectorType(ir.IntType(64), lanes)
+    return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
+
+i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x16 = Vector(ir.FloatType(), 16)
+f32x32 = Vector(ir.FloatType(), 32)
+add_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fadd(x, y))
+add_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fadd(x, y))
+fma_f32 = operation(f32, (f32, f32, f32), lambda b, x, y, z: call(b, "llvm.fma.f32", x.type, x, y, z))
+fma_f32x16 = operation(f32x16, (f32x16, f32x16, f32x16), lambda b, x, y, z: call(b, "llvm.fma.v16f32", x.type, x, y, z))
+fma_f32x32 = operation(f32x32, (f32x32, f32x32, f32x32), lambda b, x, y, z: call(b, "llvm.fma.v32f32", x.type, x, y, z))
+load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
+load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
+load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x32.llvm, 4), align=4))
+load_some_f32x16 = operation(f32x16, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v16f32.p0", f32x16.llvm, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16), f32x16.llvm(None)))
+max_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: call(b, "llvm.maximum.v16f32", x.type, x, y))
+mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
+splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
+splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
+store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
+store_f32x32 = operation(types.void, (i64, i64, f32x32), lambda b, base, i, x: b.store(x, at(b, base, i, f32x32.llvm, 4), align=4))
+store_some_f32x16 = operation(types.void, (i64, i64, f32x16, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), x, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16)))
+sub_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fsub(x, y))
+sub_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fsub(x, y))
+
+# ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
+@njit(error_model="numpy", nogil=True)
+def transform_weight(buffers, sizes, begin, end, worker):
+    weight, u = buffers[1], buffers[4]
+    OC, worker_bytes = sizes[0], sizes[1]
+    g_kept = buffers[7] + worker * worker_bytes
+    for task in range(begin, end):
+        ob, c = task // 64, task % 64
+        for u_lane in range(32):
+            for iw in range(3):
+                weight_at = ((ob * 32 + u_lane) * 64 + c) * 3 * 3 + iw
+                inside = ob * 32 + u_lane < OC
+                if inside:
+                    chosen = load_f32(weight, weight_at)
+                else:
+                    chosen = np.float32(0.0)
+                if inside:
+                    chosen1 = load_f32(weight, weight_at + 3)
+                else:
+                    chosen1 = np.float32(0.0)
+                if inside:
+                    chosen2 = load_f32(weight, weight_at + 6)
+                else:
+                    chosen2 = np.float32(0.0)
+                g0 = chosen
+                g1 = chosen1
+                g2 = chosen2
+                # weight transform of F(4,3)
+                factor_g0 = np.float32(4.0)
+                factor_g1 = np.float32(0.5)
+                factor_g2 = np.float32(-0.5)
+                factor_g3 = np.float32(0.25)
+                factor_g4 = np.float32(-0.16666666666666666)
+                factor_g5 = np.float32(0.16666666666666666)
+                factor_g6 = np.float32(0.08333333333333333)
+                factor_g7 = np.float32(-0.08333333333333333)
+                part_g0 = add_f32(g0, g2)
+                part_g1 = fma_f32(g2, factor_g0, g0)
+                part_g2 = add_f32(g1, part_g0)
+                part_g3 = sub_f32(g1, part_g0)
+                part_g4 = fma_f32(part_g1, factor_g1, g1)
+                part_g5 = fma_f32(part_g1, factor_g2, g1)
+                part_g6 = mul_f32(g0, factor_g3)
+                part_g7 = mul_f32(part_g2, factor_g4)
+                part_g8 = mul_f32(part_g3, factor_g5)
+                part_g9 = mul_f32(part_g4, factor_g6)
+                part_g10 = mul_f32(part_g5, factor_g7)
+                moved_g2 = g2
+                g0 = part_g6
+                g1 = part_g7
+                g2 = part_g8
+                g3 = part_g9
+                g4 = part_g10
+                g5 = moved_g2
+                store_f32(g_kept, iw, g0)
+                store_f32(g_kept, iw + 3, g1)
+                store_f32(g_kept, iw + 6, g2)
+                store_f32(g_kept, iw + 9, g3)
+                store_f32(g_kept, iw + 12, g4)
+                store_f32(g_kept, iw + 15, g5)
+            for ih in range(6):
+                g_kept_at = ih * 3
+                g0 = load_f32(g_kept, g_kept_at)
+                g1 = load_f32(g_kept, g_kept_at + 1)
+                g2 = load_f32(g_kept, g_kept_at + 2)
+                # weight transform of F(4,3)
+                factor_g0 = np.float32(4.0)
+                factor_g1 = np.float32(0.5)
+                factor_g2 = np.float32(-0.5)
+                factor_g3 = np.float32(0.25)
+                factor_g4 = np.float32(-0.16666666666666666)
+                factor_g5 = np.float32(0.16666666666666666)
+                factor_g6 = np.float32(0.08333333333333333)
+                factor_g7 = np.float32(-0.08333333333333333)
+                part_g0 = add_f32(g0, g2)
+                part_g1 = fma_f32(g2, factor_g0, g0)
+                part_g2 = add_f32(g1, part_g0)
+                part_g3 = sub_f32(g1, part_g0)
+                part_g4 = fma_f32(part_g1, factor_g1, g1)
+                part_g5 = fma_f32(part_g1, factor_g2, g1)
+                part_g6 = mul_f32(g0, factor_g3)
+                part_g7 = mul_f32(part_g2, factor_g4)
+                part_g8 = mul_f32(part_g3, factor_g5)
+                part_g9 = mul_f32(part_g4, factor_g6)
+                part_g10 = mul_f32(part_g5, factor_g7)
+                moved_g2 = g2
+                g0 = part_g6
+                g1 = part_g7
+                g2 = part_g8
+                g3 = part_g9
+                g4 = part_g10
+                g5 = moved_g2
+                u_at = ((ih * 6 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + u_lane
+                store_f32(u, u_at, g0)
+                store_f32(u, u_at + (OC + 31) // 32 * 2048, g1)
+                store_f32(u, u_at + (OC + 31) // 32 * 4096, g2)
+                store_f32(u, u_at + (OC + 31) // 32 * 6144, g3)
+                store_f32(u, u_at + (OC + 31) // 32 * 8192, g4)
+                store_f32(u, u_at + (OC + 31) // 32 * 10240, g5)
+
+@njit(error_model="numpy", nogil=True)
+def conv(buffers, sizes, begin, end, worker):
+    input, bias, output, u = buffers[0], buffers[2], buffers[3], buffers[4]
+    N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
+    OW, OC, T, worker_bytes = sizes[4], sizes[5], sizes[6], sizes[7]
+    v, m = buffers[5] + worker * worker_bytes, buffers[6] + worker * worker_bytes
+    x_kept, y_kept = buffers[8] + worker * worker_bytes, buffers[9] + worker * worker_bytes
+    for block in range(begin, end):
+        row0, row1 = (OH + 3) // 4, (OW + 3) // 4
+        start = min(block * T, N * row0 * row1 - T)
+        v_at0, v_at1, v_at2, v_at3, v_at4 = 0, T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
+        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10, v_at11, v_at12 = 5 * (T * 64 + 16), 64, 128, 192, 256, 320, 384, 448
+        v_at13, v_at14 = 512, 576
+        m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, 256
+        m_at9, m_at10, m_at11, m_at12 = 288, 6 * (T * 32 + 16), 12 * (T * 32 + 16), 18 * (T * 32 + 16)
+        m_at13, m_at14 = 24 * (T * 32 + 16), 30 * (T * 32 + 16)
+        for tile in range(T):
+            row2 = (start + tile) // row1
+            col = start + tile - row2 * row1
+            row3 = row2 // row0
+            col1 = row2 - row3 * row0
+            for c_block in range(4):
+                for iw in range(6):
+                    input_at = ((row3 * IH + col1 * 4) * IW + (col * 4 + iw)) * 64 + c_block * 16
+                    constant = splat_f32x16(0.0)
+                    inside = 0 <= col * 4 + iw - 1 and col * 4 + iw - 1 < IW
+                    if 0 <= col1 * 4 - 1 and col1 * 4 - 1 < IH and inside:
+                        chosen = load_f32x16(input, input_at - (IW * 64 + 64))
+                    else:
+                        chosen = constant
+                    if 0 <= col1 * 4 and col1 * 4 < IH and inside:
+                        chosen1 = load_f32x16(input, input_at - 64)
+                    else:
+                        chosen1 = constant
+                    if 0 <= col1 * 4 + 1 and col1 * 4 + 1 < IH and inside:
+                        chosen2 = load_f32x16(input, input_at + (IW * 64 - 64))
+                    else:
+                        chosen2 = constant
+                    if 0 <= col1 * 4 + 2 and col1 * 4 + 2 < IH and inside:
+                        chosen3 = load_f32x16(input, input_at + (IW * 128 - 64))
+                    else:
+                        chosen3 = constant
+                    if 0 <= col1 * 4 + 3 and col1 * 4 + 3 < IH and inside:
+                        chosen4 = load_f32x16(input, input_at + (IW * 192 - 64))
+                    else:
+                        chosen4 = constant
+                    if 0 <= col1 * 4 + 4 and col1 * 4 + 4 < IH and inside:
+                        chosen5 = load_f32x16(input, input_at + (IW * 256 - 64))
+                    else:
+                        chosen5 = constant
+                    x0 = chosen
+                    x1 = chosen1
+                    x2 = chosen2
+                    x3 = chosen3
+                    x4 = chosen4
+                    x5 = chosen5
+                    # input transform of F(4,3)
+                    factor_x0 = splat_f32x16(-4.0)
+                    factor_x1 = splat_f32x16(4.0)
+                    factor_x2 = splat_f32x16(-5.0)
+                    factor_x3 = splat_f32x16(-2.0)
+                    factor_x4 = splat_f32x16(2.0)
+                    part_x0 = sub_f32x16(x1, x3)
+                    part_x1 = sub_f32x16(x4, x2)
+                    part_x2 = fma_f32x16(x1, factor_x0, x3)
+                    part_x3 = fma_f32x16(x2, factor_x0, x4)
+                    part_x4 = fma_f32x16(x0, factor_x1, x4)
+                    part_x5 = fma_f32x16(x2, factor_x2, part_x4)
+                    part_x6 = add_f32x16(part_x2, part_x3)
+                    part_x7 = sub_f32x16(part_x3, part_x2)
+                    part_x8 = fma_f32x16(part_x0, factor_x3, part_x1)
+                    part_x9 = fma_f32x16(part_x0, factor_x4, part_x1)
+                    part_x10 = fma_f32x16(x1, factor_x1, x5)
+                    part_x11 = fma_f32x16(x3, factor_x2, part_x10)
+                    x0 = part_x5
+                    x1 = part_x6
+                    x2 = part_x7
+                    x3 = part_x8
+                    x4 = part_x9
+                    x5 = part_x11
+                    x_kept_at = iw * 16
+                    store_f32x16(x_kept, x_kept_at, x0)
+                    store_f32x16(x_kept, x_kept_at + 96, x1)
+                    store_f32x16(x_kept, x_kept_at + 192, x2)
+                    store_f32x16(x_kept, x_kept_at + 288, x3)
+                    store_f32x16(x_kept, x_kept_at + 384, x4)
+                    store_f32x16(x_kept, x_kept_at + 480, x5)
+                for ih in range(6):
+                    x_kept_at = ih * 6 * 16
+                    x0 = load_f32x16(x_kept, x_kept_at)
+                    x1 = load_f32x16(x_kept, x_kept_at + 16)
+                    x2 = load_f32x16(x_kept, x_kept_at + 32)
+                    x3 = load_f32x16(x_kept, x_kept_at + 48)
+                    x4 = load_f32x16(x_kept, x_kept_at + 64)
+                    x5 = load_f32x16(x_kept, x_kept_at + 80)
+                    # input transform of F(4,3)
+                    factor_x0 = splat_f32x16(-4.0)
+                    factor_x1 = splat_f32x16(4.0)
+                    factor_x2 = splat_f32x16(-5.0)
+                    factor_x3 = splat_f32x16(-2.0)
+                    factor_x4 = splat_f32x16(2.0)
+                    part_x0 = sub_f32x16(x1, x3)
+                    part_x1 = sub_f32x16(x4, x2)
+                    part_x2 = fma_f32x16(x1, factor_x0, x3)
+                    part_x3 = fma_f32x16(x2, factor_x0, x4)
+                    part_x4 = fma_f32x16(x0, factor_x1, x4)
+                    part_x5 = fma_f32x16(x2, factor_x2, part_x4)
+                    part_x6 = add_f32x16(part_x2, part_x3)
+                    part_x7 = sub_f32x16(part_x3, part_x2)
+                    part_x8 = fma_f32x16(part_x0, factor_x3, part_x1)
+                    part_x9 = fma_f32x16(part_x0, factor_x4, part_x1)
+                    part_x10 = fma_f32x16(x1, factor_x1, x5)
+                    part_x11 = fma_f32x16(x3, factor_x2, part_x10)
+                    x0 = part_x5
+                    x1 = part_x6
+                    x2 = part_x7
+                    x3 = part_x8
+                    x4 = part_x9
+                    x5 = part_x11
+                    v_by = ih * 6 * (T * 64 + 16) + (tile * 64 + c_block * 16)
+                    store_f32x16(v, v_at0 + v_by, x0)
+                    store_f32x16(v, v_at1 + v_by, x1)
+                    store_f32x16(v, v_at2 + v_by, x2)
+                    store_f32x16(v, v_at3 + v_by, x3)
+                    store_f32x16(v, v_at4 + v_by, x4)
+                    store_f32x16(v, v_at5 + v_by, x5)
+        for ob in range((OC + 31) // 32):
+            for point in range(36):
+                for pixels in range((T + 9) // 10):
+                    start1 = min(pixels * 10, T - 10)
+                    acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = splat_f32x32(0.0)
+                    for c in range(64):
+                        v_by = point * (T * 64 + 16) + (start1 * 64 + c)
+                        u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + c) * 32)
+                        acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
+                        acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at6 + v_by)), u_here, acc1)
+                        acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at7 + v_by)), u_here, acc2)
+                        acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc3)
+                        acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc4)
+                        acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc5)
+                        acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc6)
+                        acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc7)
+                        acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc8)
+                        acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc9)
+                    m_by = point * (T * 32 + 16) + start1 * 32
+                    store_f32x32(m, m_at0 + m_by, acc0)
+                    store_f32x32(m, m_at1 + m_by, acc1)
+                    store_f32x32(m, m_at2 + m_by, acc2)
+                    store_f32x32(m, m_at3 + m_by, acc3)
+                    store_f32x32(m, m_at4 + m_by, acc4)
+                    store_f32x32(m, m_at5 + m_by, acc5)
+                    store_f32x32(m, m_at6 + m_by, acc6)
+                    store_f32x32(m, m_at7 + m_by, acc7)
+                    store_f32x32(m, m_at8 + m_by, acc8)
+                    store_f32x32(m, m_at9 + m_by, acc9)
+            for tile in range(T):
+                row2 = (start + tile) // row1
+                col = start + tile - row2 * row1
+                row3 = row2 // row0
+                col1 = row2 - row3 * row0
+                for y_block in range(2):
+                    for iw in range(6):
+                        m_by = iw * (T * 32 + 16) + (tile * 32 + y_block * 16)
+                        y0 = load_f32x16(m, m_at0 + m_by)
+                        y1 = load_f32x16(m, m_at10 + m_by)
+                        y2 = load_f32x16(m, m_at11 + m_by)
+                        y3 = load_f32x16(m, m_at12 + m_by)
+                        y4 = load_f32x16(m, m_at13 + m_by)
+                        y5 = load_f32x16(m, m_at14 + m_by)
+                        # output transform of F(4,3)
+                        factor_y0 = splat_f32x16(2.0)
+                        factor_y1 = splat_f32x16(4.0)
+                        factor_y2 = splat_f32x16(8.0)
+                        part_y0 = add_f32x16(y1, y2)
+                        part_y1 = sub_f32x16(y1, y2)
+                        part_y2 = add_f32x16(y3, y4)
+                        part_y3 = sub_f32x16(y3, y4)
+                        part_y4 = add_f32x16(y0, part_y0)
+                        part_y5 = add_f32x16(part_y4, part_y2)
+                        part_y6 = fma_f32x16(part_y3, factor_y0, part_y1)
+                        part_y7 = fma_f32x16(part_y2, factor_y1, part_y0)
+                        part_y8 = add_f32x16(y5, part_y1)
+                        part_y9 = fma_f32x16(part_y3, factor_y2, part_y8)
+                        y0 = part_y5
+                        y1 = part_y6
+                        y2 = part_y7
+                        y3 = part_y9
+                        y_kept_at = iw * 16
+                        store_f32x16(y_kept, y_kept_at, y0)
+                        store_f32x16(y_kept, y_kept_at + 96, y1)
+                        store_f32x16(y_kept, y_kept_at + 192, y2)
+                        store_f32x16(y_kept, y_kept_at + 288, y3)
+                    for ih in range(4):
+                        y_kept_at = ih * 6 * 16
+                        y0 = load_f32x16(y_kept, y_kept_at)
+                        y1 = load_f32x16(y_kept, y_kept_at + 16)
+                        y2 = load_f32x16(y_kept, y_kept_at + 32)
+                        y3 = load_f32x16(y_kept, y_kept_at + 48)
+                        y4 = load_f32x16(y_kept, y_kept_at + 64)
+                        y5 = load_f32x16(y_kept, y_kept_at + 80)
+                        # output transform of F(4,3)
+                        factor_y0 = splat_f32x16(2.0)
+                        factor_y1 = splat_f32x16(4.0)
+                        factor_y2 = splat_f32x16(8.0)
+                        part_y0 = add_f32x16(y1, y2)
+                        part_y1 = sub_f32x16(y1, y2)
+                        part_y2 = add_f32x16(y3, y4)
+                        part_y3 = sub_f32x16(y3, y4)
+                        part_y4 = add_f32x16(y0, part_y0)
+                        part_y5 = add_f32x16(part_y4, part_y2)
+                        part_y6 = fma_f32x16(part_y3, factor_y0, part_y1)
+                        part_y7 = fma_f32x16(part_y2, factor_y1, part_y0)
+                        part_y8 = add_f32x16(y5, part_y1)
+                        part_y9 = fma_f32x16(part_y3, factor_y2, part_y8)
+                        y0 = part_y5
+                        y1 = part_y6
+                        y2 = part_y7
+                        y3 = part_y9
+                        if col1 * 4 + ih < OH:
+                            if col * 4 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16), max_f32x16(add_f32x16(y0, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 4 + ih < OH:
+                            if col * 4 + 1 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC, max_f32x16(add_f32x16(y1, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 4 + ih < OH:
+                            if col * 4 + 2 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC * 2, max_f32x16(add_f32x16(y2, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 4 + ih < OH:
+                            if col * 4 + 3 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC * 3, max_f32x16(add_f32x16(y3, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+
+# ---- the whole problem on one thread
+def run(input, weight, bias):
+    input = np.ascontiguousarray(input, np.float32).reshape((1, 56, 56, 64))
+    weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
+    bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
+    output = np.empty((1, 56, 56, 64), np.float32)
+    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [589824, 370944, 186624, 72, 2304, 1536])
+    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, g_kept, x_kept, y_kept)])
+    transform_weight(buffers, np.array([64, 561536], np.int64), 0, 128, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 40, 561536], np.int64), 0, 5, 0)
+    return output
