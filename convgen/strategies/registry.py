@@ -8,13 +8,14 @@ from convgen.errors import NotApplicable
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Strategy
+from convgen.strategies.depthwise import Depthwise
 from convgen.strategies.direct import Direct
 from convgen.strategies.fft import Fft
 from convgen.strategies.reference import Reference
 from convgen.strategies.winograd import Winograd
 from convgen.tuning.space import Config
 
-STRATEGIES: tuple[Strategy, ...] = (Direct(), Winograd(), Fft(), Reference())
+STRATEGIES: tuple[Strategy, ...] = (Depthwise(), Direct(), Winograd(), Fft(), Reference())
 
 
 def strategy_named(name: str) -> Strategy:

@@ -1,0 +1,76 @@
+"""trim: a reduction leaves out the iterations that would add zeros from outside of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.errors import IRError
+from convgen.ir.affine import Affine
+from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum, sub
+from convgen.ir.facts import slack
+from convgen.ir.nodes import For, If, Index, Int, Less, Program, Stmt, Store, Var
+from convgen.ir.rewrite import loops, rewrite_named, statements, substitute_block, variables
+from convgen.passes.masked import MaskedUpdate, masked_update
+
+
+@dataclass(frozen=True)
+class Trim:
+    """for k in K: acc = fma(x if -1 < k + i and k + i < n else 0, w, acc)
+    →  for k in min(K, n - i) - max(0, -i): S[k = k + max(0, -i)]
+
+    Conditions that do not involve k stay where they are.
+
+    Requires: the loop holds such updates alone, all under the same conditions on k, which involve no loop inside it. Ensures:
+    the same sums, the terms that are left out being zero times a finite weight.
+    """
+
+    loop: str
+
+    def __call__(self, program: Program) -> Program:
+        return rewrite_named(program, self.loop, self._trim)
+
+    def _trim(self, loop: For) -> tuple[Stmt, ...]:
+        updates = [masked_update(s) for s in statements(loop.body) if isinstance(s, Store)]
+        involved = {self._about_loop(update) for update in updates}
+        if None in updates or len(involved) != 1 or any(isinstance(s, If) for s in statements(loop.body)):
+            raise IRError(f"loop {self.loop} is not a sum under one set of conditions on {self.loop}")
+        (conditions,) = involved
+        inner = {nested.var for nested in loops(loop.body)}
+        if any(variables(side) & inner for c in conditions for side in (c.a, c.b)):
+            raise IRError(f"conditions on {self.loop} involve loops inside it")
+        first, last = self._bounds(conditions, loop.extent)
+        body = tuple(self._without(statement, conditions) for statement in loop.body)
+        shifted = substitute_block(body, {self.loop: add(first, self.loop)})
+        return (For(loop.var, sub(last, first), shifted, loop.kind),)
+
+    def _about_loop(self, update: MaskedUpdate | None) -> tuple[Less, ...]:
+        conditions = update.conditions if update else ()
+        return tuple(c for c in conditions if self.loop in variables(c.a) | variables(c.b))
+
+    def _bounds(self, conditions: tuple[Less, ...], extent: Index) -> tuple[Index, Index]:
+        """The first iteration that meets the conditions and the one after the last."""
+        first: Index = Int(0)
+        last = extent
+        for condition in conditions:
+            form = slack(condition)
+            factor, rest = form.coefficient(Var(self.loop)), form.without(Var(self.loop))
+            if any(self.loop in variables(atom) for atom, _ in rest.terms) or not factor:
+                raise IRError(f"a condition on {self.loop} is not linear in it")
+            if factor > 0:
+                first = maximum(first, ceildiv(_negated(rest), factor))
+            else:
+                last = minimum(last, add(floordiv(rest.index(), -factor), 1))
+        return first, last
+
+    def _without(self, statement: Stmt, conditions: tuple[Less, ...]) -> Stmt:
+        match statement:
+            case For(var, extent, body, kind):
+                return For(var, extent, tuple(self._without(inner, conditions) for inner in body), kind)
+            case _:
+                update = masked_update(statement)
+                assert update is not None
+                return update.under(tuple(c for c in update.conditions if c not in conditions))
+
+
+def _negated(form: Affine) -> Index:
+    return Affine(tuple((atom, -factor) for atom, factor in form.terms), -form.constant).index()
