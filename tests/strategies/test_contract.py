@@ -34,6 +34,24 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "channels last": dict(layout="channels_last", padding=((1, 0), (0, 0)), dtype="float64"),
     "reflect": dict(padding=((1, 0), (0, 1)), padding_mode="reflect", layout="channels_last", in_channels=2),
     "depthwise": dict(groups=3, out_channels=3, stride=2),
+    "depthwise rows": dict(
+        groups=5, in_channels=5, spatial_size=(7,), kernel_size=3, dilation=2, padding=((2, 3),), layout="channels_last"
+    ),
+    "depthwise window": dict(
+        groups=6,
+        in_channels=6,
+        out_channels=6,
+        spatial_size=(5, 6),
+        kernel_size=(3, 5),
+        padding=((1, 1), (3, 2)),
+        layout="channels_last",
+    ),
+    "depthwise circular": dict(
+        groups=3, out_channels=3, kernel_size=3, padding=1, padding_mode="circular", layout="channels_last"
+    ),
+    "depthwise strides": dict(
+        groups=4, in_channels=4, out_channels=4, spatial_size=(5, 7), kernel_size=3, stride=2, padding=1, layout="channels_last"
+    ),
     "multiplier": dict(groups=3, out_channels=6, dilation=2),
     "groups": dict(groups=2, in_channels=4, out_channels=6),
     "transposed": dict(transposed=True, stride=2, spatial_size=(2, 3), output_padding=1, in_channels=2),
@@ -71,7 +89,7 @@ def test_the_reference_is_last_and_names_differ() -> None:
     assert names[-1] == "reference"
     assert len(set(names)) == len(names)
     assert all(strategy_named(name).name == name for name in names)
-    with pytest.raises(NotApplicable, match="strategy='magic' is unknown; allowed: auto, direct"):
+    with pytest.raises(NotApplicable, match="strategy='magic' is unknown; allowed: auto, depthwise, direct"):
         strategy_named("magic")
 
 
@@ -181,6 +199,8 @@ def test_memory_is_counted(strategy: Strategy, fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_announced_workspace_is_what_an_operator_holds(strategy: Strategy, batch: int) -> None:
     spec = ConvSpec(**{**BASE, "batch": batch, "kernel_size": 5, "spatial_size": (9, 9)}, padding=1)
+    if strategy.refusal(spec, HOST) is not None:
+        spec = spec.replace(groups=3, out_channels=3, layout="channels_last")
     op = convgen.compile(spec, strategy.name, threads=1)
     operands = integer_operands(op.spec, np.random.default_rng(0))
     op(*operands.main)

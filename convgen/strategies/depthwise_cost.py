@@ -1,0 +1,40 @@
+"""What depthwise's configurations cost."""
+
+from __future__ import annotations
+
+import math
+
+from convgen.dtypes import DTYPES
+from convgen.machine import Machine
+from convgen.spec import ConvSpec
+from convgen.tuning.cost import CALL_SECONDS, CLOCK_HZ, FMA_PORTS, LOAD_PORTS, moving_seconds, vector_width, waste
+from convgen.tuning.space import Config
+
+# One turn of the loop over a window's rows, with its tests of the border.
+ROW_CYCLES = 8
+# What a tile costs besides: its place, its loops.
+TILE_CYCLES = 20
+# A vector that comes from the second-level cache.
+L2_CYCLES = 3
+
+
+def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
+    """Tiles of rows x pixels x lanes: their multiply-adds or loads, what does not fit the registers, and the image's way through
+    the caches."""
+    result = spec.spatial_size if spec.direction == "backward_data" else spec.output_size
+    steps = (1,) * spec.ndim if spec.writes_with_stride else spec.stride
+    taps = [-(-k // s) if spec.writes_with_stride else k for k, s in zip(spec.kernel_size, spec.stride, strict=True)]
+    rows, pixels, lanes = config["rows"], config["pixels"], config["lanes"]
+    vectors = -(-lanes // vector_width(spec, machine))
+    tiles = math.prod(result) * spec.batch * spec.groups / (rows * pixels * lanes)
+    tiles *= waste(result[-1], pixels) * waste(spec.groups, lanes) * (waste(result[-2], rows) if spec.ndim > 1 else 1.0)
+    columns = min(pixels * taps[-1], (pixels - 1) * steps[-1] + (taps[-1] - 1) * spec.dilation[-1] + 1)
+    window_rows = math.prod(taps[:-1])
+    read_rows = window_rows if rows == 1 else window_rows / taps[-2] * ((rows - 1) * steps[-2] + taps[-2])
+    accumulators = rows * pixels * vectors
+    fma = accumulators * math.prod(taps) / FMA_PORTS
+    loads = (columns * read_rows + math.prod(taps)) * vectors / LOAD_PORTS
+    spilled = max(0, accumulators + 2 * vectors - machine.vector_registers) * read_rows
+    lines = columns * read_rows * lanes * DTYPES[spec.dtype].itemsize / machine.vector_bytes
+    cycles = max(fma, loads) + lines * L2_CYCLES + spilled + accumulators + ROW_CYCLES * read_rows + TILE_CYCLES
+    return CALL_SECONDS + tiles * cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)

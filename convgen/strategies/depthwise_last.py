@@ -1,0 +1,91 @@
+"""The schedule of depthwise for images whose channels are last: tiles of neighbouring pixels times a vector of groups.
+
+A window's taps along the last axis are unrolled, so that each vector of the source is loaded once for all pixels of a row of the
+tile that it belongs to. Rows of taps outside of the image are left out of the loop over them; of the columns only those that
+can lie outside are tested, once for a tile and row.
+"""
+
+from __future__ import annotations
+
+from convgen.nests.build import SUMS, build_nest
+from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.reorder import Reorder
+from convgen.passes.share_reads import ShareReads
+from convgen.passes.simplify import Simplify
+from convgen.passes.skip import Skip
+from convgen.passes.tile import Tile
+from convgen.passes.trim import Trim
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.copies import copy_passes
+from convgen.strategies.depthwise_facts import assume_tiles
+
+# Where the loop over blocks of groups stands: outside of an image, innermost, or around the tiles of a row.
+GROUPS_FIRST, GROUPS_LAST, GROUPS_IN_ROWS = 0, 1, 2
+
+
+def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int) -> Schedule:
+    """Register tiles of ``rows`` rows of ``pixels`` pixels times ``lanes`` groups. Taps of several rows are unrolled too."""
+    nest = build_nest(spec)
+    letters = axis_letters(spec.ndim)
+    taps = [f"k{letter}" for letter in letters]
+    tiled = 2 if rows > 1 else 1
+    trimmed, unrolled = taps[:-tiled], taps[-tiled:]
+    outer, inner = _loops(letters, tiled, order)
+    tasks = 2 if order == GROUPS_FIRST else max(2, len(letters))
+    passes: tuple[Pass, ...] = (
+        *result_passes(nest),
+        ExpandPadding(((nest.source, spatial_axes(spec, len(nest.program.buffer(nest.source).shape))),)),
+        *(Trim(tap) for tap in trimmed if pad_mode(spec) == "zeros" and any(nest.low + nest.high)),
+        *_pack_passes(taps),
+        Tile("g", lanes, "g_block", "g_lane", tail="overlap"),
+        Tile(f"o{letters[-1]}", pixels, "tile", "px", tail="overlap"),
+        *((Tile(f"o{letters[-2]}", rows, "rows", "row", tail="overlap"),) if tiled == 2 else ()),
+        Reorder("conv", (*outer, *inner)),
+        Parallelize("conv", outer[:tasks]),
+        Simplify(keep_unit_loops=True),
+        RegisterTile(inner),
+        Vectorize("g_lane"),
+        *(Unroll(loop) for loop in (*inner[:-1], *unrolled)),
+        Simplify(),
+        *assume_tiles(spec, nest, (rows, pixels)[-tiled:]),
+        ShareReads(nest.source),
+        Skip(),
+        Simplify(),
+    )
+    return Schedule(nest, passes)
+
+
+def _loops(letters: str, tiled: int, order: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The loops around a register tile and those in it."""
+    rows = tuple(f"o{letter}" for letter in letters[:-tiled]) + ("rows",) * (tiled - 1)
+    match order:
+        case 0:
+            outer = ("n", "g_block", *rows, "tile")
+        case 1:
+            outer = ("n", *rows, "tile", "g_block")
+        case _:
+            outer = ("n", *rows, "g_block", "tile")
+    return outer, (*("row",) * (tiled - 1), "px", "g_lane")
+
+
+def _pack_passes(taps: list[str]) -> tuple[Pass, ...]:
+    """Weights as [taps][groups]."""
+    layout = (*(PackedAxis(1 + axis) for axis in range(len(taps))), PackedAxis(0))
+    labels = (*taps, "g")
+    return (Pack("weight", "packed", layout, labels=labels), *copy_passes("pack_weight", "packed", labels, None))
+
+
+def result_passes(nest: Nest) -> tuple[Pass, ...]:
+    """Fuses the epilogue; what folds back a data gradient is parallel."""
+    stages = [stage.name for stage in nest.program.stages if stage.name.startswith("fold")]
+    fused = (FuseEpilogue("epilogue", SUMS),) if nest.program.has_buffer(SUMS) else ()
+    return (*fused, *(Parallelize(name, ("i0",)) for name in stages))
