@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from convgen.ir.build import add
 from convgen.ir.facts import proves
 from convgen.ir.nodes import Alloc, Choose, For, If, Index, IndexOp, Int, Less, Program, Stmt, Store, Value
 from convgen.ir.rewrite import map_value
@@ -24,21 +25,32 @@ class Assume:
 
     def __call__(self, program: Program) -> Program:
         stages = tuple(
-            replace(stage, body=self._block(stage.body, {})) if stage.name == self.stage else stage
+            replace(stage, body=_Scope(self.facts, {}).block(stage.body)) if stage.name == self.stage else stage
             for stage in program.stages
         )
         return replace(program, stages=stages)
 
-    def _block(self, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-        return tuple(part for statement in body for part in self._statement(statement, ranges))
 
-    def _statement(self, statement: Stmt, ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
+@dataclass(frozen=True)
+class _Scope:
+    """The loops around a block. What was asked once, which in an unrolled kernel is most of it, is remembered."""
+
+    facts: tuple[Less, ...]
+    ranges: Mapping[str, Index]
+    answers: dict[Less, bool | None] = field(default_factory=dict)
+    resolved: dict[Index, Index] = field(default_factory=dict)
+
+    def block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(part for statement in body for part in self._statement(statement))
+
+    def _statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         match statement:
             case For(var, extent, body):
-                return (replace(statement, body=self._block(body, {**ranges, var: extent})),)
+                inside = _Scope(self.facts, {**self.ranges, var: extent})
+                return (replace(statement, body=inside.block(body)),)
             case If(condition, body):
-                inner = self._block(body, ranges)
-                match proves(self.facts, condition, ranges):
+                inner = self.block(body)
+                match self._holds(condition):
                     case True:
                         return inner
                     case False:
@@ -46,42 +58,48 @@ class Assume:
                     case None:
                         return (If(condition, inner),)
             case Alloc(buffer, body):
-                return (Alloc(buffer, self._block(body, ranges)),)
+                return (Alloc(buffer, self.block(body)),)
             case Store(index=index, value=value):
-                place = tuple(self._index(i, ranges) for i in index)
-                return (replace(statement, index=place, value=self._value(value, ranges)),)
+                return (replace(statement, index=tuple(map(self._index, index)), value=self._value(value)),)
+            case _:
+                return (statement,)
 
-    def _value(self, value: Value, ranges: Mapping[str, Index]) -> Value:
-        def visit(node: Value) -> Value:
-            match node:
-                case Choose(conditions, a, b):
-                    decided = {condition: proves(self.facts, condition, ranges) for condition in conditions}
-                    if any(answer is False for answer in decided.values()):
-                        return b
-                    unsure = tuple(condition for condition, answer in decided.items() if answer is None)
-                    return Choose(unsure, a, b) if unsure else a
-                case _:
-                    return node
+    def _holds(self, condition: Less) -> bool | None:
+        if condition not in self.answers:
+            self.answers[condition] = proves(self.facts, condition, self.ranges)
+        return self.answers[condition]
 
-        return map_value(value, lambda index: self._index(index, ranges), visit)
+    def _value(self, value: Value) -> Value:
+        return map_value(value, self._index, self._chosen)
 
-    def _index(self, expression: Index, ranges: Mapping[str, Index]) -> Index:
+    def _chosen(self, node: Value) -> Value:
+        match node:
+            case Choose(conditions, a, b):
+                if any(self._holds(condition) is False for condition in conditions):
+                    return b
+                unsure = tuple(condition for condition in conditions if self._holds(condition) is None)
+                return Choose(unsure, a, b) if unsure else a
+            case _:
+                return node
+
+    def _index(self, expression: Index) -> Index:
         match expression:
             case IndexOp(op, a, b):
-                return self._resolved(IndexOp(op, self._index(a, ranges), self._index(b, ranges)), ranges)
+                if expression not in self.resolved:
+                    self.resolved[expression] = self._operation(IndexOp(op, self._index(a), self._index(b)))
+                return self.resolved[expression]
             case _:
                 return expression
 
-    def _resolved(self, expression: IndexOp, ranges: Mapping[str, Index]) -> Index:
+    def _operation(self, expression: IndexOp) -> Index:
         a, b = expression.a, expression.b
         match expression.op:
             case "min" | "max":
-                smaller = proves(self.facts, Less(a, b), ranges)
-                if smaller is None:
-                    return expression
-                return a if smaller == (expression.op == "min") else b
+                below, above = (a, b) if expression.op == "min" else (b, a)
+                if self._holds(Less(below, add(above, 1))):
+                    return a
+                return b if self._holds(Less(above, add(below, 1))) else expression
             case "%":
-                inside = proves(self.facts, Less(Int(-1), a), ranges) and proves(self.facts, Less(a, b), ranges)
-                return a if inside else expression
+                return a if self._holds(Less(Int(-1), a)) and self._holds(Less(a, b)) else expression
             case _:
                 return expression

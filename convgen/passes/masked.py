@@ -19,7 +19,8 @@ class MaskedUpdate:
     def under(self, conditions: tuple[Less, ...]) -> Store:
         """The same update with other conditions."""
         store, chosen = self.store, self.factor
-        assert isinstance(store.value, Fma) and isinstance(store.value.a, Choose)
+        assert isinstance(store.value, Fma)
+        assert isinstance(store.value.a, Choose)
         if conditions:
             chosen = Choose(conditions, self.factor, store.value.a.b)
         value = Fma(chosen, self.weight, store.value.c)

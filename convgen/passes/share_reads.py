@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from convgen.ir.nodes import Alloc, Fma, For, If, Index, Load, Program, Stmt, Store
+from convgen.ir.nodes import Fma, Index, Load, Program, Stmt, Store, Transform
 from convgen.ir.rewrite import map_stages, reads
 
 Place = tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class _Update:
+    """A multiply-add with numbers for what it reads and what it stores."""
+
+    store: Store
+    place: int
+    register: int
 
 
 @dataclass(frozen=True)
@@ -28,21 +37,20 @@ class ShareReads:
         result: list[Stmt] = []
         run: list[Store] = []
         for statement in body:
-            joins = isinstance(statement, Store) and self._read(statement) is not None
-            if joins and (not run or run[0].buffer == statement.buffer):
-                run.append(statement)
-                continue
-            result.extend(self._grouped(run))
-            run = [statement] if joins else []
             match statement:
-                case For(var, extent, inner, kind):
-                    result.append(For(var, extent, self._block(inner), kind))
-                case If(condition, inner):
-                    result.append(If(condition, self._block(inner)))
-                case Alloc(buffer, inner):
-                    result.append(Alloc(buffer, self._block(inner)))
-                case Store() if not joins:
-                    result.append(statement)
+                case Store(buffer) if self._read(statement) is not None:
+                    if run and run[0].buffer != buffer:
+                        result.extend(self._grouped(run))
+                        run = []
+                    run.append(statement)
+                    continue
+                case Store() | Transform():
+                    kept: Stmt = statement
+                case _:
+                    kept = replace(statement, body=self._block(statement.body))
+            result.extend(self._grouped(run))
+            run = []
+            result.append(kept)
         return (*result, *self._grouped(run))
 
     def _read(self, store: Store) -> Place | None:
@@ -58,29 +66,38 @@ class ShareReads:
 
     def _grouped(self, run: list[Store]) -> list[Stmt]:
         """The run, element by element; next comes one whose updates may all be made, if possible in the row of the last."""
-        left = [(store, self._read(store)) for store in run]
+        # Numbers for places and registers: comparing expressions would take most of the time.
+        places: dict[Place, int] = {}
+        registers: dict[Place, int] = {}
+        rows: dict[Place, int] = {}
+        row_of: list[int] = []
+        left: list[_Update] = []
+        for store in run:
+            place = self._read(store)
+            assert place is not None
+            if place not in places:
+                row_of.append(rows.setdefault(place[:-2], len(rows)))
+            number = places.setdefault(place, len(places))
+            left.append(_Update(store, number, registers.setdefault(store.index, len(registers))))
         result: list[Stmt] = []
-        place: Place | None = None
+        last: int | None = None
         while left:
-            place = _next_place(left, place)
-            kept: list[tuple[Store, Place | None]] = []
-            blocked: set[Place] = set()
-            for store, where in left:
-                if where == place and store.index not in blocked:
-                    result.append(store)
+            last = _next_place(left, None if last is None else row_of[last], row_of)
+            kept: list[_Update] = []
+            blocked: set[int] = set()
+            for update in left:
+                if update.place == last and update.register not in blocked:
+                    result.append(update.store)
                 else:
-                    blocked.add(store.index)
-                    kept.append((store, where))
+                    blocked.add(update.register)
+                    kept.append(update)
             left = kept
         return result
 
 
-def _next_place(left: list[tuple[Store, Place | None]], last: Place | None) -> Place | None:
-    first: dict[Place, Place | None] = {}
-    waiting: set[Place | None] = set()
-    for store, where in left:
-        if first.setdefault(store.index, where) != where:
-            waiting.add(where)
-    ready = [where for _, where in left if where not in waiting]
-    near = [where for where in ready if where and last and where[:-2] == last[:-2]]
-    return (near or ready or [left[0][1]])[0]
+def _next_place(left: list[_Update], row: int | None, row_of: list[int]) -> int:
+    first: dict[int, int] = {}
+    waiting = {update.place for update in left if first.setdefault(update.register, update.place) != update.place}
+    ready = [update.place for update in left if update.place not in waiting]
+    near = [place for place in ready if row_of[place] == row]
+    return (near or ready or [left[0].place])[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from convgen.ir.affine import affine, bounds, simplified
 from convgen.ir.build import sub
@@ -23,69 +23,84 @@ class Simplify:
     keep_unit_loops: bool = False
 
     def __call__(self, program: Program) -> Program:
-        stages = tuple(replace(stage, body=self._block(stage.body, {})) for stage in program.stages)
+        stages = tuple(replace(stage, body=self._block(stage.body, _Scope({}))) for stage in program.stages)
         return replace(program, stages=stages)
 
-    def _block(self, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
+    def _block(self, body: tuple[Stmt, ...], scope: _Scope) -> tuple[Stmt, ...]:
         result: list[Stmt] = []
         for statement in body:
             match statement:
                 case For():
-                    result.extend(self._loop(statement, ranges))
+                    result.extend(self._loop(statement, scope))
                 case If(condition, inner):
-                    result.extend(self._guard(condition, inner, ranges))
+                    result.extend(self._guard(condition, inner, scope))
                 case Alloc(buffer, inner):
-                    result.append(Alloc(buffer, self._block(inner, ranges)))
+                    result.append(Alloc(buffer, self._block(inner, scope)))
                 case Store(buffer, index, value, lanes, count):
-                    place = tuple(simplified(i, ranges) for i in index)
-                    limit = None if count is None else simplified(count, ranges)
+                    place = tuple(map(scope.index, index))
+                    limit = None if count is None else scope.index(count)
                     if isinstance(limit, Int) and limit.value >= lanes:
                         limit = None
-                    result.append(Store(buffer, place, _value(value, ranges), lanes, limit))
+                    result.append(Store(buffer, place, scope.value(value), lanes, limit))
                 case Transform():
                     result.append(statement)
         return tuple(result)
 
-    def _loop(self, loop: For, ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-        extent = simplified(loop.extent, ranges)
+    def _loop(self, loop: For, scope: _Scope) -> tuple[Stmt, ...]:
+        extent = scope.index(loop.extent)
         match extent:
             case Int(count) if count <= 0:
                 return ()
             case Int(1) if not self.keep_unit_loops:
-                return self._block(substitute_block(loop.body, {loop.var: Int(0)}), ranges)
-        inner = self._block(loop.body, {**ranges, loop.var: extent})
+                return self._block(substitute_block(loop.body, {loop.var: Int(0)}), scope)
+        inner = self._block(loop.body, _Scope({**scope.extents, loop.var: extent}))
         return (For(loop.var, extent, inner, loop.kind),) if inner else ()
 
-    def _guard(self, condition: Less, body: tuple[Stmt, ...], ranges: Mapping[str, Index]) -> tuple[Stmt, ...]:
-        inner = self._block(body, ranges)
-        match _decided(condition, ranges):
+    def _guard(self, condition: Less, body: tuple[Stmt, ...], scope: _Scope) -> tuple[Stmt, ...]:
+        inner = self._block(body, scope)
+        match scope.decided(condition):
             case True:
                 return inner
             case False:
                 return ()
             case None:
-                rewritten = map_condition(condition, lambda i: simplified(i, ranges))
+                rewritten = map_condition(condition, scope.index)
                 return (If(rewritten, inner),) if inner else ()
 
 
-def _decided(condition: Less, ranges: Mapping[str, Index]) -> bool | None:
-    low, high = bounds(affine(sub(condition.a, condition.b), ranges), ranges)
+@dataclass(frozen=True)
+class _Scope:
+    """The loops around a block. In an unrolled kernel the same expressions come again and again and are simplified once."""
+
+    extents: Mapping[str, Index]
+    forms: dict[Index, Index] = field(default_factory=dict)
+
+    def index(self, expression: Index) -> Index:
+        if expression not in self.forms:
+            self.forms[expression] = simplified(expression, self.extents)
+        return self.forms[expression]
+
+    def decided(self, condition: Less) -> bool | None:
+        return _decided(condition, self.extents)
+
+    def value(self, value: Value) -> Value:
+        def visit(node: Value) -> Value:
+            match node:
+                case Choose(conditions, a, b):
+                    open_conditions = [c for c in conditions if self.decided(c) is not True]
+                    if any(self.decided(c) is False for c in open_conditions):
+                        return b
+                    return Choose(tuple(open_conditions), a, b) if open_conditions else a
+                case _:
+                    return node
+
+        return map_value(value, self.index, visit)
+
+
+def _decided(condition: Less, extents: Mapping[str, Index]) -> bool | None:
+    low, high = bounds(affine(sub(condition.a, condition.b), extents), extents)
     if high is not None and high < 0:
         return True
     if low is not None and low >= 0:
         return False
     return None
-
-
-def _value(value: Value, ranges: Mapping[str, Index]) -> Value:
-    def visit(node: Value) -> Value:
-        match node:
-            case Choose(conditions, a, b):
-                open_conditions = [c for c in conditions if _decided(c, ranges) is not True]
-                if any(_decided(c, ranges) is False for c in open_conditions):
-                    return b
-                return Choose(tuple(open_conditions), a, b) if open_conditions else a
-            case _:
-                return node
-
-    return map_value(value, lambda index: simplified(index, ranges), visit)

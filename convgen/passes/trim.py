@@ -32,7 +32,12 @@ class Trim:
     def _trim(self, loop: For) -> tuple[Stmt, ...]:
         updates = [masked_update(s) for s in statements(loop.body) if isinstance(s, Store)]
         involved = {self._about_loop(update) for update in updates}
-        if None in updates or len(involved) != 1 or any(isinstance(s, If) for s in statements(loop.body)):
+        if (
+            None in updates
+            or len(involved) != 1
+            or involved == {()}
+            or any(isinstance(s, If) for s in statements(loop.body))
+        ):
             raise IRError(f"loop {self.loop} is not a sum under one set of conditions on {self.loop}")
         (conditions,) = involved
         inner = {nested.var for nested in loops(loop.body)}

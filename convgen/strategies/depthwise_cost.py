@@ -7,15 +7,22 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import CALL_SECONDS, CLOCK_HZ, FMA_PORTS, LOAD_PORTS, moving_seconds, vector_width, waste
+from convgen.tuning.cost import (
+    CALL_SECONDS,
+    CLOCK_HZ,
+    FMA_PORTS,
+    L2_CYCLES,
+    LOAD_PORTS,
+    moving_seconds,
+    vector_width,
+    waste,
+)
 from convgen.tuning.space import Config
 
 # One turn of the loop over a window's rows, with its tests of the border.
 ROW_CYCLES = 8
 # What a tile costs besides: its place, its loops.
 TILE_CYCLES = 20
-# A vector that comes from the second-level cache.
-L2_CYCLES = 3
 
 
 def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:

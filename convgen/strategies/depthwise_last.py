@@ -59,7 +59,6 @@ def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int
         *assume_tiles(spec, nest, (rows, pixels)[-tiled:]),
         ShareReads(nest.source),
         Skip(),
-        Simplify(),
     )
     return Schedule(nest, passes)
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import CALL_SECONDS, L2_SHARE, MEMORY_BANDWIDTH, moving_seconds, peak, tile_efficiency, waste
+from convgen.tuning.cost import (
+    CALL_SECONDS,
+    CLOCK_HZ,
+    L2_CYCLES,
+    L2_SHARE,
+    MEMORY_BANDWIDTH,
+    moving_seconds,
+    peak,
+    tile_efficiency,
+    vector_width,
+    waste,
+)
 from convgen.tuning.space import Config
 
 
@@ -28,7 +39,11 @@ class _Tiling:
 
 
 def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
-    """The arithmetic of the tiles, the weights that do not stay in cache, the images and their copies."""
+    """The arithmetic of the tiles, the weights that do not stay in cache, the images and their copies.
+
+    Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
+    first-level cache.
+    """
     tiling = _tiling(spec, config)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     efficiency = tile_efficiency(
@@ -42,6 +57,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     )
     compute = work / (peak(spec, machine) * efficiency)
     compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
+    if not tiling.shares_source:
+        compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ
     return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
 
 

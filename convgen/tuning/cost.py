@@ -18,6 +18,8 @@ LOAD_PORTS = 2
 FMA_LATENCY = 4
 # What starting and leaving an innermost loop costs.
 LOOP_CYCLES = 4
+# One vector from the second-level cache.
+L2_CYCLES = 3
 # What calling the stages of a kernel costs, however small the problem.
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.

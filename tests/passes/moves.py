@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from convgen.errors import PassError
 from convgen.ir.interp import evaluate_index
-from convgen.ir.nodes import Alloc, For, If, Int, Load, PaddedLoad, Program, Stage, Stmt
+from convgen.ir.nodes import Alloc, For, If, Int, Less, Load, PaddedLoad, Program, Stage, Stmt, Var
 from convgen.ir.rewrite import loops, reads, statements, stores, variables
+from convgen.passes.assume import Assume
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
@@ -24,13 +25,16 @@ from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.simplify import Simplify
+from convgen.passes.skip import Skip
 from convgen.passes.tile import Tile
+from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from tests.programs import Sample
 
 MOVES: tuple[str, ...] = (
+    "Assume",
     "ExpandPadding",
     "FuseEpilogue",
     "Pack",
@@ -40,7 +44,9 @@ MOVES: tuple[str, ...] = (
     "Relayout",
     "Reorder",
     "Simplify",
+    "Skip",
     "Tile",
+    "Trim",
     "Unpack",
     "Unroll",
     "Vectorize",
@@ -85,6 +91,8 @@ class Schedule:
 
     def _proposed(self, kind: str) -> Sequence[Pass]:
         match kind:
+            case "Assume" | "Skip" | "Trim":
+                return self._on_padded_sums(kind)
             case "ExpandPadding":
                 return (ExpandPadding(()),)
             case "FuseEpilogue":
@@ -142,6 +150,18 @@ class Schedule:
             if isinstance(loop.extent, Int) and loop.extent.value <= most
         ]  # fmt: skip
         return (make(self._pick(sorted(set(names)))),) if names else ()
+
+    def _on_padded_sums(self, kind: str) -> Sequence[Pass]:
+        """Padded reads with their tests in the open; all that is known of the sizes."""
+        taps = sorted({loop.var for stage in self.program.stages for loop in loops(stage.body) if loop.var[0] == "k"})
+        match kind:
+            case "Assume":
+                facts = ((Less(Var(n), Int(v + 1)), Less(Int(v - 1), Var(n))) for n, v in self.sample.sizes.items())
+                return (ExpandPadding(()), Assume(self._stage().name, tuple(f for pair in facts for f in pair)))
+            case "Trim":
+                return (ExpandPadding(()), Trim(self._pick(taps))) if taps else ()
+            case _:
+                return (ExpandPadding(()), Skip())
 
     def _parallelize(self) -> Sequence[Pass]:
         stage = self._stage()

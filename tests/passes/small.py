@@ -87,6 +87,14 @@ def shifted(mode: PaddingMode = "zeros") -> Program:
     return program((buffer("x", "M"), buffer("y", "M")), loop("i", "M", store))
 
 
+def padded_window(mode: PaddingMode = "zeros") -> Program:
+    """y[i] = sum over k of x[i + k - 1] * w[k], x continued beyond the edges."""
+    image = PaddedLoad("x", (sub(add("i", "k"), 1),), mode)
+    update = loop("k", 3, put("acc", value=Fma(image, at("w", "k"), at("acc"))))
+    nest = loop("i", "M", accumulate(update, finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", "M"), buffer("w", 3), buffer("y", "M")), nest)
+
+
 def with_epilogue() -> Program:
     """s[2 i] = x[2 i] and s[2 i + 1] = 0, then y[j] = max(s[j] + b[j], 0)."""
     even = loop("i", 2, put("s", mul("i", 2), value=at("x", mul("i", 2))))

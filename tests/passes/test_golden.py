@@ -10,8 +10,9 @@ import pytest
 
 from convgen.ir.build import add
 from convgen.ir.interp import interpret
-from convgen.ir.nodes import Less, Program, Var
+from convgen.ir.nodes import Int, Less, Program, Var
 from convgen.ir.printer import format_program
+from convgen.passes.assume import Assume
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
@@ -21,8 +22,11 @@ from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
+from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
+from convgen.passes.skip import Skip
 from convgen.passes.tile import Tile
+from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 BLOCKS = (PackedAxis(1, "block", 4), PackedAxis(0), PackedAxis(1, "place", 4))
+
+# A register tile of two pixels of a window, all of it unrolled; there are at least two.
+WINDOW = (Tile("i", 2, "tile", "px", "overlap"), RegisterTile(("px",)), Unroll("px"), Unroll("k"), Simplify())
+LONG = (Less(Int(1), Var("M")),)
 
 CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
@@ -55,6 +63,16 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "expand_replicate": (small.shifted("replicate"), (ExpandPadding(()),)),
     "expand_circular": (small.shifted("circular"), (ExpandPadding(()),)),
     "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
+    "trim": (small.padded_window(), (ExpandPadding(()), Trim("k"), Simplify())),
+    "skip": (small.padded_window(), (ExpandPadding(()), Skip())),
+    "skip_in_tile": (small.padded_window(), (ExpandPadding(()), *WINDOW, Skip())),
+    "assume": (small.padded_window(), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
+    "assume_replicate": (small.padded_window("replicate"), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
+    "assume_circular": (small.padded_window("circular"), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
+    "share_reads": (
+        small.padded_window(),
+        (ExpandPadding(()), *WINDOW, Assume("main", LONG), ShareReads("x"), Skip()),
+    ),
     "simplify": (
         small.product(),
         (Tile("j", 4, "jb", "jl"), Tile("i", 1, "ib", "il"), Pack("w", "wp", BLOCKS), Simplify()),

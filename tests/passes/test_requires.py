@@ -6,7 +6,24 @@ import pytest
 
 from convgen.errors import PassError
 from convgen.ir.build import add, mul
-from convgen.ir.nodes import Alloc, Arith, Buffer, Fma, For, If, Int, Less, Load, Program, Splat, Stage, Store, Var
+from convgen.ir.nodes import (
+    Alloc,
+    Arith,
+    Buffer,
+    Choose,
+    Fma,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Load,
+    Program,
+    Splat,
+    Stage,
+    Store,
+    Var,
+)
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
@@ -18,6 +35,7 @@ from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.simplify import Simplify
 from convgen.passes.tile import Tile
+from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
@@ -178,7 +196,22 @@ def unread_pack() -> Program:
     return program((buffer("x", 4, 4), buffer("y", 4)), loop("i", 4, put("y", "i", value=ZERO)), sizes=())
 
 
+def masked_sum(condition: Less, *outside: Index) -> Program:
+    """y[i] = sum over k, l of x[k] * w[l] where the condition holds; more terms without a condition if ``outside``."""
+    masked = Choose((condition,), at("x", "k"), ZERO)
+    update = put("acc", value=Fma(masked, at("w", "l"), at("acc")))
+    more = [put("acc", value=Fma(at("x", index), at("w", "l"), at("acc"))) for index in outside]
+    nest = loop("i", 4, accumulate(loop("k", 3, loop("l", 3, update, *more)), finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", 3), buffer("w", 3), buffer("y", 4)), nest, sizes=())
+
+
 CASES: tuple[tuple[str, Pass, Program, str], ...] = (
+    ("Trim", Trim("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
+    ("Trim", Trim("r"), product(), "loop r is not a sum under one set of conditions on r"),
+    ("Trim", Trim("k"), masked_sum(Less(Var("i"), Int(2))), "loop k is not a sum under one set of conditions on k"),
+    ("Trim", Trim("k"), masked_sum(Less(Var("k"), Int(2)), Var("k")), "loop k is not a sum under one set"),
+    ("Trim", Trim("k"), masked_sum(Less(Var("k"), Var("l"))), "conditions on k involve loops inside it"),
+    ("Trim", Trim("k"), masked_sum(Less(mul("k", "k"), Int(2))), "a condition on k is not linear in it"),
     ("tile factor", Tile("i", 0, "io", "ii"), double(), "factor=0 of loop i"),
     ("tile name taken", Tile("i", 2, "j", "ii"), double(), "loop j shadows"),
     ("tile overlap too long", Tile("j", 7, "jo", "ji", "overlap"), double(), "factor=7 is larger than the extent 6"),

@@ -50,7 +50,14 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         groups=3, out_channels=3, kernel_size=3, padding=1, padding_mode="circular", layout="channels_last"
     ),
     "depthwise strides": dict(
-        groups=4, in_channels=4, out_channels=4, spatial_size=(5, 7), kernel_size=3, stride=2, padding=1, layout="channels_last"
+        groups=4,
+        in_channels=4,
+        out_channels=4,
+        spatial_size=(5, 7),
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        layout="channels_last",
     ),
     "multiplier": dict(groups=3, out_channels=6, dilation=2),
     "groups": dict(groups=2, in_channels=4, out_channels=6),
