@@ -22,7 +22,8 @@ from convgen.tuning.space import Config
 # Taps of the last axis are unrolled, and compiling takes as long as there are multiply-adds in a kernel.
 MAX_TAPS = 31
 MAX_UNROLLED = 256
-MAX_CONFIGS = 8
+# Of each kind: tiles of one row, and of two.
+MAX_CONFIGS = 4
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ class Depthwise:
                 for pixels in _tile_pixels(most[-1], max(1, budget)):
                     for order in (GROUPS_LAST, GROUPS_IN_ROWS, GROUPS_FIRST):
                         configs[Config.of(rows=rows, pixels=pixels, lanes=lane, order=order)] = None
-        return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, machine))[:MAX_CONFIGS])
+
+        def seconds(config: Config) -> float:
+            return self.predicted_seconds(spec, config, machine)
+
+        # Tiles of several rows come last: they gain little and take thrice as long to compile.
+        kinds = ([config for config in configs if (config["rows"] > 1) == several] for several in (False, True))
+        return tuple(config for kind in kinds for config in sorted(kind, key=seconds)[:MAX_CONFIGS])
 
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)

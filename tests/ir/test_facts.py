@@ -62,7 +62,8 @@ def test_what_is_decided_is_true() -> None:
 
 def expression(draw: random.Random, depth: int) -> Index:
     if not depth or draw.random() < 0.2:
-        return add(draw.choice([draw.randint(-4, 4), "M", "N", "t", "k"]))
+        leaves: tuple[Index, ...] = (Int(draw.randint(-4, 4)), *map(Var, "MNtk"))
+        return draw.choice(leaves)
     a, b = expression(draw, depth - 1), expression(draw, depth - 1)
     match draw.randrange(5):
         case 0:

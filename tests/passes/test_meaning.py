@@ -69,4 +69,5 @@ def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
 def test_pass_keeps_the_meaning_of_random_programs(kind: str) -> None:
     """Also shows that the pass changed programs in a good part of the examples, so that the property is not empty."""
     applied = run_property(kind, EXAMPLES, shrink=True)
-    assert applied[kind] >= EXAMPLES // 6, applied
+    # Few of the programs sum over elements beside an image.
+    assert applied[kind] >= EXAMPLES // (12 if kind == "Skip" else 6), applied
