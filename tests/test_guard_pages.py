@@ -68,6 +68,10 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "epilogue": dict(layout="channels_last", epilogue=("bias", "scale", "residual", "relu")),
     "epilogue channels first": dict(epilogue=("bias", "residual", "relu"), stride=2),
     "depthwise": dict(groups=17, in_channels=17, layout="channels_last", padding=0, spatial_size=(5, 9)),
+    "depthwise padded": dict(
+        groups=17, in_channels=17, layout="channels_last", spatial_size=(5, 9), padding=((2, 1), (1, 3))
+    ),
+    "depthwise circular": dict(groups=17, in_channels=17, layout="channels_last", padding_mode="circular", stride=2),
     "transposed": dict(transposed=True, stride=2, layout="channels_last"),
     "circular": dict(padding_mode="circular", layout="channels_last"),
     "data gradient": dict(direction="backward_data", layout="channels_last", in_channels=17, out_channels=3, padding=0),
@@ -76,7 +80,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "int8": dict(dtype="int8", layout="channels_last", padding=0),
     "bfloat16": dict(dtype="bfloat16", layout="channels_last", padding=0),
 }
-QUICK = ("in place", "pointwise", "epilogue", "depthwise", "int8")
+QUICK = ("in place", "pointwise", "epilogue", "depthwise", "depthwise padded", "int8")
 
 
 def run(argument: str) -> subprocess.CompletedProcess[str]:
