@@ -11,9 +11,10 @@ from typing import Any
 from numba import types
 from numba.core.compiler import CompilerBase, Flags, compile_extra
 from numba.core.compiler_machinery import PassManager
-from numba.core.registry import cpu_target
 from numba.core.typed_passes import AnnotateTypes, NativeLowering, NoPythonBackend, NopythonTypeInference
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
+
+from convgen.targets.cpu.numba_contexts import kernel_contexts
 
 
 class KernelPipeline(CompilerBase):
@@ -41,8 +42,7 @@ def optimised_llvm(source: str, function: str) -> tuple[str, str]:
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     pointer = types.CPointer(types.int64)
     compiled = compile_extra(
-        cpu_target.typing_context,
-        cpu_target.target_context,
+        *kernel_contexts(),
         namespace[function],
         (pointer, pointer, types.int64, types.int64, types.int64),
         types.void,
