@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from convgen.descriptor import format_descriptor
 from convgen.errors import NotApplicable, OptionError, WorkspaceLimitError
@@ -206,22 +205,3 @@ def check_limit(limit: object) -> None:
     """Raises OptionError for what is not a workspace limit."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise OptionError(f"workspace_limit={limit!r} is not valid; allowed: bytes, 0 or more, or None")
-
-
-def write_source(plan: Plan, directory: str | Path, machine: Machine) -> Path:
-    """Writes the plan's source into a directory, which is made if need be, and returns the file's path."""
-    folder = Path(directory)
-    path = folder / f"{file_stem(plan)}.py"
-    source = source_of(plan, lower(plan, machine))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(source, encoding="utf-8")
-    except OSError as error:
-        raise OptionError(f"output={str(directory)!r} cannot be written: {error.strerror or error}") from error
-    return path
-
-
-def file_stem(plan: Plan) -> str:
-    """A file name from the problem: its descriptor with what a file name or a module cannot hold replaced."""
-    text = f"conv_{format_descriptor(plan.spec)}_{plan.strategy}"
-    return "".join(c if c.isalnum() else "_" for c in text)

@@ -9,11 +9,12 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from convgen.choices import known_plan
-from convgen.driver import Plan, check_limit, given_plan, heuristic_plan, thread_count, write_source
+from convgen.driver import Plan, check_limit, given_plan, heuristic_plan, thread_count
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.options import debug_level, tune_mode
+from convgen.source_files import write_source
 from convgen.spec import ConvSpec
 from convgen.tuning.space import Config
 
@@ -124,9 +125,9 @@ def emit_source(
     _check_spec(spec)
     where = machine or Machine.host()
     _check_config(strategy, config)
-    if strategy == "auto":
-        return write_source(plan_for(spec, machine=machine), directory, where)
-    return write_source(given_plan(spec, strategy, config, where), directory, where)
+    auto = strategy == "auto"
+    plan = plan_for(spec, machine=machine) if auto else given_plan(spec, strategy, config, where)
+    return write_source(plan, directory, where)[0]
 
 
 def _check_config(strategy: str, config: Config | None) -> None:

@@ -41,6 +41,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "tolerance": ("dtypes", "transforms"),
     "verify": ("spec", "oracle", "tolerance"),
     "driver": ("strategies", "targets.cpu", "targets.cuda", "tuning", "descriptor"),
+    "source_files": ("driver",),
     "operator": ("driver",),
 }
 FRONTENDS = (

@@ -22,9 +22,9 @@ from convgen.bench.results import LayerResult, Report
 from convgen.bench.run import BenchOptions, Layer, run_benchmark
 from convgen.cli.problems import read_source
 from convgen.cli.report import Column, choice, print_line, print_table, progress
-from convgen.cli.source_files import make_folder, unwritable
 from convgen.driver import thread_count
 from convgen.errors import MissingDependencyError, OptionError
+from convgen.source_files import make_folder, unwritable
 from convgen.tuning.space import Config
 
 Plot = Callable[[Report, Path], None]

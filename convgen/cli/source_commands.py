@@ -7,7 +7,6 @@ import json
 
 from convgen.cli.problems import read_spec
 from convgen.cli.report import print_line
-from convgen.cli.source_files import unwritable
 from convgen.driver import Plan, build_program, given_plan, lower, source_of
 from convgen.errors import NotApplicable, OptionError
 from convgen.ir.printer import format_program
@@ -20,11 +19,7 @@ from convgen.tuning.space import Config
 def run_emit(arguments: argparse.Namespace) -> int:
     """Writes the source and prints its path; returns 0."""
     spec = read_spec(arguments.spec)
-    try:
-        path = emit_source(spec, arguments.output, strategy=arguments.strategy, config=_config(arguments))
-    except OSError as error:
-        raise unwritable(arguments.output, error) from error
-    print_line(str(path))
+    print_line(str(emit_source(spec, arguments.output, strategy=arguments.strategy, config=_config(arguments))))
     return 0
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from convgen.choices import TunedPlan, database
 from convgen.cli.problems import Problem, Source, read_source
 from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
-from convgen.cli.source_files import make_folder, write_if_changed
 from convgen.driver import thread_count
 from convgen.machine import Machine
+from convgen.source_files import make_folder, write_source
 from convgen.tuner import tune
 
 OUTPUT = Path("convgen-out")
@@ -62,7 +62,7 @@ def _emit_all(results: list[TunedPlan], directory: Path) -> str:
     new = 0
     with progress("writing sources", len(results)) as advance:
         for result in results:
-            new += write_if_changed(result.plan, directory, machine)
+            new += write_source(result.plan, directory, machine)[1]
             advance(str(result.plan.spec))
     return f"{directory} ({new} written, {len(results) - new} unchanged)"
 
