@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 from convgen import __version__
 from convgen.driver import Plan, accurate_strategies, fits
 from convgen.machine import Machine
-from convgen.options import cache_dir
 from convgen.spec import ConvSpec
-from convgen.tuning.database import FILE_NAME, Database, Record
+from convgen.tuning.database import Database, Record, default_path
 from convgen.tuning.space import Config
 
 _stored = 0
@@ -92,9 +92,9 @@ def results_stored() -> int:
 
 def database() -> Database:
     """The tuning database of the user's cache directory."""
-    return _database(str(cache_dir()))
+    return _database(default_path())
 
 
 @functools.cache
-def _database(directory: str) -> Database:
-    return Database(f"{directory}/{FILE_NAME}")
+def _database(path: Path) -> Database:
+    return Database(path)
