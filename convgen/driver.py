@@ -205,3 +205,9 @@ def check_limit(limit: object) -> None:
     """Raises OptionError for what is not a workspace limit."""
     if limit is not None and (type(limit) is not int or limit < 0):
         raise OptionError(f"workspace_limit={limit!r} is not valid; allowed: bytes, 0 or more, or None")
+
+
+def check_budget(budget: float) -> None:
+    """Raises OptionError for what is not a finite number of seconds."""
+    if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
+        raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")

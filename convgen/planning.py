@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from convgen.choices import known_plan
-from convgen.driver import Plan, check_limit, given_plan, heuristic_plan, thread_count
+from convgen.driver import Plan, check_budget, check_limit, given_plan, heuristic_plan, thread_count
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
@@ -20,7 +20,6 @@ from convgen.tuning.space import Config
 
 # Of what is left of an autotune budget, the most that one problem may use.
 _SHARE = 0.5
-
 
 # Until when the autotune blocks around the running code may measure.
 _deadline: ContextVar[float] = ContextVar("convgen_autotune_deadline", default=0.0)
@@ -33,8 +32,7 @@ def autotune(budget: float = 60.0) -> Iterator[None]:
     What the functions have compiled before the block is compiled again with what tuning finds. The block holds for the thread
     that opened it. Raises OptionError.
     """
-    if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
-        raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
+    check_budget(budget)
     outer = _deadline.get() or float("inf")
     token = _deadline.set(min(outer, time.perf_counter() + budget))
     try:

@@ -23,12 +23,13 @@ from convgen.driver import (
     Plan,
     accurate_strategies,
     algorithms_of_plan,
+    check_budget,
     check_limit,
     fits,
     heuristic_plan,
     thread_count,
 )
-from convgen.errors import CompileError, OptionError, SpecError, VerificationError
+from convgen.errors import CompileError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.options import num_threads
@@ -83,8 +84,7 @@ def tune(
     for a budget that is not a finite number of seconds or a limit that is not a number of bytes, WorkspaceLimitError and
     NotApplicable where nothing is small or accurate enough, and VerificationError if no candidate is right.
     """
-    if type(budget) not in (int, float) or not 0 <= budget < float("inf"):
-        raise OptionError(f"budget={budget!r} is not valid; allowed: seconds, 0 or more")
+    check_budget(budget)
     check_limit(workspace_limit)
     count = thread_count(threads)
     _check_specs(spec)
