@@ -25,7 +25,8 @@ from convgen.spec import ConvSpec, Padding, PerAxis
 MAX_OPERATORS = 512
 
 _names: dict[np.dtype[Any], str] = {}
-_operators: OrderedDict[tuple[Any, ...], CompiledConv] = OrderedDict()
+# Beside each operator, how many tuning results there were when it was asked for.
+_operators: OrderedDict[tuple[Any, ...], tuple[CompiledConv, int]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -217,17 +218,18 @@ def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv
     """The operator of a problem, from those kept or compiled now."""
     key = (strategy, threads, *fields.items())
     try:
-        op = _operators.get(key)
+        kept = _operators.get(key)
     except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
-        op = None
+        kept = None
     # What the heuristic chose gives way to what tuning has found since, or may find now.
     found = results_stored()
-    if op is not None and (op.plan.origin != "heuristic" or (op.born == found and not is_autotuning())):
-        return op
+    if kept is not None:
+        op, then = kept
+        if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
+            return op
     op = compile_spec(ConvSpec(**fields), strategy=strategy, threads=threads)
-    op.born = found
     with _lock:
-        _operators[key] = op
+        _operators[key] = op, found
         while len(_operators) > MAX_OPERATORS:
             _operators.popitem(last=False)
     return op

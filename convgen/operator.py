@@ -60,8 +60,6 @@ class CompiledConv:
             raise WorkspaceLimitError(
                 f"workspace_limit={workspace_limit} bytes is too small; {plan.strategy} needs {self.workspace_bytes}"
             )
-        # How many tuning results there were when the functions asked for this operator.
-        self.born = 0
         spec = plan.spec
         self._names = tuple(spec.operand_shapes)
         self._given = tuple(name in self._names for name in ("bias", "residual", "scale", "shift"))
