@@ -54,14 +54,7 @@ def conv(
     """
     image, batched = _image("input", input, weight)
     channels = int(weight.shape[1]) * _groups(groups), int(weight.shape[0])
-    fields = {
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "padding_mode": padding_mode,
-        "accuracy": accuracy,
-    }
+    fields = _common(stride, padding, dilation, groups, padding_mode, accuracy)
     op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
     result = op(image, weight, bias)
     return result if batched else result[0]
@@ -88,8 +81,8 @@ def conv_transpose(
     """
     image, batched = _image("input", input, weight)
     channels = int(weight.shape[0]), int(weight.shape[1]) * _groups(groups)
-    fields: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    fields |= {"output_padding": output_padding, "transposed": True, "accuracy": accuracy}
+    fields = _common(stride, padding, dilation, groups, "zeros", accuracy)
+    fields |= {"output_padding": _frozen(output_padding), "transposed": True}
     op = _forward(image, weight, bias, channels, layout, strategy, threads, fields)
     result = op(image, weight, bias)
     return result if batched else result[0]
@@ -117,26 +110,11 @@ def conv_backward_data(
     _check_array("grad_output", grad_output)
     _check_weight(weight)
     shape = _shape("input_size", input_size, weight.ndim)
-    channels, spatial = _split(shape, layout)
-    _check_channels("input_size", shape, channels, int(weight.shape[1]) * _groups(groups))
-    op = _operator(
-        strategy,
-        threads,
-        batch=shape[0],
-        in_channels=channels,
-        out_channels=int(weight.shape[0]),
-        spatial_size=spatial,
-        kernel_size=tuple(map(int, weight.shape[2:])),
-        stride=_frozen(stride),
-        padding=_frozen(padding),
-        dilation=_frozen(dilation),
-        groups=groups,
-        padding_mode=padding_mode,
-        direction="backward_data",
-        layout=layout,
-        dtype=_dtype(grad_output),
-        accuracy=accuracy,
-    )
+    _check_channels("input_size", shape, layout, int(weight.shape[1]) * _groups(groups))
+    fields = _common(stride, padding, dilation, groups, padding_mode, accuracy)
+    fields |= {"direction": "backward_data", "out_channels": int(weight.shape[0])}
+    fields |= {"kernel_size": tuple(map(int, weight.shape[2:])), "dtype": _dtype(grad_output)}
+    op = _operator(strategy, threads, shape, layout, fields)
     return op(grad_output, weight)
 
 
@@ -159,25 +137,10 @@ def conv_backward_weights(
     _check_array("input", input)
     _check_array("grad_output", grad_output)
     shape = _shape("input", input.shape, grad_output.ndim)
-    channels, spatial = _split(shape, layout)
-    op = _operator(
-        strategy,
-        threads,
-        batch=shape[0],
-        in_channels=channels,
-        out_channels=_channels(grad_output, layout),
-        spatial_size=spatial,
-        kernel_size=_frozen(kernel_size),
-        stride=_frozen(stride),
-        padding=_frozen(padding),
-        dilation=_frozen(dilation),
-        groups=groups,
-        padding_mode=padding_mode,
-        direction="backward_weights",
-        layout=layout,
-        dtype=_dtype(input),
-        accuracy=accuracy,
-    )
+    fields = _common(stride, padding, dilation, groups, padding_mode, accuracy)
+    fields |= {"direction": "backward_weights", "out_channels": _channels(grad_output.shape, layout)}
+    fields |= {"kernel_size": _frozen(kernel_size), "dtype": _dtype(input)}
+    op = _operator(strategy, threads, shape, layout, fields)
     return op(input, grad_output)
 
 
@@ -192,20 +155,24 @@ def _forward(
     fields: dict[str, Any],
 ) -> CompiledConv:
     """The operator of a forward problem; ``channels`` are (in, out) as the weights and groups make them."""
-    _check_channels("input", image.shape, _channels(image, layout), channels[0])
-    return _operator(
-        strategy,
-        threads,
-        batch=int(image.shape[0]),
-        in_channels=channels[0],
-        out_channels=channels[1],
-        spatial_size=_split(tuple(map(int, image.shape)), layout)[1],
-        kernel_size=tuple(map(int, weight.shape[2:])),
-        layout=layout,
-        dtype=_dtype(image),
-        epilogue=() if bias is None else ("bias",),
-        **{name: _frozen(value) for name, value in fields.items()},
-    )
+    _check_channels("input", image.shape, layout, channels[0])
+    fields |= {"out_channels": channels[1], "kernel_size": tuple(map(int, weight.shape[2:])), "dtype": _dtype(image)}
+    fields |= {"epilogue": () if bias is None else ("bias",)}
+    return _operator(strategy, threads, image.shape, layout, fields)
+
+
+def _common(
+    stride: PerAxis, padding: Padding, dilation: PerAxis, groups: int, padding_mode: str, accuracy: str | float
+) -> dict[str, Any]:
+    """The fields of a problem that are just what a function was given."""
+    return {
+        "stride": _frozen(stride),
+        "padding": _frozen(padding),
+        "dilation": _frozen(dilation),
+        "groups": groups,
+        "padding_mode": padding_mode,
+        "accuracy": accuracy,
+    }
 
 
 def clear_operators() -> None:
@@ -214,9 +181,11 @@ def clear_operators() -> None:
         _operators.clear()
 
 
-def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv:
-    """The operator of a problem, from those kept or compiled now."""
-    key = (strategy, threads, *fields.items())
+def _operator(
+    strategy: str, threads: int | None, shape: tuple[int, ...], layout: str, fields: dict[str, Any]
+) -> CompiledConv:
+    """The operator of a problem whose input has a shape, from those kept or compiled now."""
+    key = (strategy, threads, shape, layout, *fields.items())
     try:
         kept = _operators.get(key)
     except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
@@ -227,7 +196,14 @@ def _operator(strategy: str, threads: int | None, **fields: Any) -> CompiledConv
         op, then = kept
         if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
             return op
-    op = compile_spec(ConvSpec(**fields), strategy=strategy, threads=threads)
+    spec = ConvSpec(
+        batch=shape[0],
+        in_channels=_channels(shape, layout),
+        spatial_size=_spatial(shape, layout),
+        layout=layout,
+        **fields,
+    )
+    op = compile_spec(spec, strategy=strategy, threads=threads)
     with _lock:
         _operators[key] = op, found
         while len(_operators) > MAX_OPERATORS:
@@ -284,13 +260,12 @@ def _dtype(array: Array) -> str:
     return name
 
 
-def _channels(image: Array, layout: str) -> int:
-    return int(image.shape[-1 if layout == "channels_last" else 1])
+def _channels(shape: tuple[int, ...], layout: str) -> int:
+    return shape[-1 if layout == "channels_last" else 1]
 
 
-def _split(shape: tuple[int, ...], layout: str) -> tuple[int, tuple[int, ...]]:
-    """(channels, spatial) of an image's shape."""
-    return (shape[-1], shape[1:-1]) if layout == "channels_last" else (shape[1], shape[2:])
+def _spatial(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    return shape[1:-1] if layout == "channels_last" else shape[2:]
 
 
 def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
@@ -303,6 +278,7 @@ def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
     return shape
 
 
-def _check_channels(name: str, shape: tuple[int, ...], channels: int, expected: int) -> None:
+def _check_channels(name: str, shape: tuple[int, ...], layout: str, expected: int) -> None:
+    channels = _channels(shape, layout)
     if channels != expected:
         raise ShapeError(f"{name} of shape {shape} has {channels} channels; weight and groups make it {expected}")
