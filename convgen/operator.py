@@ -11,12 +11,10 @@ import numpy as np
 from convgen.driver import Plan, lower, source_of, worker_count
 from convgen.dtypes import DTYPES
 from convgen.errors import DTypeError, OperandError, ShapeError, WorkspaceLimitError
-from convgen.ir.nodes import Buffer
 from convgen.machine import Machine
 from convgen.runtime.launch import ArrayGuard, Launcher
 from convgen.runtime.workspace import WorkspacePool, aligned_empty
 from convgen.spec import ConvSpec
-from convgen.targets.cpu.program import CpuProgram
 
 Array = np.ndarray[Any, Any]
 
@@ -75,7 +73,11 @@ class CompiledConv:
         self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
         self._pool = WorkspacePool(self.workspace_bytes)
         self._packed_pool = WorkspacePool(lowered.workspace_bytes)
-        self._offsets = tuple(_offset(lowered, b) for b in self._scratch)
+        # Per scratch buffer: whether it is one of packed weights, and its offset in its block.
+        self._offsets = tuple(
+            (b.name in lowered.packed, (lowered.packed if b.name in lowered.packed else lowered.workspace)[b.name])
+            for b in self._scratch
+        )
         guards = tuple(map(ArrayGuard, self._dtypes, self._shapes))
         result = ArrayGuard(self._result_dtype, self._result_shape, writable=True)
         free: list[ArrayGuard | None] = [None] * len(self._scratch)
@@ -141,7 +143,8 @@ class CompiledConv:
             return self._call(first, second, *operands, result)
         base = self._pool.acquire()
         try:
-            return self._call(first, second, *operands, result, *[base + offset for offset in self._offsets])
+            scratch = self._addresses(base, base + self._lowered.packed_bytes)
+            return self._call(first, second, *operands, result, *scratch)
         finally:
             self._pool.release(base)
 
@@ -149,14 +152,18 @@ class CompiledConv:
         """The same with packed weights, which take the place of the weights and of the packed buffers."""
         if packed.layout != self._layout:
             return None
-        pool, offsets = self._packed_pool, self._packed_offsets
-        base = pool.acquire() if offsets else 0
+        if not self._offsets:
+            return self._packed_launcher.call(first, packed.address, *operands, result)
+        base = self._packed_pool.acquire()
         try:
-            scratch = [packed.address + at if in_packed else base + at for in_packed, at in offsets]
+            scratch = self._addresses(packed.address, base)
             return self._packed_launcher.call(first, packed.address, *operands, result, *scratch)
         finally:
-            if offsets:
-                pool.release(base)
+            self._packed_pool.release(base)
+
+    def _addresses(self, packed: int, workspace: int) -> list[int]:
+        """Where the scratch buffers are, given where their blocks begin."""
+        return [packed + at if is_packed else workspace + at for is_packed, at in self._offsets]
 
     def pack(self, weight: Array) -> PackedWeights:
         """Packs constant weights once, for any number of calls; raises as a call does."""
@@ -165,12 +172,13 @@ class CompiledConv:
         array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
         packed = PackedWeights(self._layout, self._lowered.packed_bytes)
         if self._lowered.packed_bytes:
-            addresses = [0] * len(self._lowered.program.buffers)
-            addresses[self._weight_index] = array.ctypes.data
+            arrays = [0] * (len(self._names) + 1)
+            arrays[self._weight_index] = array.ctypes.data
             workspace = self._packed_pool.acquire()
-            self._place(addresses, packed.address, workspace)
-            self._packer.run(addresses)
-            self._packed_pool.release(workspace)
+            try:
+                self._packer.run([*arrays, *self._addresses(packed.address, workspace)])
+            finally:
+                self._packed_pool.release(workspace)
         else:
             packed = PackedWeights(self._layout, array.nbytes)
             np.copyto(packed._storage.view(array.dtype).reshape(array.shape), array)
@@ -185,15 +193,6 @@ class CompiledConv:
         guards = tuple(None if i == self._weight_index else guard for i, guard in enumerate(self._guards))
         return Launcher(self._lowered.calls(packing=False), guards, self.threads)
 
-    @functools.cached_property
-    def _packed_offsets(self) -> tuple[tuple[bool, int], ...]:
-        """Per scratch buffer: whether it is one of packed weights, and its offset in its block."""
-        lowered = self._lowered
-        return tuple(
-            (True, lowered.packed[b.name]) if b.name in lowered.packed else (False, lowered.workspace[b.name])
-            for b in self._scratch
-        )
-
     @property
     def _free_guards(self) -> tuple[None, ...]:
         return (None,) * len(self._lowered.program.buffers)
@@ -204,14 +203,6 @@ class CompiledConv:
         shapes = [(b.name, b.dtype, self._lowered.shape(b)) for b in self._scratch if b.space == "packed"]
         return repr((self.plan.strategy, self.spec.direction, self.spec.weight_shape, shapes))
 
-    def _place(self, addresses: list[int], packed: int, workspace: int) -> None:
-        """Fills in the addresses of packed and workspace buffers."""
-        for i, buffer in enumerate(self._lowered.program.buffers):
-            if buffer.name in self._lowered.packed:
-                addresses[i] = packed + self._lowered.packed[buffer.name]
-            elif buffer.name in self._lowered.workspace:
-                addresses[i] = workspace + self._lowered.workspace[buffer.name]
-
     def _checked(
         self, first: Array, second: Array | PackedWeights, named: dict[str, Array | None], out: Array | None
     ) -> Array:
@@ -220,17 +211,16 @@ class CompiledConv:
         given = [operand for operand in (first, second, *named.values()) if isinstance(operand, np.ndarray)]
         result = self._output(out, given)
         addresses = [array.ctypes.data if isinstance(array, np.ndarray) else 0 for array in arrays]
-        addresses += [result.ctypes.data, *[0] * len(self._scratch)]
         is_packed = isinstance(second, PackedWeights)
         pool, launcher = (self._packed_pool, self._packed_launcher) if is_packed else (self._pool, self._launcher)
         base = pool.acquire()
         try:
             if isinstance(second, PackedWeights):
                 addresses[1] = second.address
-                self._place(addresses, second.address, base)
+                scratch = self._addresses(second.address, base)
             else:
-                self._place(addresses, base, base + self._lowered.packed_bytes)
-            launcher.run(addresses)
+                scratch = self._addresses(base, base + self._lowered.packed_bytes)
+            launcher.run([*addresses, result.ctypes.data, *scratch])
         finally:
             pool.release(base)
         if out is None or result is out:
@@ -293,10 +283,3 @@ class CompiledConv:
                 raise OperandError(f"out overlaps {name}; allowed: memory of its own")
         in_place = out.flags.c_contiguous and out.flags.aligned
         return out if in_place else self._allocate(self._result_shape, self._result_dtype)
-
-
-def _offset(lowered: CpuProgram, buffer: Buffer) -> int:
-    """A scratch buffer's offset in one block of packed weights followed by workspace."""
-    if buffer.name in lowered.packed:
-        return lowered.packed[buffer.name]
-    return lowered.packed_bytes + lowered.workspace[buffer.name]
