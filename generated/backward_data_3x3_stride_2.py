@@ -65,11 +65,7 @@ def pad_grad_output(buffers, sizes, begin, end, worker):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
             for padded_c_block in range((padded_cs + 63) // 64):
-                if 0 <= padded_h and padded_h < IH and 0 <= padded_w and padded_w < IW:
-                    chosen = load_some_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64, padded_cs - padded_c_block * 64)
-                else:
-                    chosen = splat_f32x64(0.0)
-                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, chosen, padded_cs - padded_c_block * 64)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, load_some_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64, (padded_cs - padded_c_block * 64) * ((0 <= padded_h) & (padded_h < IH) & (0 <= padded_w) & (padded_w < IW))), padded_cs - padded_c_block * 64)
 
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end, worker):

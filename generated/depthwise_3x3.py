@@ -54,7 +54,6 @@ load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, i
 load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
 load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
-splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
@@ -68,11 +67,7 @@ def pad_input(buffers, sizes, begin, end, worker):
         padded_n, padded_h = task // PH, task % PH
         for padded_w in range(PW):
             for padded_g_block in range((padded_gs + 63) // 64):
-                if 0 <= padded_h - 1 and padded_h - 1 < IH and 0 <= padded_w - 1 and padded_w - 1 < IW:
-                    chosen = load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * padded_gs + padded_g_block * 64 - (padded_gs + IW * padded_gs), padded_gs - padded_g_block * 64)
-                else:
-                    chosen = splat_f32x64(0.0)
-                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_gs + padded_g_block * 64, chosen, padded_gs - padded_g_block * 64)
+                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_gs + padded_g_block * 64, load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * padded_gs + padded_g_block * 64 - (padded_gs + IW * padded_gs), (padded_gs - padded_g_block * 64) * ((0 <= padded_h - 1) & (padded_h - 1 < IH) & (0 <= padded_w - 1) & (padded_w - 1 < IW))), padded_gs - padded_g_block * 64)
 
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end, worker):

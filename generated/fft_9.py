@@ -34,6 +34,12 @@ def operation(result, operands, emit):
 def at(b, base, index, llvm, size):
     return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
 
+def place_if(b, condition, place, vector):
+    """The place, or one that holds zeros where the condition does not hold: no branch, and nothing is read in vain."""
+    name = f"zeros.{vector}"
+    zeros = b.module.globals.get(name) or cgutils.global_constant(b.module, name, vector(None))
+    return b.select(condition, place, b.bitcast(zeros, place.type))
+
 def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
@@ -57,6 +63,7 @@ fma_f32x32 = operation(f32x32, (f32x32, f32x32, f32x32), lambda b, x, y, z: call
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
 load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x32.llvm, 4), align=4))
+load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i, c: b.load(place_if(b, c, at(b, base, i, f32x16.llvm, 4), f32x16.llvm), align=4))
 mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
@@ -76,7 +83,7 @@ def transform_weight(buffers, sizes, begin, end, worker):
         ob, c = task // 64, task % 64
         for u_lane in range(32):
             weight_at = ((ob * 32 + u_lane) * 64 + c) * 9
-            inside = ob * 32 + u_lane < OC
+            inside = (ob * 32 + u_lane < OC)
             if inside:
                 chosen = load_f32(weight, weight_at)
             else:
@@ -447,167 +454,38 @@ def conv(buffers, sizes, begin, end, worker):
             col = start + tile - row1 * row
             for c_block in range(4):
                 input_at = (row1 * IW + col * 24) * 64 + c_block * 16
-                constant = splat_f32x16(0.0)
-                if 0 <= col * 24 and col * 24 < IW:
-                    chosen = load_f32x16(input, input_at)
-                else:
-                    chosen = constant
-                if 0 <= col * 24 + 1 and col * 24 + 1 < IW:
-                    chosen1 = load_f32x16(input, input_at + 64)
-                else:
-                    chosen1 = constant
-                if 0 <= col * 24 + 2 and col * 24 + 2 < IW:
-                    chosen2 = load_f32x16(input, input_at + 128)
-                else:
-                    chosen2 = constant
-                if 0 <= col * 24 + 3 and col * 24 + 3 < IW:
-                    chosen3 = load_f32x16(input, input_at + 192)
-                else:
-                    chosen3 = constant
-                if 0 <= col * 24 + 4 and col * 24 + 4 < IW:
-                    chosen4 = load_f32x16(input, input_at + 256)
-                else:
-                    chosen4 = constant
-                if 0 <= col * 24 + 5 and col * 24 + 5 < IW:
-                    chosen5 = load_f32x16(input, input_at + 320)
-                else:
-                    chosen5 = constant
-                if 0 <= col * 24 + 6 and col * 24 + 6 < IW:
-                    chosen6 = load_f32x16(input, input_at + 384)
-                else:
-                    chosen6 = constant
-                if 0 <= col * 24 + 7 and col * 24 + 7 < IW:
-                    chosen7 = load_f32x16(input, input_at + 448)
-                else:
-                    chosen7 = constant
-                if 0 <= col * 24 + 8 and col * 24 + 8 < IW:
-                    chosen8 = load_f32x16(input, input_at + 512)
-                else:
-                    chosen8 = constant
-                if 0 <= col * 24 + 9 and col * 24 + 9 < IW:
-                    chosen9 = load_f32x16(input, input_at + 576)
-                else:
-                    chosen9 = constant
-                if 0 <= col * 24 + 10 and col * 24 + 10 < IW:
-                    chosen10 = load_f32x16(input, input_at + 640)
-                else:
-                    chosen10 = constant
-                if 0 <= col * 24 + 11 and col * 24 + 11 < IW:
-                    chosen11 = load_f32x16(input, input_at + 704)
-                else:
-                    chosen11 = constant
-                if 0 <= col * 24 + 12 and col * 24 + 12 < IW:
-                    chosen12 = load_f32x16(input, input_at + 768)
-                else:
-                    chosen12 = constant
-                if 0 <= col * 24 + 13 and col * 24 + 13 < IW:
-                    chosen13 = load_f32x16(input, input_at + 832)
-                else:
-                    chosen13 = constant
-                if 0 <= col * 24 + 14 and col * 24 + 14 < IW:
-                    chosen14 = load_f32x16(input, input_at + 896)
-                else:
-                    chosen14 = constant
-                if 0 <= col * 24 + 15 and col * 24 + 15 < IW:
-                    chosen15 = load_f32x16(input, input_at + 960)
-                else:
-                    chosen15 = constant
-                if 0 <= col * 24 + 16 and col * 24 + 16 < IW:
-                    chosen16 = load_f32x16(input, input_at + 1024)
-                else:
-                    chosen16 = constant
-                if 0 <= col * 24 + 17 and col * 24 + 17 < IW:
-                    chosen17 = load_f32x16(input, input_at + 1088)
-                else:
-                    chosen17 = constant
-                if 0 <= col * 24 + 18 and col * 24 + 18 < IW:
-                    chosen18 = load_f32x16(input, input_at + 1152)
-                else:
-                    chosen18 = constant
-                if 0 <= col * 24 + 19 and col * 24 + 19 < IW:
-                    chosen19 = load_f32x16(input, input_at + 1216)
-                else:
-                    chosen19 = constant
-                if 0 <= col * 24 + 20 and col * 24 + 20 < IW:
-                    chosen20 = load_f32x16(input, input_at + 1280)
-                else:
-                    chosen20 = constant
-                if 0 <= col * 24 + 21 and col * 24 + 21 < IW:
-                    chosen21 = load_f32x16(input, input_at + 1344)
-                else:
-                    chosen21 = constant
-                if 0 <= col * 24 + 22 and col * 24 + 22 < IW:
-                    chosen22 = load_f32x16(input, input_at + 1408)
-                else:
-                    chosen22 = constant
-                if 0 <= col * 24 + 23 and col * 24 + 23 < IW:
-                    chosen23 = load_f32x16(input, input_at + 1472)
-                else:
-                    chosen23 = constant
-                if 0 <= col * 24 + 24 and col * 24 + 24 < IW:
-                    chosen24 = load_f32x16(input, input_at + 1536)
-                else:
-                    chosen24 = constant
-                if 0 <= col * 24 + 25 and col * 24 + 25 < IW:
-                    chosen25 = load_f32x16(input, input_at + 1600)
-                else:
-                    chosen25 = constant
-                if 0 <= col * 24 + 26 and col * 24 + 26 < IW:
-                    chosen26 = load_f32x16(input, input_at + 1664)
-                else:
-                    chosen26 = constant
-                if 0 <= col * 24 + 27 and col * 24 + 27 < IW:
-                    chosen27 = load_f32x16(input, input_at + 1728)
-                else:
-                    chosen27 = constant
-                if 0 <= col * 24 + 28 and col * 24 + 28 < IW:
-                    chosen28 = load_f32x16(input, input_at + 1792)
-                else:
-                    chosen28 = constant
-                if 0 <= col * 24 + 29 and col * 24 + 29 < IW:
-                    chosen29 = load_f32x16(input, input_at + 1856)
-                else:
-                    chosen29 = constant
-                if 0 <= col * 24 + 30 and col * 24 + 30 < IW:
-                    chosen30 = load_f32x16(input, input_at + 1920)
-                else:
-                    chosen30 = constant
-                if 0 <= col * 24 + 31 and col * 24 + 31 < IW:
-                    chosen31 = load_f32x16(input, input_at + 1984)
-                else:
-                    chosen31 = constant
-                x0 = chosen
-                x1 = chosen1
-                x2 = chosen2
-                x3 = chosen3
-                x4 = chosen4
-                x5 = chosen5
-                x6 = chosen6
-                x7 = chosen7
-                x8 = chosen8
-                x9 = chosen9
-                x10 = chosen10
-                x11 = chosen11
-                x12 = chosen12
-                x13 = chosen13
-                x14 = chosen14
-                x15 = chosen15
-                x16 = chosen16
-                x17 = chosen17
-                x18 = chosen18
-                x19 = chosen19
-                x20 = chosen20
-                x21 = chosen21
-                x22 = chosen22
-                x23 = chosen23
-                x24 = chosen24
-                x25 = chosen25
-                x26 = chosen26
-                x27 = chosen27
-                x28 = chosen28
-                x29 = chosen29
-                x30 = chosen30
-                x31 = chosen31
+                x0 = load_if_f32x16(input, input_at, (0 <= col * 24) & (col * 24 < IW))
+                x1 = load_if_f32x16(input, input_at + 64, (0 <= col * 24 + 1) & (col * 24 + 1 < IW))
+                x2 = load_if_f32x16(input, input_at + 128, (0 <= col * 24 + 2) & (col * 24 + 2 < IW))
+                x3 = load_if_f32x16(input, input_at + 192, (0 <= col * 24 + 3) & (col * 24 + 3 < IW))
+                x4 = load_if_f32x16(input, input_at + 256, (0 <= col * 24 + 4) & (col * 24 + 4 < IW))
+                x5 = load_if_f32x16(input, input_at + 320, (0 <= col * 24 + 5) & (col * 24 + 5 < IW))
+                x6 = load_if_f32x16(input, input_at + 384, (0 <= col * 24 + 6) & (col * 24 + 6 < IW))
+                x7 = load_if_f32x16(input, input_at + 448, (0 <= col * 24 + 7) & (col * 24 + 7 < IW))
+                x8 = load_if_f32x16(input, input_at + 512, (0 <= col * 24 + 8) & (col * 24 + 8 < IW))
+                x9 = load_if_f32x16(input, input_at + 576, (0 <= col * 24 + 9) & (col * 24 + 9 < IW))
+                x10 = load_if_f32x16(input, input_at + 640, (0 <= col * 24 + 10) & (col * 24 + 10 < IW))
+                x11 = load_if_f32x16(input, input_at + 704, (0 <= col * 24 + 11) & (col * 24 + 11 < IW))
+                x12 = load_if_f32x16(input, input_at + 768, (0 <= col * 24 + 12) & (col * 24 + 12 < IW))
+                x13 = load_if_f32x16(input, input_at + 832, (0 <= col * 24 + 13) & (col * 24 + 13 < IW))
+                x14 = load_if_f32x16(input, input_at + 896, (0 <= col * 24 + 14) & (col * 24 + 14 < IW))
+                x15 = load_if_f32x16(input, input_at + 960, (0 <= col * 24 + 15) & (col * 24 + 15 < IW))
+                x16 = load_if_f32x16(input, input_at + 1024, (0 <= col * 24 + 16) & (col * 24 + 16 < IW))
+                x17 = load_if_f32x16(input, input_at + 1088, (0 <= col * 24 + 17) & (col * 24 + 17 < IW))
+                x18 = load_if_f32x16(input, input_at + 1152, (0 <= col * 24 + 18) & (col * 24 + 18 < IW))
+                x19 = load_if_f32x16(input, input_at + 1216, (0 <= col * 24 + 19) & (col * 24 + 19 < IW))
+                x20 = load_if_f32x16(input, input_at + 1280, (0 <= col * 24 + 20) & (col * 24 + 20 < IW))
+                x21 = load_if_f32x16(input, input_at + 1344, (0 <= col * 24 + 21) & (col * 24 + 21 < IW))
+                x22 = load_if_f32x16(input, input_at + 1408, (0 <= col * 24 + 22) & (col * 24 + 22 < IW))
+                x23 = load_if_f32x16(input, input_at + 1472, (0 <= col * 24 + 23) & (col * 24 + 23 < IW))
+                x24 = load_if_f32x16(input, input_at + 1536, (0 <= col * 24 + 24) & (col * 24 + 24 < IW))
+                x25 = load_if_f32x16(input, input_at + 1600, (0 <= col * 24 + 25) & (col * 24 + 25 < IW))
+                x26 = load_if_f32x16(input, input_at + 1664, (0 <= col * 24 + 26) & (col * 24 + 26 < IW))
+                x27 = load_if_f32x16(input, input_at + 1728, (0 <= col * 24 + 27) & (col * 24 + 27 < IW))
+                x28 = load_if_f32x16(input, input_at + 1792, (0 <= col * 24 + 28) & (col * 24 + 28 < IW))
+                x29 = load_if_f32x16(input, input_at + 1856, (0 <= col * 24 + 29) & (col * 24 + 29 < IW))
+                x30 = load_if_f32x16(input, input_at + 1920, (0 <= col * 24 + 30) & (col * 24 + 30 < IW))
+                x31 = load_if_f32x16(input, input_at + 1984, (0 <= col * 24 + 31) & (col * 24 + 31 < IW))
                 # input transform of FFT(32,9)
                 factor_x0 = splat_f32x16(0.7071067811865476)
                 factor_x1 = splat_f32x16(-0.7071067811865476)

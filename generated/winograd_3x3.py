@@ -34,6 +34,12 @@ def operation(result, operands, emit):
 def at(b, base, index, llvm, size):
     return b.inttoptr(b.add(base, b.mul(index, index.type(size))), llvm.as_pointer())
 
+def place_if(b, condition, place, vector):
+    """The place, or one that holds zeros where the condition does not hold: no branch, and nothing is read in vain."""
+    name = f"zeros.{vector}"
+    zeros = b.module.globals.get(name) or cgutils.global_constant(b.module, name, vector(None))
+    return b.select(condition, place, b.bitcast(zeros, place.type))
+
 def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
@@ -57,6 +63,7 @@ fma_f32x32 = operation(f32x32, (f32x32, f32x32, f32x32), lambda b, x, y, z: call
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
 load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x32.llvm, 4), align=4))
+load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i, c: b.load(place_if(b, c, at(b, base, i, f32x16.llvm, 4), f32x16.llvm), align=4))
 load_some_f32x16 = operation(f32x16, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v16f32.p0", f32x16.llvm, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16), f32x16.llvm(None)))
 max_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: call(b, "llvm.maximum.v16f32", x.type, x, y))
 mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
@@ -80,7 +87,7 @@ def transform_weight(buffers, sizes, begin, end, worker):
         for u_lane in range(32):
             for iw in range(3):
                 weight_at = ((ob * 32 + u_lane) * 64 + c) * 3 * 3 + iw
-                inside = ob * 32 + u_lane < OC
+                inside = (ob * 32 + u_lane < OC)
                 if inside:
                     chosen = load_f32(weight, weight_at)
                 else:
@@ -193,38 +200,13 @@ def conv(buffers, sizes, begin, end, worker):
             for c_block in range(4):
                 for iw in range(6):
                     input_at = ((row3 * IH + col1 * 4) * IW + (col * 4 + iw)) * 64 + c_block * 16
-                    constant = splat_f32x16(0.0)
-                    inside = 0 <= col * 4 + iw - 1 and col * 4 + iw - 1 < IW
-                    if 0 <= col1 * 4 - 1 and col1 * 4 - 1 < IH and inside:
-                        chosen = load_f32x16(input, input_at - (IW * 64 + 64))
-                    else:
-                        chosen = constant
-                    if 0 <= col1 * 4 and col1 * 4 < IH and inside:
-                        chosen1 = load_f32x16(input, input_at - 64)
-                    else:
-                        chosen1 = constant
-                    if 0 <= col1 * 4 + 1 and col1 * 4 + 1 < IH and inside:
-                        chosen2 = load_f32x16(input, input_at + (IW * 64 - 64))
-                    else:
-                        chosen2 = constant
-                    if 0 <= col1 * 4 + 2 and col1 * 4 + 2 < IH and inside:
-                        chosen3 = load_f32x16(input, input_at + (IW * 128 - 64))
-                    else:
-                        chosen3 = constant
-                    if 0 <= col1 * 4 + 3 and col1 * 4 + 3 < IH and inside:
-                        chosen4 = load_f32x16(input, input_at + (IW * 192 - 64))
-                    else:
-                        chosen4 = constant
-                    if 0 <= col1 * 4 + 4 and col1 * 4 + 4 < IH and inside:
-                        chosen5 = load_f32x16(input, input_at + (IW * 256 - 64))
-                    else:
-                        chosen5 = constant
-                    x0 = chosen
-                    x1 = chosen1
-                    x2 = chosen2
-                    x3 = chosen3
-                    x4 = chosen4
-                    x5 = chosen5
+                    inside = (0 <= col * 4 + iw - 1) & (col * 4 + iw - 1 < IW)
+                    x0 = load_if_f32x16(input, input_at - (IW * 64 + 64), (0 <= col1 * 4 - 1) & (col1 * 4 - 1 < IH) & inside)
+                    x1 = load_if_f32x16(input, input_at - 64, (0 <= col1 * 4) & (col1 * 4 < IH) & inside)
+                    x2 = load_if_f32x16(input, input_at + (IW * 64 - 64), (0 <= col1 * 4 + 1) & (col1 * 4 + 1 < IH) & inside)
+                    x3 = load_if_f32x16(input, input_at + (IW * 128 - 64), (0 <= col1 * 4 + 2) & (col1 * 4 + 2 < IH) & inside)
+                    x4 = load_if_f32x16(input, input_at + (IW * 192 - 64), (0 <= col1 * 4 + 3) & (col1 * 4 + 3 < IH) & inside)
+                    x5 = load_if_f32x16(input, input_at + (IW * 256 - 64), (0 <= col1 * 4 + 4) & (col1 * 4 + 4 < IH) & inside)
                     # input transform of F(4,3)
                     factor_x0 = splat_f32x16(-4.0)
                     factor_x1 = splat_f32x16(4.0)

@@ -35,6 +35,9 @@ _BLOCK = ConvSpec(
     layout="channels_last",
     epilogue=("bias", "relu"),
 )
+_LINE = ConvSpec(
+    batch=1, in_channels=64, out_channels=64, spatial_size=24, kernel_size=9, padding=4, layout="channels_last"
+)
 
 SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     "forward_3x3": ("direct", _BLOCK),

@@ -166,23 +166,23 @@ def loops(body: tuple[Stmt, ...]) -> Iterator[For]:
             yield statement
 
 
-def values(value: Value) -> Iterator[Value]:
-    """Every node of a value."""
+def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
+    """Every node of a value; without ``conditional`` those inside a Choose are left out."""
     yield value
+    inner: tuple[Value, ...]
     match value:
         case Splat(a) | Apply(_, a):
-            yield from values(a)
-        case Fma(a, b, c):
-            for inner in (a, b, c):
-                yield from values(inner)
-        case Arith(_, a, b) | Choose(_, a, b):
-            for inner in (a, b):
-                yield from values(inner)
-        case Where(test, a, b):
-            for inner in (test, a, b):
-                yield from values(inner)
+            inner = (a,)
+        case Fma(a, b, c) | Where(a, b, c):
+            inner = (a, b, c)
+        case Arith(_, a, b):
+            inner = (a, b)
+        case Choose(_, a, b):
+            inner = (a, b) if conditional else ()
         case Const() | Load() | PaddedLoad():
-            pass
+            inner = ()
+    for each in inner:
+        yield from values(each, conditional=conditional)
 
 
 def reads(body: tuple[Stmt, ...]) -> Iterator[Load | PaddedLoad]:

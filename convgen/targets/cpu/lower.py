@@ -190,6 +190,24 @@ def _sum(base: Index, displacement: Index) -> Index:
     return add(base, displacement)
 
 
+def _prefix(value: Value) -> str:
+    """What a shared value is called."""
+    match value:
+        case Load(buffer) | Choose(_, Load(buffer)):
+            return f"{buffer}_here"
+        case _:
+            return "constant"
+
+
+def _is_load_or_zero(choice: Value) -> bool:
+    """Whether a choice is between a vector of memory and zeros, so that it needs no branch."""
+    match choice:
+        case Choose(_, Load(_, _, lanes), Const(0)):
+            return lanes > 1
+        case _:
+            return False
+
+
 @dataclass
 class _Writer:
     """Lines written so far, at what depth, and the operations used."""
@@ -443,18 +461,19 @@ class _Writer:
     def name_values(self, run: list[Store]) -> None:
         """Computes once what several stores of the run use: loads, constant vectors and counts of lanes."""
         stored = {store.buffer for store in run}
-        uses = Counter(value for store in run for value in values(store.value) if self.is_shared(value, stored))
+        found = [value for store in run for value in values(store.value, conditional=False)]
+        choices = [value for value in dict.fromkeys(found) if isinstance(value, Choose) and value not in self.kept]
+        self.name_conditions(choices)
+        uses = Counter(value for value in found if self.is_shared(value, stored))
         for value, count in uses.items():
             if count > 1:
-                prefix = f"{value.buffer}_here" if isinstance(value, Load) else "constant"
+                prefix = _prefix(value)
                 taken = sum(1 for name in self.kept.values() if name.startswith(prefix))
                 name = f"{prefix}{taken or ''}"
                 self.line(f"{name} = {self.value(value)}")
                 self.kept[value] = name
-        choices = dict.fromkeys(v for store in run for v in values(store.value) if isinstance(v, Choose))
-        self.name_conditions([choice for choice in choices if choice not in self.kept])
         for choice in choices:
-            if choice not in self.kept:
+            if choice not in self.kept and not _is_load_or_zero(choice):
                 self.name_choice(choice)
         limits = Counter(store.count for store in run if store.count is not None)
         for limit, repeats in limits.items():
@@ -470,11 +489,11 @@ class _Writer:
             [c for c in choices[0].conditions if all(c in choice.conditions for choice in choices)] if choices else []
         )
         if len(choices) > 1 and shared:
-            self.line(f"inside = {' and '.join(map(self.condition, shared))}")
+            self.line(f"inside = {' & '.join(f'({self.condition(test)})' for test in shared)}")
             self.tested = dict.fromkeys(shared, "inside")
 
     def name_choice(self, choice: Choose) -> None:
-        name = f"chosen{sum(1 for kept in self.kept if isinstance(kept, Choose)) or ''}"
+        name = f"chosen{sum(1 for name in self.kept.values() if name.startswith('chosen')) or ''}"
         tests = dict.fromkeys(
             self.tested.get(condition) or self.condition(condition) for condition in choice.conditions
         )
@@ -490,6 +509,8 @@ class _Writer:
                 return buffer not in self.registers and buffer not in stored
             case Const(_, _, lanes):
                 return lanes > 1
+            case Choose():
+                return _is_load_or_zero(value)
             case _:
                 return False
 
@@ -508,6 +529,8 @@ class _Writer:
                 return self.register(buffer, index, lanes)
             case Load():
                 return self.load(value)
+            case Choose(conditions, Load() as load) if _is_load_or_zero(value):
+                return self.load_if(load, conditions)
             case Splat(a, lanes):
                 return self.call("splat", self.dtype(a), lanes, a)
             case Fma(a, b, c):
@@ -527,6 +550,17 @@ class _Writer:
         kind, tail = ("load", "") if load.count is None else ("load_some", f", {self.text(load.count)}")
         name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
         return f"{name}({load.buffer}, {place}{tail})"
+
+    def load_if(self, load: Load, conditions: tuple[Less, ...]) -> str:
+        """A load that reads zeros where the conditions do not hold."""
+        tests = dict.fromkeys(
+            self.tested.get(condition) or f"({self.condition(condition)})" for condition in conditions
+        )
+        storage, test = self.program.buffer(load.buffer).dtype, " & ".join(tests)
+        place = self.place(load.buffer, load.index)
+        kind, tail = ("load_if", test) if load.count is None else ("load_some", f"({self.text(load.count)}) * ({test})")
+        name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
+        return f"{name}({load.buffer}, {place}, {tail})"
 
     def call(self, kind: str, dtype: str, lanes: int, *operands: Value) -> str:
         return f"{self.use(Operation(kind, dtype, lanes))}({', '.join(map(self.value, operands))})"

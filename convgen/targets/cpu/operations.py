@@ -80,6 +80,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
     needed: set[str] = set()
     if kinds & {"load_some", "store_some"}:
         needed |= {"mask", "splat", "call"}
+    if "load_if" in kinds:
+        needed.add("place_if")
     if "splat" in kinds:
         needed.add("splat")
     if kinds & {"fma", "min", "max"}:
@@ -98,6 +100,8 @@ def operation_text(op: Operation) -> OperationText:
     match op.kind:
         case "load":
             return OperationText(op.name, kind, "i64, i64", f"lambda b, base, i: {_load(op)}")
+        case "load_if":
+            return OperationText(op.name, kind, "i64, i64, types.boolean", f"lambda b, base, i, c: {_load_if(op)}")
         case "load_some":
             return OperationText(op.name, kind, "i64, i64, i64", f"lambda b, base, i, n: {_load_some(op)}")
         case "store":
@@ -154,6 +158,11 @@ def _place(op: Operation) -> tuple[str, int]:
 def _load(op: Operation) -> str:
     place, size = _place(op)
     return _widened(op, f"b.load({place}, align={size})")
+
+
+def _load_if(op: Operation) -> str:
+    place, size = _place(op)
+    return _widened(op, f"b.load(place_if(b, c, {place}, {_llvm(op.storage, op.lanes)}), align={size})")
 
 
 def _load_some(op: Operation) -> str:
