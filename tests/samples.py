@@ -36,7 +36,7 @@ _BLOCK = ConvSpec(
     epilogue=("bias", "relu"),
 )
 _LINE = ConvSpec(
-    batch=1, in_channels=64, out_channels=64, spatial_size=24, kernel_size=9, padding=4, layout="channels_last"
+    batch=64, in_channels=64, out_channels=64, spatial_size=10, kernel_size=7, padding=3, layout="channels_last"
 )
 
 SAMPLES: dict[str, tuple[str, ConvSpec]] = {
@@ -44,7 +44,7 @@ SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     "forward_1x1": ("direct", _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=())),
     "depthwise_3x3": ("direct", _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
     "winograd_3x3": ("winograd", _BLOCK),
-    "fft_9": (
+    "fft_7": (
         "fft",
         ConvSpec(batch=1, in_channels=64, out_channels=64, spatial_size=1000, kernel_size=9, layout="channels_last"),
     ),
