@@ -34,7 +34,8 @@ class RegisterTile:
     they store is private.
 
     Requires: ``loops`` are perfectly nested around one alloc, of constant extent; the reduction's extents do not depend on
-    them; no memory buffer is both read and stored. Ensures: each accumulator sees the same operations in the same order.
+    them; a memory buffer that is both read and stored is accessed at one place, in which every loop's variable is an index.
+    Ensures: each accumulator sees the same operations in the same order.
     """
 
     loops: tuple[str, ...]
@@ -83,8 +84,11 @@ class _Nest:
     def check(self) -> None:
         stored = {store.buffer for store in stores(self.alloc.body)}
         shared = stored & {read.buffer for read in reads(self.alloc.body)} - {self.alloc.buffer.name}
-        if shared:
-            raise IRError(f"{sorted(shared)} is read and stored in the nest")
+        for name in sorted(shared):
+            accesses = (*stores(self.alloc.body), *reads(self.alloc.body))
+            places = {access.index for access in accesses if access.buffer == name}
+            if len(places) != 1 or not {Var(var) for var, _ in self.loops} <= set(places.pop()):
+                raise IRError(f"{name} is read and stored in the nest")
 
     def distributed(self) -> tuple[Stmt, ...]:
         buffer = self.alloc.buffer

@@ -11,11 +11,12 @@ from convgen.strategies.base import Strategy
 from convgen.strategies.depthwise import Depthwise
 from convgen.strategies.direct import Direct
 from convgen.strategies.fft import Fft
+from convgen.strategies.pointwise import Pointwise
 from convgen.strategies.reference import Reference
 from convgen.strategies.winograd import Winograd
 from convgen.tuning.space import Config
 
-STRATEGIES: tuple[Strategy, ...] = (Depthwise(), Direct(), Winograd(), Fft(), Reference())
+STRATEGIES: tuple[Strategy, ...] = (Pointwise(), Depthwise(), Direct(), Winograd(), Fft(), Reference())
 
 
 def strategy_named(name: str) -> Strategy:

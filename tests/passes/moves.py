@@ -15,7 +15,10 @@ from convgen.ir.interp import evaluate_index
 from convgen.ir.nodes import Alloc, For, If, Int, Less, Load, PaddedLoad, Program, Stage, Stmt, Var
 from convgen.ir.rewrite import loops, reads, statements, stores, variables
 from convgen.passes.assume import Assume
+from convgen.passes.block_reduction import BlockReduction
+from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
@@ -35,7 +38,10 @@ from tests.programs import Sample
 
 MOVES: tuple[str, ...] = (
     "Assume",
+    "BlockReduction",
+    "CopyIn",
     "ExpandPadding",
+    "Flatten",
     "FuseEpilogue",
     "Pack",
     "Pad",
@@ -111,6 +117,12 @@ class Schedule:
                 return self._parallelize()
             case "Reorder":
                 return self._reorder()
+            case "BlockReduction":
+                return self._block_reduction()
+            case "CopyIn":
+                return self._copy_in()
+            case "Flatten":
+                return self._flatten()
             case _:
                 return self._copies(kind)
 
@@ -197,6 +209,54 @@ class Schedule:
                 passes.append(tile)
                 names.append(tile.inner)
         return (*passes, *([Simplify()] if self.draw(st.booleans()) else []), RegisterTile(tuple(names)))
+
+    def _block_reduction(self) -> Sequence[Pass]:
+        """Any loop of a sum, in blocks around any of the loops that the sum stands in."""
+        stages = [stage for stage in self.program.stages if self._around_alloc(stage)]
+        found = [
+            (around.var, inner.var)
+            for stage in stages
+            for around in self._around_alloc(stage)
+            for statement in statements(stage.body)
+            if isinstance(statement, Alloc)
+            for inner in loops(statement.body)
+        ]
+        if not found:
+            return ()
+        around, inner = self._pick(found)
+        return (BlockReduction(inner, self.draw(st.integers(1, 3)), around, self._fresh("partial")),)
+
+    def _copy_in(self) -> Sequence[Pass]:
+        """What one loop reads of a buffer, by all the loops inside it; guards might keep a read inside its buffer."""
+        found = [
+            (loop, read)
+            for stage in self.program.stages
+            for loop in loops(stage.body)
+            if not any(isinstance(statement, If) for statement in statements(loop.body))
+            for read in reads(loop.body)
+            if self.program.has_buffer(read.buffer) and self._inner(loop, read)
+        ]
+        if not found:
+            return ()
+        loop, read = self._pick(found)
+        axes = tuple(CopiedAxis(inner.var, inner.extent, Var(inner.var)) for inner in self._inner(loop, read))
+        order = tuple(self.draw(st.permutations([axis.label for axis in axes])))
+        return (CopyIn(read.buffer, self._fresh("copy"), loop.var, axes, order=order),)
+
+    def _inner(self, loop: For, read: Load | PaddedLoad) -> list[For]:
+        """The loops inside that the read moves with, or nothing where an extent is not in sizes."""
+        used = frozenset[str]().union(*map(variables, read.index))
+        inner = [other for other in loops(loop.body) if other.var in used]
+        names = [other.var for other in inner]
+        known = all(variables(other.extent) <= set(self.program.sizes) for other in inner)
+        return inner if known and len(set(names)) == len(names) else []
+
+    def _flatten(self) -> Sequence[Pass]:
+        wide = [b for b in self.program.buffers if b.space in ("operand", "workspace") and len(b.shape) > 1]
+        if not wide:
+            return ()
+        chosen = self._pick(wide)
+        return (Flatten((chosen.name,), self.draw(st.integers(1, len(chosen.shape)))),)
 
     @staticmethod
     def _around_alloc(stage: Stage) -> list[For]:

@@ -24,7 +24,10 @@ from convgen.ir.nodes import (
     Store,
     Var,
 )
+from convgen.passes.block_reduction import BlockReduction
+from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
@@ -56,6 +59,7 @@ from tests.passes.small import (
     with_epilogue,
 )
 
+J = CopiedAxis("j", Int(6), Var("j"))
 WHOLE = (PackedAxis(0), PackedAxis(1))
 
 
@@ -70,6 +74,13 @@ def sums_in_memory() -> Program:
     """y[i] is its own accumulator, in two loops."""
     body = loop("i", 2, loop("j", 3, put("y", "i", value=Arith("+", at("y", "i"), at("x", "j")))))
     return program((buffer("x", 3), buffer("y", 2)), body, sizes=())
+
+
+def stored_in_sum() -> Program:
+    """y[i] is stored again with each term of its sum."""
+    update = loop("r", 3, put("acc", value=Arith("+", at("acc"), at("x", "r"))), put("y", "i", value=at("acc")))
+    nest = loop("i", 2, accumulate(update, finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", 3), buffer("y", 2)), nest, sizes=())
 
 
 def triangle() -> Program:
@@ -119,9 +130,9 @@ def nested_alloc() -> Program:
 
 
 def read_back() -> Program:
-    """y[i] = acc + y[i]: the nest reads what it stores."""
-    finish = put("y", "i", value=Arith("+", at("acc"), at("y", "i")))
-    return program((buffer("y", 3),), loop("i", 3, accumulate(finish=finish)), sizes=())
+    """y[i] = acc + y[i + 1]: the nest reads what it stores in other iterations."""
+    finish = put("y", "i", value=Arith("+", at("acc"), at("y", add("i", 1))))
+    return program((buffer("y", 4),), loop("i", 3, accumulate(finish=finish)), sizes=())
 
 
 def strided(*, load: int, store: int) -> Program:
@@ -275,6 +286,20 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("fuse_epilogue cover", FuseEpilogue("stage2", "s"), partly_covered(), "does not cover s once"),
     ("fuse_epilogue diagonal", FuseEpilogue("stage1", "s"), diagonal(), "does not cover s once"),
     ("fuse_epilogue late", FuseEpilogue("stage2", "s"), late_operand(), "t.* is stored by stage stage1, too late"),
+    ("block_reduction factor", BlockReduction("r", 0, "j", "part"), product(), "factor=0 of loop r"),
+    ("block_reduction nowhere", BlockReduction("q", 2, "j", "part"), product(), "summed by 0 loops q"),
+    ("block_reduction nest", BlockReduction("j", 2, "i", "part"), double(), "not a serial nest around one alloc"),
+    ("block_reduction growing", BlockReduction("r", 2, "i", "part"), growing_reduction(), "loop r depends on the nest"),
+    ("block_reduction stores", BlockReduction("r", 2, "i", "part"), stored_in_sum(), "before the sum acc is complete"),
+    ("copy_in nowhere", CopyIn("w", "wc", "q", (J,)), product(), "no loop q"),
+    ("copy_in unread", CopyIn("y", "yc", "i", (J,)), product(), "y is stored in loop i"),
+    ("copy_in places", CopyIn("w", "wc", "i", (CopiedAxis("j", Int(6), add("j", 0, 1)),)), product(), "no origin"),
+    ("copy_in origin", CopyIn("w", "wc", "i", (J,), (Int(0), Var("j"))), product(), "not read where wc keeps it"),
+    ("copy_in left over", CopyIn("w", "wc", "i", (J,)), product(), "r is used in r but not defined"),
+    ("copy_in order", CopyIn("w", "wc", "r", (J,), order=("j", "k")), product(), "order=.* is not one of the axes"),
+    ("flatten axes", Flatten(("w",), 3), product(), "axes=3 is more than w has"),
+    ("flatten padded", Flatten(("x",), 1), shifted(), "x is read in vectors or with padding"),
+    ("flatten vectors", Flatten(("y",), 1), vectors(), "y is stored in vectors"),
     ("parallelize inner", Parallelize("main", ("j",)), double(), "loop j of stage main is not outermost"),
     ("parallelize place", Parallelize("main", ("i", "j")), sums_in_memory(), "same place of y"),
     ("parallelize chain", Parallelize("stage1", ("i",)), in_place(step=1), "s is read and stored at different places"),

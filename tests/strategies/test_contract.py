@@ -96,7 +96,7 @@ def test_the_reference_is_last_and_names_differ() -> None:
     assert names[-1] == "reference"
     assert len(set(names)) == len(names)
     assert all(strategy_named(name).name == name for name in names)
-    with pytest.raises(NotApplicable, match="strategy='magic' is unknown; allowed: auto, depthwise, direct"):
+    with pytest.raises(NotApplicable, match=r"strategy='magic' is unknown; allowed: auto, .*direct"):
         strategy_named("magic")
 
 
@@ -205,9 +205,10 @@ def test_memory_is_counted(strategy: Strategy, fields: dict[str, Any]) -> None:
 @every_strategy
 @pytest.mark.parametrize("batch", [1, 4])
 def test_announced_workspace_is_what_an_operator_holds(strategy: Strategy, batch: int) -> None:
-    spec = ConvSpec(**{**BASE, "batch": batch, "kernel_size": 5, "spatial_size": (9, 9)}, padding=1)
-    if strategy.refusal(spec, HOST) is not None:
-        spec = spec.replace(groups=3, out_channels=3, layout="channels_last")
+    wide = ConvSpec(**{**BASE, "batch": batch, "kernel_size": 5, "spatial_size": (9, 9)}, padding=1)
+    point = wide.replace(padding=0, kernel_size=1)
+    depthwise = wide.replace(groups=3, out_channels=3, layout="channels_last")
+    spec = next(spec for spec in (wide, point, depthwise) if strategy.refusal(spec, HOST) is None)
     op = convgen.compile(spec, strategy.name, threads=1)
     operands = integer_operands(op.spec, np.random.default_rng(0))
     op(*operands.main)

@@ -1,0 +1,135 @@
+"""block_reduction: a sum is made in blocks of its terms, and each block is done for many sums before the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from convgen.errors import IRError
+from convgen.ir.build import add, ceildiv, minimum, mul, sub
+from convgen.ir.nodes import (
+    Alloc,
+    Buffer,
+    For,
+    If,
+    Index,
+    IndexOp,
+    Int,
+    Less,
+    Load,
+    Program,
+    Stmt,
+    Store,
+    Transform,
+    Var,
+)
+from convgen.ir.rewrite import loops, rewrite_loops, rewrite_named, stores, substitute_block, variables
+
+
+@dataclass(frozen=True)
+class BlockReduction:
+    """for a: for b: alloc acc: { first; for r in R: update; finish }
+    →  for r_block in R / F: for a: for b: alloc acc:
+           { first, later acc = sums[a, b]; for r in F: update[r_block * F + r]; finish, before the last block sums[a, b] = acc }
+
+    (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008: the loop over k.) ``loop`` is r, ``around``
+    is a; ``sums`` becomes a local buffer with an axis for each loop from ``around`` inwards. What stands before the outermost
+    loop that holds r is ``first``, what follows it is ``finish``.
+
+    Requires: factor at least 1; ``around`` and the loops in it are a perfect nest (with guards) around one alloc of a scalar,
+    whose body has one loop r and stores to memory after it alone; an extent, or one of the two of which it is the smaller, is
+    in sizes of the program. Ensures: each accumulator sees the terms of one block after another, in order, and nothing is
+    rounded in between.
+    """
+
+    loop: str
+    factor: int
+    around: str
+    sums: str
+
+    def __call__(self, program: Program) -> Program:
+        if self.factor < 1:
+            raise IRError(f"factor={self.factor} of loop {self.loop} must be at least 1")
+        made: dict[str, Buffer] = {}
+
+        def change(loop: For) -> tuple[Stmt, ...]:
+            nest, alloc = self._nest(loop)
+            extent = self._reduction(alloc).extent
+            if variables(extent) & {inner.var for inner in nest}:
+                raise IRError(f"the extent of reduction loop {self.loop} depends on the nest around it")
+            shape = tuple(_largest(inner, frozenset(program.sizes)) for inner in nest)
+            made[self.sums] = Buffer(self.sums, alloc.buffer.dtype, shape, "local")
+            blocked = self._blocked(alloc, ceildiv(extent, self.factor), tuple(Var(inner.var) for inner in nest))
+            return (For(f"{self.loop}_block", ceildiv(extent, self.factor), (_with_alloc(loop, blocked),)),)
+
+        rewritten = rewrite_named(program, self.around, change)
+        return replace(rewritten, buffers=(*rewritten.buffers, *made.values()))
+
+    def _nest(self, loop: For) -> tuple[list[For], Alloc]:
+        nest: list[For] = []
+        statement: Stmt = loop
+        while not isinstance(statement, Alloc):
+            match statement:
+                case For(_, _, (inner,), "serial"):
+                    nest.append(statement)
+                    statement = inner
+                case If(_, (inner,)):
+                    statement = inner
+                case _:
+                    raise IRError(f"loop {self.around} is not a serial nest around one alloc")
+        if statement.buffer.shape:
+            raise IRError(f"{statement.buffer.name} is not a scalar")
+        return nest, statement
+
+    def _reduction(self, alloc: Alloc) -> For:
+        found = [inner for inner in loops(alloc.body) if inner.var == self.loop]
+        if len(found) != 1:
+            raise IRError(f"{alloc.buffer.name} is summed by {len(found)} loops {self.loop}")
+        return found[0]
+
+    def _blocked(self, alloc: Alloc, blocks: Index, place: tuple[Index, ...]) -> Alloc:
+        name = alloc.buffer.name
+        at = next(i for i, inner in enumerate(alloc.body) if any(part.var == self.loop for part in loops((inner,))))
+        first, update, finish = alloc.body[:at], alloc.body[at : at + 1], alloc.body[at + 1 :]
+        if any(store.buffer != name for store in stores((*first, *update))):
+            raise IRError(f"memory is stored to before the sum {name} is complete")
+        block = Var(f"{self.loop}_block")
+        last = sub(blocks, 1)
+
+        def shorter(loop: For) -> tuple[Stmt, ...]:
+            rest = sub(loop.extent, mul(block, self.factor))
+            divides = isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0
+            body = substitute_block(loop.body, {self.loop: add(mul(block, self.factor), self.loop)})
+            return (For(loop.var, Int(self.factor) if divides else minimum(self.factor, rest), body, loop.kind),)
+
+        body = (
+            If(Less(block, Int(1)), first),
+            If(Less(Int(0), block), (Store(name, (), Load(self.sums, place)),)),
+            *rewrite_loops(update, self.loop, shorter),
+            If(Less(block, last), (Store(self.sums, place, Load(name, ())),)),
+            If(Less(sub(last, 1), block), finish),
+        )
+        return Alloc(alloc.buffer, body)
+
+
+def _largest(loop: For, sizes: frozenset[str]) -> Index:
+    """The most iterations of a loop, as a constant or in sizes of the program."""
+    match loop.extent:
+        case IndexOp("min", a, b):
+            bounds: tuple[Index, ...] = (a, b)
+        case extent:
+            bounds = (extent,)
+    for bound in bounds:
+        if variables(bound) <= sizes:
+            return bound
+    raise IRError(f"the extent of loop {loop.var} is not bounded by the program's sizes")
+
+
+def _with_alloc(statement: Stmt, alloc: Alloc) -> Stmt:
+    """The nest with its alloc replaced."""
+    match statement:
+        case Alloc():
+            return alloc
+        case Store() | Transform():
+            return statement
+        case _:
+            return replace(statement, body=tuple(_with_alloc(inner, alloc) for inner in statement.body))

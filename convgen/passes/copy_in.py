@@ -1,0 +1,121 @@
+"""copy_in: what the loops inside a loop read of a buffer is copied to a worker's own memory first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from convgen.errors import IRError
+from convgen.ir.affine import Affine, affine
+from convgen.ir.build import mul
+from convgen.ir.nodes import Buffer, For, Index, IndexOp, Int, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.rewrite import loops, map_statement, reads, rewrite_loops, stores, substitute
+
+
+@dataclass(frozen=True)
+class CopiedAxis:
+    """An axis of a copy: ``place`` is the coordinate that an access reads, in variables of the loops; ``extent`` is the axis's,
+    in sizes of the program, of which ``count`` elements are filled: by default as many as the loop has that is the place, or
+    all."""
+
+    label: str
+    extent: Index
+    place: Index
+    count: Index | None = None
+
+
+@dataclass(frozen=True)
+class CopyIn:
+    """for t: S[x[f(t, i)]]   →   for t: { for a: xc[a] = x[f(t, a)];  S[xc[i]] }
+
+    ``origin`` is the element of the buffer that is kept at a place of the copy, in the labels of the axes and variables outside;
+    where it is None, every place is a loop's variable and the origin is what is read there. ``order`` lists the labels in the
+    order of the copy's loops, where it is not that of the axes.
+
+    Requires: in the named loop the buffer is read by scalar loads at one index, which is the origin at the access's places, and
+    not stored; places lie inside the counts; what is copied lies inside the buffer, or is read with padding. Ensures: inside
+    the loop only the copy reads the buffer, padded or not as before.
+    """
+
+    buffer: str
+    into: str
+    loop: str
+    axes: tuple[CopiedAxis, ...]
+    origin: tuple[Index, ...] | None = None
+    order: tuple[str, ...] = ()
+
+    def __call__(self, program: Program) -> Program:
+        source = program.buffer(self.buffer)
+        copy = Buffer(self.into, source.dtype, tuple(axis.extent for axis in self.axes), "local")
+        used = [False]
+
+        def change(loop: For) -> tuple[Stmt, ...]:
+            found = {read for read in reads(loop.body) if read.buffer == self.buffer}
+            if any(store.buffer == self.buffer for store in stores(loop.body)):
+                raise IRError(f"{self.buffer} is stored in loop {self.loop}")
+            if len(found) != 1:
+                raise IRError(f"{self.buffer} is read at {len(found)} places in loop {self.loop}")
+            used[0] = True
+            read = found.pop()
+            body = tuple(map_statement(inner, lambda index: index, self._redirected) for inner in loop.body)
+            extents = {inner.var: inner.extent for inner in loops(loop.body)}
+            return (replace(loop, body=(self._copy(read, extents), *body)),)
+
+        def stage(old: Stage) -> Stage:
+            return replace(old, body=rewrite_loops(old.body, self.loop, change))
+
+        stages = tuple(map(stage, program.stages))
+        if not used[0] and program.stages:
+            raise IRError(f"there is no loop {self.loop}")
+        return replace(program, buffers=(*program.buffers, copy), stages=stages)
+
+    def _redirected(self, value: Value) -> Value:
+        match value:
+            case Load(buffer) | PaddedLoad(buffer) if buffer == self.buffer:
+                return Load(self.into, tuple(axis.place for axis in self.axes))
+            case _:
+                return value
+
+    def _copy(self, read: Load | PaddedLoad, extents: Mapping[str, Index]) -> Stmt:
+        if isinstance(read, Load) and (read.lanes > 1 or read.count is not None):
+            raise IRError(f"{self.buffer} is read in vectors")
+        value = replace(read, index=self._origin(read.index))
+        names = {axis.label: f"{self.into}_{axis.label}" for axis in self.axes}
+        statement: Stmt = Store(self.into, tuple(map(Var, names.values())), value)
+        axes = {axis.label: axis for axis in self.axes}
+        if self.order and sorted(self.order) != sorted(axes):
+            raise IRError(f"order={self.order} is not one of the axes of {self.into}")
+        for label in reversed(self.order or tuple(axes)):
+            axis = axes[label]
+            statement = For(names[axis.label], axis.extent if axis.count is None else axis.count, (statement,))
+        return statement
+
+    def _origin(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        labels: dict[str, Index] = {axis.label: Var(f"{self.into}_{axis.label}") for axis in self.axes}
+        if self.origin is None:
+            kept = {axis.place.name: labels[axis.label] for axis in self.axes if isinstance(axis.place, Var)}
+            if len(kept) < len(self.axes):
+                raise IRError(f"an axis of {self.into} is not a loop's variable, and no origin is given")
+            return tuple(substitute(part, kept) for part in index)
+        places = {axis.label: axis.place for axis in self.axes}
+        for part, origin in zip(index, self.origin, strict=True):
+            if _joined(affine(part)) != _joined(affine(substitute(origin, places))):
+                raise IRError(f"{self.buffer} is not read where {self.into} keeps it")
+        return tuple(substitute(origin, labels) for origin in self.origin)
+
+
+def _joined(form: Affine) -> dict[Index, int]:
+    """The form's terms, where a multiple of x // s * s + x % s is that of x; the constant is the term of 1."""
+    terms = dict(form.terms)
+    constant = form.constant
+    for atom, factor in form.terms:
+        match atom:
+            case IndexOp("%", x, Int(step)) if terms.get(IndexOp("//", x, Int(step))) == factor * step:
+                del terms[atom], terms[IndexOp("//", x, Int(step))]
+                whole = affine(mul(x, factor))
+                constant += whole.constant
+                for inner, times in whole.terms:
+                    terms[inner] = terms.get(inner, 0) + times
+            case _:
+                pass
+    return {atom: factor for atom, factor in terms.items() if factor} | ({Int(1): constant} if constant else {})

@@ -1,0 +1,138 @@
+"""The schedule that the matrix products share: panels of made channels times strips of pixels, in blocks of the reduction.
+
+A register tile is ``made`` channels times ``pixels`` neighbouring pixels. Its vectors run along whichever of the two lies next to
+each other in the images: channels in channels_last, pixels in channels_first; nothing is transposed. A task is a part of an
+image, ``strips`` tiles of pixels long, with up to ``panels`` panels of weights (the loops of Goto and van de Geijn, "Anatomy of
+high-performance matrix multiplication", 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from convgen.ir.build import add, floordiv, minimum, mod, mul, sub
+from convgen.ir.nodes import Index, Int, Var
+from convgen.nests.build import SUMS, build_nest, unfolded_problem
+from convgen.nests.classes import gather_classes
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.block_reduction import BlockReduction
+from convgen.passes.collapse import Collapse
+from convgen.passes.flatten import Flatten
+from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.reorder import Reorder
+from convgen.passes.tile import Tile
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.gemm_tiles import gemm_tile_passes
+from convgen.strategies.gemm_weights import panel_passes
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """A register tile of ``made`` channels times ``pixels``; tiles of pixels, and panels of weights, a task; and how many terms
+    of a sum are added for all of a task's tiles before the next ones (0: all)."""
+
+    made: int
+    pixels: int
+    strips: int
+    panels: int
+    block: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the source is read: ``passes`` make its reads plain, once the loops are in order; ``reduction`` is the loop that is
+    blocked, and ``inner`` the passes that need its blocks."""
+
+    passes: tuple[Pass, ...]
+    reduction: str
+    inner: tuple[Pass, ...] = ()
+
+
+def gemm_schedule(spec: ConvSpec, blocking: Blocking, read: Callable[[ConvSpec, Nest, Blocking], Reading]) -> Schedule:
+    """The matrix product of a forward problem or a data gradient whose source is read as ``read`` says."""
+    nest = build_nest(spec)
+    letters = axis_letters(spec.ndim)
+    spatial = tuple(f"o{letter}" for letter in letters)
+    flat = spatial[0] if len(spatial) == 1 else "flat"
+    groups = ("g",) if nest.channels.has_groups else ()
+    rows = len(spatial) > 1 and spec.layout == "channels_first"
+    images = tuple(b.name for b in nest.program.buffers if b.name in (nest.result, "residual"))
+    reading = read(spec, nest, blocking)
+    folds = tuple(stage.name for stage in nest.program.stages if stage.name.startswith("fold"))
+    passes = (
+        *((FuseEpilogue("epilogue", SUMS),) if nest.program.has_buffer(SUMS) else ()),
+        *(Parallelize(name, ("i0",)) for name in folds),
+        Tile("oc", blocking.made, "panels", "made"),
+        *panel_passes(spec, nest, blocking.made),
+        Reorder("conv", (*groups, "n", *spatial, "panels", "made")),
+        *((Collapse(spatial, flat),) if len(spatial) > 1 else ()),
+        *((Flatten(images, len(spatial)),) if rows else ()),
+        Tile(flat, blocking.pixels, "strips", "px", tail="overlap"),
+        Reorder("conv", ("strips", "panels", *_micro(spec))),
+        Tile("strips", blocking.strips, "part", "strip", tail="clamp"),
+        Reorder("conv", ("panels", "strip")),
+        Tile("panels", blocking.panels, "share", "panel", tail="clamp"),
+        Parallelize("conv", (*groups, "n", "part", "share")),
+        *reading.passes,
+        *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
+        *reading.inner,
+        *gemm_tile_passes(*_micro(spec)),
+    )
+    return Schedule(nest, passes)
+
+
+def _micro(spec: ConvSpec) -> tuple[str, str]:
+    """The loops of a register tile, that of the lanes last."""
+    return ("px", "made") if spec.layout == "channels_last" else ("made", "px")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The pixels of a task: the number of the first one, how many there are, and the place among them of a tile's pixel px."""
+
+    first: Index
+    count: Index
+    place: Index
+
+
+def part_of(spec: ConvSpec, blocking: Blocking) -> Part:
+    """What a task of ``gemm_schedule`` has of an image's pixels."""
+    total: Index = Int(1)
+    for extent in reversed(pixel_extents(spec)):
+        total = mul(extent, total)
+
+    def start(tile: Index) -> Index:
+        """The first pixel of a tile: Tile's rule for one that overlaps the one before."""
+        first = mul(tile, blocking.pixels)
+        return first if blocking.pixels == 1 else minimum(first, sub(total, blocking.pixels))
+
+    first = start(mul("part", blocking.strips))
+    tile = start(add(mul("part", blocking.strips), "strip"))
+    count = minimum(blocking.strips * blocking.pixels, sub(total, first))
+    return Part(first, count, sub(add(tile, "px"), first))
+
+
+def pixel_extents(spec: ConvSpec) -> tuple[Index, ...]:
+    """The spatial sizes of the result, or of a residue class of it."""
+    many = len(gather_classes(unfolded_problem(spec))) > 1
+    return tuple(Var(f"count_{letter}" if many else f"O{letter.upper()}") for letter in axis_letters(spec.ndim))
+
+
+def pixel_position(spec: ConvSpec, number: Index) -> tuple[Index, ...]:
+    """The coordinates of a pixel of the result from its number."""
+    place: list[Index] = []
+    for axis, extent in reversed(tuple(enumerate(pixel_extents(spec)))):
+        place.insert(0, number if axis == 0 else mod(number, extent))
+        number = floordiv(number, extent)
+    return tuple(place)
+
+
+def fewest_pixels(spec: ConvSpec) -> int:
+    """The pixels of an image, of the smallest residue class: a register tile has no more."""
+    counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(spec))]
+    return max(1, min(counts, default=1))

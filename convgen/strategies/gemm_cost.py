@@ -1,0 +1,81 @@
+"""What the matrix products cost, and what none of them computes."""
+
+from __future__ import annotations
+
+import math
+
+from convgen.dtypes import DTYPES
+from convgen.machine import Machine
+from convgen.nests.build import unfolded_problem
+from convgen.nests.classes import gather_classes
+from convgen.spec import ConvSpec
+from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
+from convgen.tuning.cost import (
+    CALL_SECONDS,
+    CLOCK_HZ,
+    MEMORY_BANDWIDTH,
+    moving_seconds,
+    peak,
+    tile_efficiency,
+    vector_width,
+    waste,
+)
+from convgen.tuning.space import Config
+
+# What copying one element costs: in vectors, and where each is fetched on its own.
+VECTOR_COPY_CYCLES = 4.0
+SCALAR_COPY_CYCLES = 3.0
+# Loads for each multiply-add that cost nothing, and what each one more takes from its throughput.
+FREE_LOADS, LOAD_SHARE = 0.4, 0.4
+
+
+def gemm_refusal(spec: ConvSpec) -> str | None:
+    """Why a problem is no product of matrices, or None."""
+    if spec.direction == "backward_weights":
+        return "direction='backward_weights' sums over pixels, not over channels"
+    if spec.in_channels == 0:
+        return "in_channels=0 leaves nothing to sum"
+    if spec.made_channels == 1 and spec.groups > 1:
+        return f"groups={spec.groups} of one made channel leave no matrix"
+    if spec.batch == 0:
+        return "batch=0 leaves nothing to compute"
+    return None
+
+
+def gemm_seconds(
+    spec: ConvSpec, config: Config, machine: Machine, *, copied: float = 0.0, copy_cycles: float = 0.0, loops: float
+) -> float:
+    """The arithmetic of the register tiles, the copies of ``copied`` elements at so many cycles each, and the traffic.
+
+    ``loops`` is how many innermost loops make a sum.
+    """
+    terms = spec.macs / max(1, math.prod(spec.result_shape))
+    last = spec.layout == "channels_last"
+    rows, lanes = (config["pixels"], config["made"]) if last else (config["made"], config["pixels"])
+    blocks = -(-terms // config["block"]) if config["block"] else 1
+    efficiency = tile_efficiency(spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks)
+    work = spec.macs * waste(spec.made_channels, config["made"]) * pixel_waste(spec, config["pixels"])
+    vectors = max(1, lanes // vector_width(spec, machine))
+    crowding = max(0.0, (rows + vectors) / (rows * vectors) - FREE_LOADS) * LOAD_SHARE
+    compute = work / (peak(spec, machine) * efficiency) * (1 + crowding)
+    parts = 1.0
+    if spec.weight_bytes > machine.l2_bytes * WEIGHTS_SHARE:
+        parts = max(1.0, pixels_made(spec) / (config["pixels"] * config["strips"]))
+    compute += spec.weight_bytes * (parts - 1) / MEMORY_BANDWIDTH
+    return CALL_SECONDS + compute + copied * copy_cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)
+
+
+def pixels_made(spec: ConvSpec) -> int:
+    """The pixels of the whole batch's result."""
+    return math.prod(spec.result_shape) // max(1, spec.made_channels * spec.groups)
+
+
+def pixel_waste(spec: ConvSpec, pixels: int) -> float:
+    """Pixels in tiles over pixels, for each residue class an image of its own."""
+    counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(spec))]
+    return sum(count * waste(count, pixels) for count in counts) / max(1, sum(counts))
+
+
+def vector_copy_cycles(spec: ConvSpec, machine: Machine) -> float:
+    """Cycles for each element that is copied in vectors."""
+    return VECTOR_COPY_CYCLES / vector_width(spec, machine) * DTYPES[spec.dtype].itemsize / 4

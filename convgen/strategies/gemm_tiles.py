@@ -1,0 +1,78 @@
+"""The microkernel of the matrix products: which blockings are worth trying, and the passes that make a register tile."""
+
+from __future__ import annotations
+
+from convgen.dtypes import DTYPES
+from convgen.machine import Machine
+from convgen.passes.pipeline import Pass
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.simplify import Simplify
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from convgen.spec import ConvSpec
+from convgen.tuning.cost import L2_SHARE, vector_width
+from convgen.tuning.space import Config
+
+# A part of an image that is copied, and a panel that is summed in blocks, may each fill so much of the second-level cache.
+PART_SHARE = 1 / 8
+# Weights up to this part of it stay there from task to task, and tasks have few tiles of pixels and all panels; others are better
+# read once, and tasks have many tiles and few panels.
+WEIGHTS_SHARE = 1 / 2
+SMALL_TASK, LARGE_TASK = (16, 16), (64, 2)
+
+
+def gemm_tile_passes(row: str, lane: str) -> tuple[Pass, ...]:
+    """Makes the loops ``row`` and ``lane`` a tile of registers: a vector along ``lane`` for each iteration of ``row``."""
+    return (
+        Simplify(keep_unit_loops=True),
+        RegisterTile((row, lane)),
+        Vectorize(lane),
+        Unroll(row),
+        Simplify(),
+    )
+
+
+def blockings(spec: ConvSpec, machine: Machine, terms: int, pixels: int, *, copied: bool) -> tuple[Config, ...]:
+    """Configurations of gemm.Blocking for sums of ``terms`` terms and at least ``pixels`` pixels.
+
+    Lanes lie along made channels in channels_last and along pixels in channels_first; the rows of a tile divide the other of the
+    two evenly. One vector a row would wait for its loads. Where a panel does not fit its share of the cache, sums may be made in
+    blocks. ``copied`` says that a task copies its part of the image, which shall then stay in cache.
+    """
+    width = vector_width(spec, machine)
+    last = spec.layout == "channels_last"
+    most = 1 << (max(1, spec.made_channels) - 1).bit_length() if last else 1 << (pixels.bit_length() - 1)
+    found: list[Config] = []
+    for lanes in dict.fromkeys(min(vectors * width, most) for vectors in (4, 2)):
+        rows = _rows(machine, max(1, lanes // width), pixels if last else spec.made_channels)
+        made, tile = (lanes, rows) if last else (rows, lanes)
+        for block in _blocks(spec, machine, terms, lanes):
+            strips, panels = _task(spec, machine, tile * (block or terms) if copied else 0)
+            found.append(Config.of(made=made, pixels=tile, strips=strips, panels=panels, block=block))
+    return tuple(dict.fromkeys(found))
+
+
+def _rows(machine: Machine, vectors: int, extent: int) -> int:
+    """As many rows as the registers hold beside a vector and a broadcast, but no more than divide the extent evenly."""
+    most = max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
+    tiles = max(1, -(-extent // most))
+    return max(1, -(-extent // tiles))
+
+
+def _blocks(spec: ConvSpec, machine: Machine, terms: int, lanes: int) -> tuple[int, ...]:
+    """All terms at once, and blocks of them where what the lanes read for a tile overflows a share of the cache."""
+    size = lanes * DTYPES[spec.dtype].itemsize
+    most = max(1, int(machine.l2_bytes * PART_SHARE) // size)
+    if terms <= most:
+        return (0,)
+    block = 1 << (most.bit_length() - 1)
+    return (0, block) if terms * size <= machine.l2_bytes * L2_SHARE else (block,)
+
+
+def _task(spec: ConvSpec, machine: Machine, copied: int) -> tuple[int, int]:
+    """How many tiles of pixels, ``copied`` elements each, and how many panels a task has."""
+    strips, panels = SMALL_TASK if spec.weight_bytes <= machine.l2_bytes * WEIGHTS_SHARE else LARGE_TASK
+    if copied:
+        fitting = int(machine.l2_bytes * PART_SHARE) // (copied * DTYPES[spec.dtype].itemsize)
+        return max(1, min(SMALL_TASK[0], fitting)), SMALL_TASK[1]
+    return strips, panels

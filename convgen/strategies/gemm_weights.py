@@ -1,0 +1,29 @@
+"""Weights of a matrix product: packed once into panels of made channels."""
+
+from __future__ import annotations
+
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.pipeline import Pass
+from convgen.spec import ConvSpec
+from convgen.strategies.copies import copy_passes
+
+
+def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
+    """[groups] [panel of ``width`` made channels] [taps] [reduced] [made channel], zero beyond the last one."""
+    channels = nest.channels
+    groups = ("g",) if channels.has_groups else ()
+    reduced = ("ic",) if channels.has_reduced else ()
+    made_first = spec.transposed == (spec.direction == "backward_data")
+    order = (*groups, "oc", *reduced) if made_first else (*groups, *reduced, "oc")
+    place = {name: axis for axis, name in enumerate(order)}
+    taps = tuple(PackedAxis(len(order) + axis) for axis in range(spec.ndim))
+    layout = (
+        *(PackedAxis(place[name]) for name in groups),
+        PackedAxis(place["oc"], "block", width),
+        *taps,
+        *(PackedAxis(place[name]) for name in reduced),
+        PackedAxis(place["oc"], "place", width),
+    )
+    labels = (*groups, "panel", *(f"k{letter}" for letter in axis_letters(spec.ndim)), *reduced, "oc")
+    return (Pack("weight", "packed", layout, labels=labels), *copy_passes("pack_weight", "packed", labels[:2], None))

@@ -1,0 +1,130 @@
+"""pointwise: a kernel of one tap is a product of matrices, and the images are those matrices as they lie in memory.
+
+In channels_last each pixel's channels are broadcast, where they are, to vectors of made channels. In channels_first vectors
+run along the pixels, and what a task reads is first copied to local memory, [reduced channel][pixel], so that neighbouring
+channels do not lie on different pages of memory and pixels a stride apart become neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from convgen.ir.build import add, minimum, mul, sub
+from convgen.ir.nodes import Index, Int, Var
+from convgen.machine import Machine
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.copy_in import CopiedAxis, CopyIn
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.pipeline import Pass
+from convgen.passes.tile import Tile
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
+from convgen.spec import ConvSpec
+from convgen.strategies.base import Schedule
+from convgen.strategies.gemm import Blocking, Reading, fewest_pixels, gemm_schedule, part_of, pixel_position
+from convgen.strategies.gemm_cost import SCALAR_COPY_CYCLES, gemm_refusal, gemm_seconds, pixels_made, vector_copy_cycles
+from convgen.strategies.gemm_tiles import blockings
+from convgen.strategies.reference import sum_error_bound
+from convgen.tuning.space import Config
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """Register tiles of ``made`` channels times ``pixels``; see gemm.Blocking."""
+
+    name: str = "pointwise"
+
+    def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
+        if any(k != 1 for k in spec.kernel_size) or not spec.padding_is_zero:
+            return f"kernel_size={spec.kernel_size} with padding={spec.padding} is not one tap without padding"
+        if spec.writes_with_stride and (any(s != 1 for s in spec.stride) or any(spec.output_padding)):
+            return f"stride={spec.stride} leaves pixels of the result that no tap reaches"
+        return gemm_refusal(spec)
+
+    def default(self, spec: ConvSpec, machine: Machine) -> Config:
+        return self.space(spec, machine)[0]
+
+    def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
+        problem = merged_pixels(spec)
+        copied = _is_copied(problem)
+        found = blockings(problem, machine, spec.reduced_channels, fewest_pixels(problem), copied=copied)
+        return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
+
+    def error_bound(self, spec: ConvSpec) -> float:
+        return sum_error_bound(spec)
+
+    def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
+        problem = merged_pixels(spec)
+        if not _is_copied(problem):
+            return gemm_seconds(problem, config, machine, loops=1.0)
+        copied = pixels_made(problem) * spec.reduced_channels * spec.groups
+        cycles = vector_copy_cycles(spec, machine) if _is_even(problem) else SCALAR_COPY_CYCLES
+        return gemm_seconds(problem, config, machine, copied=copied, copy_cycles=cycles, loops=1.0)
+
+    def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
+        return gemm_schedule(merged_pixels(spec), Blocking(**dict(config.values)), _reading)
+
+
+def merged_pixels(spec: ConvSpec) -> ConvSpec:
+    """Without strides pixels have no neighbours: spatial axes, in channels_last the batch too, are one."""
+    if not spec.is_pointwise:
+        return spec
+    merge_batch = spec.layout == "channels_last" and spec.batch > 0
+    return spec.replace(
+        batch=1 if merge_batch else spec.batch,
+        spatial_size=(math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1),),
+        kernel_size=(1,),
+        stride=(1,),
+        padding=(0,),
+        dilation=(1,),
+        output_padding=(0,),
+    )
+
+
+def _is_copied(spec: ConvSpec) -> bool:
+    return spec.layout == "channels_first"
+
+
+def _is_even(spec: ConvSpec) -> bool:
+    """Whether pixels that are neighbours in the result are neighbours in the source, across rows."""
+    return spec.ndim == 1 and spec.stride == (1,)
+
+
+def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
+    plain: tuple[Pass, ...] = (
+        ExpandPadding(((nest.source, ()),)),
+        *(Unroll(f"k{letter}") for letter in axis_letters(spec.ndim)),
+    )
+    if not _is_copied(spec):
+        return Reading(plain, "ic")
+    return Reading(plain, "ic", _copy_passes(spec, nest, blocking))
+
+
+def _copy_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:
+    """What a task, or a block of its reduction, reads: [reduced channel][pixel]."""
+    part = part_of(spec, blocking)
+    width = blocking.strips * blocking.pixels
+    axes: tuple[CopiedAxis, ...] = (CopiedAxis("px", Int(width), part.place, part.count),)
+    channel: tuple[Index, ...] = ()
+    if nest.channels.has_reduced:
+        reduced, block = nest.channels.reduced, blocking.block
+        first = mul("ic_block", block)
+        rest = minimum(block, sub(reduced, first)) if block else Int(reduced)
+        axes = (CopiedAxis("c", Int(block or reduced), Var("ic"), rest), *axes)
+        channel = (add(first, "c"),)
+    pixel = pixel_position(spec, add(part.first, "px"))
+    place = tuple(mul(position, stride) for position, stride in zip(pixel, spec.stride, strict=True))
+    group = (Var("g"),) if nest.channels.has_groups else ()
+    even = _is_even(spec)
+    # Pixels outermost where each of them has its row and column worked out.
+    order = tuple(axis.label for axis in (axes if even else reversed(axes)))
+    origin = (Var("n"), *group, *channel, *place)
+    copy = CopyIn(nest.source, "columns", "ic_block" if blocking.block else "share", axes, origin, order)
+    if not even:
+        return (copy,)
+    vectors = (
+        Tile("columns_px", blocking.pixels, "columns_at", "columns_lane", tail="overlap"),
+        Vectorize("columns_lane"),
+    )
+    return (copy, *vectors)
