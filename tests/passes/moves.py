@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from convgen.errors import PassError
 from convgen.ir.interp import evaluate_index
-from convgen.ir.nodes import Alloc, For, If, Int, Less, Load, PaddedLoad, Program, Stage, Stmt, Var
+from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Load, PaddedLoad, Program, Stage, Stmt, Var
 from convgen.ir.rewrite import loops, reads, statements, stores, variables
 from convgen.passes.assume import Assume
 from convgen.passes.block_reduction import BlockReduction
@@ -239,7 +239,7 @@ class Schedule:
         if not found:
             return ()
         loop, read = self._pick(found)
-        axes = tuple(CopiedAxis(inner.var, inner.extent, Var(inner.var)) for inner in self._inner(loop, read))
+        axes = tuple(CopiedAxis(inner.var, self._largest(inner), Var(inner.var)) for inner in self._inner(loop, read))
         order = tuple(self.draw(st.permutations([axis.label for axis in axes])))
         return (CopyIn(read.buffer, self._fresh("copy"), loop.var, axes, order=order),)
 
@@ -250,6 +250,12 @@ class Schedule:
         names = [other.var for other in inner]
         known = all(variables(other.extent) <= set(self.program.sizes) for other in inner)
         return inner if known and len(set(names)) == len(names) else []
+
+    def _largest(self, loop: For) -> Index:
+        """The largest extent of the loops of that name, in any stage."""
+        found = [same.extent for stage in self.program.stages for same in loops(stage.body) if same.var == loop.var]
+        constant = [extent.value for extent in found if isinstance(extent, Int)]
+        return Int(max(constant)) if len(constant) == len(found) else loop.extent
 
     def _flatten(self) -> Sequence[Pass]:
         wide = [b for b in self.program.buffers if b.space in ("operand", "workspace") and len(b.shape) > 1]

@@ -35,8 +35,17 @@ def make_spec(**fields: Any) -> ConvSpec:
     return ConvSpec(**{**base, **fields})
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", GEOMETRIES)
+SLOW = {("line", "channels_last"), ("volume", "channels_last"), ("few pixels", "channels_first")}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        pytest.param(name, layout, marks=(pytest.mark.slow,) if (name, layout) in SLOW else ())
+        for name in GEOMETRIES
+        for layout in LAYOUTS
+    ],
+)
 def test_gates(name: str, layout: str) -> None:
     spec = make_spec(layout=layout, **GEOMETRIES[name])
     for batch in (3, 1):
