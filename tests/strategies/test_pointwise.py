@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import operator
+from convgen import driver
 from convgen.driver import Plan, lower
 from convgen.machine import Machine, machine_named
 from convgen.spec import LAYOUTS, ConvSpec
@@ -76,7 +76,7 @@ def test_sums_in_blocks_are_those_in_one_go(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_do_not_depend_on_the_number_of_threads(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operator, "MIN_PARALLEL_MACS", 0)
+    monkeypatch.setattr(driver, "MIN_PARALLEL_MACS", 0)
     spec = make_spec(layout=layout, out_channels=150, spatial_size=(13, 11))
     operands = normal_operands(spec, np.random.default_rng(3)).main
     results = [convgen.compile(spec, "pointwise", threads)(*operands) for threads in (1, 2, 3)]
