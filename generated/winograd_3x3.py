@@ -90,15 +90,11 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 inside = (ob * 32 + u_lane < OC)
                 if inside:
                     chosen = load_f32(weight, weight_at)
-                else:
-                    chosen = np.float32(0.0)
-                if inside:
                     chosen1 = load_f32(weight, weight_at + 3)
-                else:
-                    chosen1 = np.float32(0.0)
-                if inside:
                     chosen2 = load_f32(weight, weight_at + 6)
                 else:
+                    chosen = np.float32(0.0)
+                    chosen1 = np.float32(0.0)
                     chosen2 = np.float32(0.0)
                 g0 = chosen
                 g1 = chosen1

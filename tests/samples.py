@@ -44,10 +44,7 @@ SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     "forward_1x1": ("direct", _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=())),
     "depthwise_3x3": ("direct", _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
     "winograd_3x3": ("winograd", _BLOCK),
-    "fft_7": (
-        "fft",
-        ConvSpec(batch=1, in_channels=64, out_channels=64, spatial_size=1000, kernel_size=9, layout="channels_last"),
-    ),
+    "fft_7": ("fft", _LINE),
     "backward_data_3x3_stride_2": ("direct", _BLOCK.replace(stride=2, direction="backward_data", epilogue=())),
     "backward_weights_3x3_channels_first": (
         "direct",

@@ -472,9 +472,12 @@ class _Writer:
                 name = f"{prefix}{taken or ''}"
                 self.line(f"{name} = {self.value(value)}")
                 self.kept[value] = name
+        branches: dict[tuple[Less, ...], list[Choose]] = {}
         for choice in choices:
             if choice not in self.kept and not _is_load_or_zero(choice):
-                self.name_choice(choice)
+                branches.setdefault(choice.conditions, []).append(choice)
+        for conditions, chosen in branches.items():
+            self.name_choices(conditions, chosen)
         limits = Counter(store.count for store in run if store.count is not None)
         for limit, repeats in limits.items():
             if repeats > 1 and limit is not None:
@@ -492,16 +495,18 @@ class _Writer:
             self.line(f"inside = {' & '.join(f'({self.condition(test)})' for test in shared)}")
             self.tested = dict.fromkeys(shared, "inside")
 
-    def name_choice(self, choice: Choose) -> None:
-        name = f"chosen{sum(1 for name in self.kept.values() if name.startswith('chosen')) or ''}"
-        tests = dict.fromkeys(
-            self.tested.get(condition) or self.condition(condition) for condition in choice.conditions
-        )
+    def name_choices(self, conditions: tuple[Less, ...], choices: list[Choose]) -> None:
+        """One branch for all choices under the same conditions."""
+        taken = sum(1 for name in self.kept.values() if name.startswith("chosen"))
+        names = [f"chosen{taken + i or ''}" for i in range(len(choices))]
+        tests = dict.fromkeys(self.tested.get(condition) or self.condition(condition) for condition in conditions)
         self.line(f"if {' and '.join(tests)}:")
-        self.line(f"{INDENT}{name} = {self.value(choice.a)}")
+        for name, choice in zip(names, choices, strict=True):
+            self.line(f"{INDENT}{name} = {self.value(choice.a)}")
         self.line("else:")
-        self.line(f"{INDENT}{name} = {self.value(choice.b)}")
-        self.kept[choice] = name
+        for name, choice in zip(names, choices, strict=True):
+            self.line(f"{INDENT}{name} = {self.value(choice.b)}")
+        self.kept.update(zip(choices, names, strict=True))
 
     def is_shared(self, value: Value, stored: set[str]) -> bool:
         match value:
