@@ -61,7 +61,7 @@ class Depthwise:
                 if rows > most[-2:][0] or (rows > 1 and (spec.ndim == 1 or budget < 4)):
                     continue
                 for pixels in _tile_pixels(most[-1], max(1, budget)):
-                    for order in (GROUPS_LAST, GROUPS_IN_ROWS, GROUPS_FIRST):
+                    for order in (GROUPS_IN_ROWS, GROUPS_FIRST, GROUPS_LAST):
                         configs[Config.of(rows=rows, pixels=pixels, lanes=lane, order=order)] = None
 
         def seconds(config: Config) -> float:

@@ -7,6 +7,7 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.strategies.depthwise_last import GROUPS_LAST
 from convgen.tuning.cost import (
     CALL_SECONDS,
     CLOCK_HZ,
@@ -42,6 +43,10 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     fma = accumulators * math.prod(taps) / FMA_PORTS
     loads = (columns * read_rows + math.prod(taps)) * vectors / LOAD_PORTS
     spilled = max(0, accumulators + 2 * vectors - machine.vector_registers) * read_rows
-    lines = columns * read_rows * lanes * DTYPES[spec.dtype].itemsize / machine.vector_bytes
+    size = DTYPES[spec.dtype].itemsize
+    lines = columns * read_rows * lanes * size / machine.vector_bytes
+    # The weights that are used between two uses of the same ones stay in the first-level cache, or come from the second.
+    if math.prod(taps) * size * (spec.groups if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
+        lines += math.prod(taps) * lanes * size / machine.vector_bytes
     cycles = max(fma, loads) + lines * L2_CYCLES + spilled + accumulators + ROW_CYCLES * read_rows + TILE_CYCLES
     return CALL_SECONDS + tiles * cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)

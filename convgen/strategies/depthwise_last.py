@@ -66,14 +66,12 @@ def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int
 def _loops(letters: str, tiled: int, order: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The loops around a register tile and those in it."""
     rows = tuple(f"o{letter}" for letter in letters[:-tiled]) + ("rows",) * (tiled - 1)
-    match order:
-        case 0:
-            outer = ("n", "g_block", *rows, "tile")
-        case 1:
-            outer = ("n", *rows, "tile", "g_block")
-        case _:
-            outer = ("n", *rows, "g_block", "tile")
-    return outer, (*("row",) * (tiled - 1), "px", "g_lane")
+    outer = {
+        GROUPS_FIRST: ("n", "g_block", *rows, "tile"),
+        GROUPS_LAST: ("n", *rows, "tile", "g_block"),
+        GROUPS_IN_ROWS: ("n", *rows, "g_block", "tile"),
+    }
+    return outer[order], (*("row",) * (tiled - 1), "px", "g_lane")
 
 
 def _pack_passes(taps: list[str]) -> tuple[Pass, ...]:
