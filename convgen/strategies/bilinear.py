@@ -48,6 +48,10 @@ from convgen.tuning.space import Config
 MIN_BLOCKS = 4
 # The part of the second-level cache that a task's points and sums may fill; the weights pass through the rest.
 POINTS_SHARE = 0.4
+# Vectors of made channels in a register tile, which keep the weights of a point in the first-level cache.
+USUAL_VECTORS = 2
+# Images of so many register tiles lose little in the last one.
+PLENTY = 4
 # Registers that hold no accumulators: vectors of weights and the broadcast of the source.
 OTHER_REGISTERS = 3
 
@@ -108,16 +112,39 @@ def bilinear_error(spec: ConvSpec, found: tuple[Shape, ...]) -> float:
 
 def blocked_configs(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], **fixed: int) -> tuple[Config, ...]:
     """``fixed`` with the register tiles and blocks that are worth measuring, the most promising first."""
-    width = vector_width(spec, machine)
     smallest = min(shape.tiles for shape in found)
     configs = []
-    for vectors in (2, 4):
-        most = max(1, (machine.vector_registers - OTHER_REGISTERS) // vectors)
-        lanes = min(vectors * width, 1 << max(0, spec.made_channels - 1).bit_length())
+    for vectors in (USUAL_VECTORS, 4):
+        most, lanes = _most_pixels(machine, vectors), _lanes(spec, machine, vectors)
         for fused in (1, 0):
             pixels, tiles = _block(spec, machine, found, lanes, min(most, smallest), bool(fused))
             configs.append(Config.of(**fixed, pixels=pixels, lanes=lanes, tiles=tiles, fused=fused))
     return tuple(dict.fromkeys(configs))
+
+
+def usual_config(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], **fixed: int) -> Config | None:
+    """The configuration of images with tiles in plenty, the same whatever their size, so that they share a kernel; else None."""
+    most = _most_pixels(machine, USUAL_VECTORS)
+    if min(shape.tiles for shape in found) < PLENTY * most:
+        return None
+    lanes = _lanes(spec, machine, USUAL_VECTORS)
+    tiles = most * max(1, _fitting(spec, machine, found, lanes, fused=True) // most)
+    return Config.of(**fixed, pixels=most, lanes=lanes, tiles=tiles, fused=1)
+
+
+def _most_pixels(machine: Machine, vectors: int) -> int:
+    return max(1, (machine.vector_registers - OTHER_REGISTERS) // vectors)
+
+
+def _lanes(spec: ConvSpec, machine: Machine, vectors: int) -> int:
+    return min(vectors * vector_width(spec, machine), 1 << max(0, spec.made_channels - 1).bit_length())
+
+
+def _fitting(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], lanes: int, *, fused: bool) -> int:
+    """How many tiles' points and sums fit the cache."""
+    size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
+    row = max(shape.points for shape in found) * size * ((spec.reduced_channels if fused else 0) + lanes)
+    return max(1, int(machine.l2_bytes * POINTS_SHARE) // row)
 
 
 def _block(
@@ -125,9 +152,7 @@ def _block(
 ) -> tuple[int, int]:
     """(pixels of a register tile, tiles of a block) that waste the least of what fits the cache."""
     largest = max(found, key=lambda shape: shape.points * shape.tiles)
-    size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
-    row = largest.points * size * ((spec.reduced_channels if fused else 0) + lanes)
-    fitting = max(1, int(machine.l2_bytes * POINTS_SHARE) // row)
+    fitting = _fitting(spec, machine, found, lanes, fused=fused)
     enough = max(1, min(fitting, -(-largest.tiles // MIN_BLOCKS)))
 
     def wasted(pixels: int, tiles: int) -> float:

@@ -23,6 +23,7 @@ from convgen.strategies.bilinear import (
     blocked_configs,
     general_refusal,
     shapes,
+    usual_config,
 )
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.polyphase import pieces, strided
@@ -61,7 +62,9 @@ class Winograd:
             for m in self._outputs(spec)
             for config in blocked_configs(spec, machine, shapes(spec, _along(m)), m=m)
         )
-        return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, machine)))
+        ranked = sorted(configs, key=lambda config: self.predicted_seconds(spec, config, machine))
+        usual = self._usual(spec, machine)
+        return tuple(dict.fromkeys((*usual, *ranked)))
 
     def error_bound(self, spec: ConvSpec) -> float:
         """That of the least accurate F(m, r) in the space."""
@@ -76,6 +79,12 @@ class Winograd:
     def algorithms(self, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
         """Those of the residue class that takes the most points."""
         return max(shapes(spec, _along(config["m"])), key=lambda shape: shape.points).algorithms
+
+    def _usual(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
+        if OUTPUTS[0] not in self._outputs(spec):
+            return ()
+        config = usual_config(spec, machine, shapes(spec, _along(OUTPUTS[0])), m=OUTPUTS[0])
+        return () if config is None else (config,)
 
     @staticmethod
     def _outputs(spec: ConvSpec) -> Iterator[int]:
