@@ -29,13 +29,10 @@ from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.transforms.linear import LinearProgram
 from convgen.tuning.cost import (
-    CACHE_BANDWIDTH,
     CALL_SECONDS,
     CLOCK_HZ,
     FMA_PORTS,
-    L2_SHARE,
     LOAD_PORTS,
-    MEMORY_BANDWIDTH,
     moving_seconds,
     peak,
     tile_efficiency,
@@ -44,14 +41,19 @@ from convgen.tuning.cost import (
 )
 from convgen.tuning.space import Config
 
-# Blocks that leave each of so many workers some are preferred.
-MIN_BLOCKS = 4
-# The part of the second-level cache that a task's points and sums may fill; the weights pass through the rest.
-POINTS_SHARE = 0.4
+# In so many blocks may the tiles of an image fall.
+BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
+# Fewer blocks than workers leave some idle; how many workers there will be is not known yet.
+MIN_BLOCKS = 2
+IDLE_PENALTY = 1.3
 # Vectors of made channels in a register tile, which keep the weights of a point in the first-level cache.
 USUAL_VECTORS = 2
 # Images of so many register tiles lose little in the last one.
 PLENTY = 4
+# Measured cycles of a transform over those that its instructions need: chains of few values, tests and addresses.
+TRANSFORM_CYCLES = 2.0
+# Bytes a second that one core reads from beyond its own caches, where others read too.
+SHARED_BANDWIDTH = 10e9
 # Registers that hold no accumulators: vectors of weights and the broadcast of the source.
 OTHER_REGISTERS = 3
 
@@ -111,25 +113,43 @@ def bilinear_error(spec: ConvSpec, found: tuple[Shape, ...]) -> float:
 
 
 def blocked_configs(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], **fixed: int) -> tuple[Config, ...]:
-    """``fixed`` with the register tiles and blocks that are worth measuring, the most promising first."""
+    """``fixed`` with the register tiles and blocks that are worth measuring: the best blocks for each kind of register tile."""
+    largest = max(found, key=lambda shape: shape.points * shape.tiles)
     smallest = min(shape.tiles for shape in found)
     configs = []
     for vectors in (USUAL_VECTORS, 4):
-        most, lanes = _most_pixels(machine, vectors), _lanes(spec, machine, vectors)
+        most, lanes = min(smallest, _most_pixels(machine, vectors)), _lanes(spec, machine, vectors)
         for fused in (1, 0):
-            pixels, tiles = _block(spec, machine, found, lanes, min(most, smallest), bool(fused))
-            configs.append(Config.of(**fixed, pixels=pixels, lanes=lanes, tiles=tiles, fused=fused))
+            options = [
+                Config.of(**fixed, pixels=_pixels(tiles, most), lanes=lanes, tiles=tiles, fused=fused)
+                for tiles in _blocks(largest.tiles, most)
+            ]
+            configs.append(min(options, key=lambda config: bilinear_seconds(spec, machine, found, config)))
     return tuple(dict.fromkeys(configs))
 
 
 def usual_config(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], **fixed: int) -> Config | None:
-    """The configuration of images with tiles in plenty, the same whatever their size, so that they share a kernel; else None."""
-    most = _most_pixels(machine, USUAL_VECTORS)
-    if min(shape.tiles for shape in found) < PLENTY * most:
+    """The configuration of images with tiles in plenty, whose kernel is the same whatever their size; None for others."""
+    most, lanes = _most_pixels(machine, USUAL_VECTORS), _lanes(spec, machine, USUAL_VECTORS)
+    fewest = min(shape.tiles for shape in found)
+    if fewest < PLENTY * most:
         return None
-    lanes = _lanes(spec, machine, USUAL_VECTORS)
-    tiles = most * max(1, _fitting(spec, machine, found, lanes, fused=True) // most)
-    return Config.of(**fixed, pixels=most, lanes=lanes, tiles=tiles, fused=1)
+    options = [
+        Config.of(**fixed, pixels=most, lanes=lanes, tiles=min(fewest, -(-tiles // most) * most), fused=1)
+        for tiles in _blocks(fewest, most)
+    ]
+    return min(options, key=lambda config: bilinear_seconds(spec, machine, found, config))
+
+
+def _blocks(tiles: int, smallest: int) -> list[int]:
+    """Sizes of blocks worth a thought: all tiles, a half of them, a third, .. down to a register tile."""
+    counts = [count for count in BLOCK_COUNTS if tiles // count >= smallest] or [1]
+    return sorted({-(-tiles // count) for count in counts})
+
+
+def _pixels(tiles: int, most: int) -> int:
+    """The pixels of a register tile that waste the least of a block."""
+    return min(range(max(1, most // 2), most + 1), key=lambda pixels: waste(tiles, pixels) * (1 + 1 / pixels))
 
 
 def _most_pixels(machine: Machine, vectors: int) -> int:
@@ -138,31 +158,6 @@ def _most_pixels(machine: Machine, vectors: int) -> int:
 
 def _lanes(spec: ConvSpec, machine: Machine, vectors: int) -> int:
     return min(vectors * vector_width(spec, machine), 1 << max(0, spec.made_channels - 1).bit_length())
-
-
-def _fitting(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], lanes: int, *, fused: bool) -> int:
-    """How many tiles' points and sums fit the cache."""
-    size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
-    row = max(shape.points for shape in found) * size * ((spec.reduced_channels if fused else 0) + lanes)
-    return max(1, int(machine.l2_bytes * POINTS_SHARE) // row)
-
-
-def _block(
-    spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], lanes: int, most: int, fused: bool
-) -> tuple[int, int]:
-    """(pixels of a register tile, tiles of a block) that waste the least of what fits the cache."""
-    largest = max(found, key=lambda shape: shape.points * shape.tiles)
-    fitting = _fitting(spec, machine, found, lanes, fused=fused)
-    enough = max(1, min(fitting, -(-largest.tiles // MIN_BLOCKS)))
-
-    def wasted(pixels: int, tiles: int) -> float:
-        whole = waste(largest.tiles, tiles) * waste(tiles, pixels)
-        return whole * (1 + 1 / pixels) * (1 + 1 / tiles)
-
-    options = [
-        (pixels, min(largest.tiles, pixels * max(1, enough // pixels))) for pixels in range(max(1, most // 2), most + 1)
-    ]
-    return min(options, key=lambda option: wasted(*option))
 
 
 def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], config: Config) -> float:
@@ -177,17 +172,33 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         blocks = -(-shape.tiles // tiles)
         computed = blocks * tiles * waste(tiles, config["pixels"])
         lanes = made * waste(made, config["lanes"])
-        seconds += shape.points * computed * reduced * lanes / (peak(spec, machine) * efficiency)
+        contraction = shape.points * computed * reduced * lanes / (peak(spec, machine) * efficiency)
+        seconds += max(
+            contraction, _streaming_seconds(machine, shape.points * size, reduced, lanes, config, shape.tiles)
+        )
         source = _transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
         inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
-        seconds += blocks * tiles * (source + inverse) / CLOCK_HZ
-        weights = shape.points * reduced * lanes * size
-        near = weights <= machine.l2_bytes * L2_SHARE / 2
-        seconds += weights * blocks / (CACHE_BANDWIDTH if near else MEMORY_BANDWIDTH)
+        seconds += blocks * tiles * (source + inverse) * TRANSFORM_CYCLES / CLOCK_HZ
         if not config["fused"]:
-            points = shape.points * shape.tiles * reduced * size
-            seconds += moving_seconds(points, machine) * (1 + lanes / config["lanes"])
+            seconds += 2 * shape.points * size * shape.tiles * reduced / SHARED_BANDWIDTH
+        if blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
+            seconds *= IDLE_PENALTY
     return seconds
+
+
+def _streaming_seconds(machine: Machine, row: int, reduced: int, made: float, config: Config, all_tiles: int) -> float:
+    """The time in which weights and points come from beyond the second-level cache, which holds a block's points first.
+
+    ``row`` is the bytes of all points of one tile and channel.
+    """
+    tiles = min(config["tiles"], all_tiles)
+    blocks = -(-all_tiles // tiles)
+    points, sums, weights = row * tiles * reduced, row * tiles * config["lanes"], row * reduced * made
+    kept = min(1.0, max(0.0, machine.l2_bytes - sums) / points)
+    weights_kept = min(1.0, max(0.0, machine.l2_bytes - sums - points) / weights)
+    points_read = blocks * points * (1 - kept) * (1 + made / config["lanes"])
+    weights_read = weights * (weights > machine.l2_bytes) + (blocks - 1) * weights * (1 - weights_kept)
+    return (points_read + weights_read) / SHARED_BANDWIDTH
 
 
 def _transform_cycles(maps: list[LinearProgram]) -> float:
