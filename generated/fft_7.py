@@ -1,7 +1,7 @@
 """convgen: mb64_ic64oc64_iw10ow10kw7pw3 layout=channels_last
-strategy  fft, n=16 pixels=4 lanes=64 tiles=16 fused=1
+strategy  fft, n=16 pixels=8 lanes=32 tiles=16 fused=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb64_ic64oc64_iw10ow10kw7pw3 layout=channels_last' --strategy fft --config 'n=16 pixels=4 lanes=64 tiles=16 fused=1' -o .
+again     convgen emit 'mb64_ic64oc64_iw10ow10kw7pw3 layout=channels_last' --strategy fft --config 'n=16 pixels=8 lanes=32 tiles=16 fused=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -54,22 +54,22 @@ def below(b, count, lanes):
 
 i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
 f32x16 = Vector(ir.FloatType(), 16)
-f32x64 = Vector(ir.FloatType(), 64)
+f32x32 = Vector(ir.FloatType(), 32)
 add_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fadd(x, y))
 add_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fadd(x, y))
 fma_f32 = operation(f32, (f32, f32, f32), lambda b, x, y, z: call(b, "llvm.fma.f32", x.type, x, y, z))
 fma_f32x16 = operation(f32x16, (f32x16, f32x16, f32x16), lambda b, x, y, z: call(b, "llvm.fma.v16f32", x.type, x, y, z))
-fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
+fma_f32x32 = operation(f32x32, (f32x32, f32x32, f32x32), lambda b, x, y, z: call(b, "llvm.fma.v32f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
-load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x32.llvm, 4), align=4))
 load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i, c: b.load(place_if(b, c, at(b, base, i, f32x16.llvm, 4), f32x16.llvm), align=4))
 mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
-splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
+splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
-store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
+store_f32x32 = operation(types.void, (i64, i64, f32x32), lambda b, base, i, x: b.store(x, at(b, base, i, f32x32.llvm, 4), align=4))
 store_some_f32x16 = operation(types.void, (i64, i64, f32x16, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), x, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16)))
 sub_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fsub(x, y))
 sub_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fsub(x, y))
@@ -81,9 +81,9 @@ def transform_weight(buffers, sizes, begin, end, worker):
     OC = sizes[0]
     for task in range(begin, end):
         ob, c = task // 64, task % 64
-        for u_lane in range(64):
-            weight_at = ((ob * 64 + u_lane) * 64 + c) * 7
-            inside = (ob * 64 + u_lane < OC)
+        for u_lane in range(32):
+            weight_at = ((ob * 32 + u_lane) * 64 + c) * 7
+            inside = (ob * 32 + u_lane < OC)
             if inside:
                 chosen = load_f32(weight, weight_at)
                 chosen1 = load_f32(weight, weight_at + 1)
@@ -213,30 +213,30 @@ def transform_weight(buffers, sizes, begin, end, worker):
             g20 = part_g70
             g21 = part_g71
             g22 = part_g72
-            u_at = (ob * 64 + c) * 64 + u_lane
+            u_at = (ob * 64 + c) * 32 + u_lane
             store_f32(u, u_at, g0)
-            store_f32(u, u_at + (OC + 63) // 64 * 4096, g1)
-            store_f32(u, u_at + (OC + 63) // 64 * 8192, g2)
-            store_f32(u, u_at + (OC + 63) // 64 * 12288, g3)
-            store_f32(u, u_at + (OC + 63) // 64 * 16384, g4)
-            store_f32(u, u_at + (OC + 63) // 64 * 20480, g5)
-            store_f32(u, u_at + (OC + 63) // 64 * 24576, g6)
-            store_f32(u, u_at + (OC + 63) // 64 * 28672, g7)
-            store_f32(u, u_at + (OC + 63) // 64 * 32768, g8)
-            store_f32(u, u_at + (OC + 63) // 64 * 36864, g9)
-            store_f32(u, u_at + (OC + 63) // 64 * 40960, g10)
-            store_f32(u, u_at + (OC + 63) // 64 * 45056, g11)
-            store_f32(u, u_at + (OC + 63) // 64 * 49152, g12)
-            store_f32(u, u_at + (OC + 63) // 64 * 53248, g13)
-            store_f32(u, u_at + (OC + 63) // 64 * 57344, g14)
-            store_f32(u, u_at + (OC + 63) // 64 * 61440, g15)
-            store_f32(u, u_at + (OC + 63) // 64 * 65536, g16)
-            store_f32(u, u_at + (OC + 63) // 64 * 69632, g17)
-            store_f32(u, u_at + (OC + 63) // 64 * 73728, g18)
-            store_f32(u, u_at + (OC + 63) // 64 * 77824, g19)
-            store_f32(u, u_at + (OC + 63) // 64 * 81920, g20)
-            store_f32(u, u_at + (OC + 63) // 64 * 86016, g21)
-            store_f32(u, u_at + (OC + 63) // 64 * 90112, g22)
+            store_f32(u, u_at + (OC + 31) // 32 * 2048, g1)
+            store_f32(u, u_at + (OC + 31) // 32 * 4096, g2)
+            store_f32(u, u_at + (OC + 31) // 32 * 6144, g3)
+            store_f32(u, u_at + (OC + 31) // 32 * 8192, g4)
+            store_f32(u, u_at + (OC + 31) // 32 * 10240, g5)
+            store_f32(u, u_at + (OC + 31) // 32 * 12288, g6)
+            store_f32(u, u_at + (OC + 31) // 32 * 14336, g7)
+            store_f32(u, u_at + (OC + 31) // 32 * 16384, g8)
+            store_f32(u, u_at + (OC + 31) // 32 * 18432, g9)
+            store_f32(u, u_at + (OC + 31) // 32 * 20480, g10)
+            store_f32(u, u_at + (OC + 31) // 32 * 22528, g11)
+            store_f32(u, u_at + (OC + 31) // 32 * 24576, g12)
+            store_f32(u, u_at + (OC + 31) // 32 * 26624, g13)
+            store_f32(u, u_at + (OC + 31) // 32 * 28672, g14)
+            store_f32(u, u_at + (OC + 31) // 32 * 30720, g15)
+            store_f32(u, u_at + (OC + 31) // 32 * 32768, g16)
+            store_f32(u, u_at + (OC + 31) // 32 * 34816, g17)
+            store_f32(u, u_at + (OC + 31) // 32 * 36864, g18)
+            store_f32(u, u_at + (OC + 31) // 32 * 38912, g19)
+            store_f32(u, u_at + (OC + 31) // 32 * 40960, g20)
+            store_f32(u, u_at + (OC + 31) // 32 * 43008, g21)
+            store_f32(u, u_at + (OC + 31) // 32 * 45056, g22)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -251,13 +251,15 @@ def conv(buffers, sizes, begin, end, worker):
         v_at9, v_at10, v_at11, v_at12 = 9 * (T * 64 + 16), 10 * (T * 64 + 16), 11 * (T * 64 + 16), 12 * (T * 64 + 16)
         v_at13, v_at14, v_at15, v_at16 = 13 * (T * 64 + 16), 14 * (T * 64 + 16), 15 * (T * 64 + 16), 16 * (T * 64 + 16)
         v_at17, v_at18, v_at19, v_at20 = 17 * (T * 64 + 16), 18 * (T * 64 + 16), 19 * (T * 64 + 16), 20 * (T * 64 + 16)
-        v_at21, v_at22, v_at23, v_at24, v_at25 = 21 * (T * 64 + 16), 22 * (T * 64 + 16), 64, 128, 192
-        m_at0, m_at1, m_at2, m_at3, m_at4, m_at5 = 0, 64, 128, 192, T * 64 + 16, 2 * (T * 64 + 16)
-        m_at6, m_at7, m_at8, m_at9 = 3 * (T * 64 + 16), 4 * (T * 64 + 16), 5 * (T * 64 + 16), 6 * (T * 64 + 16)
-        m_at10, m_at11, m_at12, m_at13 = 7 * (T * 64 + 16), 8 * (T * 64 + 16), 9 * (T * 64 + 16), 10 * (T * 64 + 16)
-        m_at14, m_at15, m_at16, m_at17 = 11 * (T * 64 + 16), 12 * (T * 64 + 16), 13 * (T * 64 + 16), 14 * (T * 64 + 16)
-        m_at18, m_at19, m_at20, m_at21 = 15 * (T * 64 + 16), 16 * (T * 64 + 16), 17 * (T * 64 + 16), 18 * (T * 64 + 16)
-        m_at22, m_at23, m_at24, m_at25 = 19 * (T * 64 + 16), 20 * (T * 64 + 16), 21 * (T * 64 + 16), 22 * (T * 64 + 16)
+        v_at21, v_at22, v_at23, v_at24, v_at25, v_at26 = 21 * (T * 64 + 16), 22 * (T * 64 + 16), 64, 128, 192, 256
+        v_at27, v_at28, v_at29 = 320, 384, 448
+        m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, T * 32 + 16
+        m_at9, m_at10, m_at11, m_at12 = 2 * (T * 32 + 16), 3 * (T * 32 + 16), 4 * (T * 32 + 16), 5 * (T * 32 + 16)
+        m_at13, m_at14, m_at15, m_at16 = 6 * (T * 32 + 16), 7 * (T * 32 + 16), 8 * (T * 32 + 16), 9 * (T * 32 + 16)
+        m_at17, m_at18, m_at19, m_at20 = 10 * (T * 32 + 16), 11 * (T * 32 + 16), 12 * (T * 32 + 16), 13 * (T * 32 + 16)
+        m_at21, m_at22, m_at23, m_at24 = 14 * (T * 32 + 16), 15 * (T * 32 + 16), 16 * (T * 32 + 16), 17 * (T * 32 + 16)
+        m_at25, m_at26, m_at27, m_at28 = 18 * (T * 32 + 16), 19 * (T * 32 + 16), 20 * (T * 32 + 16), 21 * (T * 32 + 16)
+        m_at29 = 22 * (T * 32 + 16)
         for tile in range(T):
             row1 = (start + tile) // row
             col = start + tile - row1 * row
@@ -398,51 +400,59 @@ def conv(buffers, sizes, begin, end, worker):
                 store_f32x16(v, v_at20 + v_by, x20)
                 store_f32x16(v, v_at21 + v_by, x21)
                 store_f32x16(v, v_at22 + v_by, x22)
-        for ob in range((OC + 63) // 64):
+        for ob in range((OC + 31) // 32):
             for point in range(23):
-                for pixels in range((T + 3) // 4):
-                    start1 = min(pixels * 4, T - 4)
-                    acc0 = acc1 = acc2 = acc3 = splat_f32x64(0.0)
+                for pixels in range((T + 7) // 8):
+                    start1 = min(pixels * 8, T - 8)
+                    acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = acc6 = acc7 = splat_f32x32(0.0)
                     for c in range(64):
                         v_by = point * (T * 64 + 16) + (start1 * 64 + c)
-                        u_here = load_f32x64(u, ((point * ((OC + 63) // 64) + ob) * 64 + c) * 64)
-                        acc0 = fma_f32x64(splat_f32x64(load_f32(v, v_at0 + v_by)), u_here, acc0)
-                        acc1 = fma_f32x64(splat_f32x64(load_f32(v, v_at23 + v_by)), u_here, acc1)
-                        acc2 = fma_f32x64(splat_f32x64(load_f32(v, v_at24 + v_by)), u_here, acc2)
-                        acc3 = fma_f32x64(splat_f32x64(load_f32(v, v_at25 + v_by)), u_here, acc3)
-                    m_by = point * (T * 64 + 16) + start1 * 64
-                    store_f32x64(m, m_at0 + m_by, acc0)
-                    store_f32x64(m, m_at1 + m_by, acc1)
-                    store_f32x64(m, m_at2 + m_by, acc2)
-                    store_f32x64(m, m_at3 + m_by, acc3)
+                        u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + c) * 32)
+                        acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
+                        acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at23 + v_by)), u_here, acc1)
+                        acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at24 + v_by)), u_here, acc2)
+                        acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at25 + v_by)), u_here, acc3)
+                        acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at26 + v_by)), u_here, acc4)
+                        acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at27 + v_by)), u_here, acc5)
+                        acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at28 + v_by)), u_here, acc6)
+                        acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at29 + v_by)), u_here, acc7)
+                    m_by = point * (T * 32 + 16) + start1 * 32
+                    store_f32x32(m, m_at0 + m_by, acc0)
+                    store_f32x32(m, m_at1 + m_by, acc1)
+                    store_f32x32(m, m_at2 + m_by, acc2)
+                    store_f32x32(m, m_at3 + m_by, acc3)
+                    store_f32x32(m, m_at4 + m_by, acc4)
+                    store_f32x32(m, m_at5 + m_by, acc5)
+                    store_f32x32(m, m_at6 + m_by, acc6)
+                    store_f32x32(m, m_at7 + m_by, acc7)
             for tile in range(T):
                 row1 = (start + tile) // row
                 col = start + tile - row1 * row
-                for y_block in range(4):
-                    m_by = tile * 64 + y_block * 16
+                for y_block in range(2):
+                    m_by = tile * 32 + y_block * 16
                     y0 = load_f32x16(m, m_at0 + m_by)
-                    y1 = load_f32x16(m, m_at4 + m_by)
-                    y2 = load_f32x16(m, m_at5 + m_by)
-                    y3 = load_f32x16(m, m_at6 + m_by)
-                    y4 = load_f32x16(m, m_at7 + m_by)
-                    y5 = load_f32x16(m, m_at8 + m_by)
-                    y6 = load_f32x16(m, m_at9 + m_by)
-                    y7 = load_f32x16(m, m_at10 + m_by)
-                    y8 = load_f32x16(m, m_at11 + m_by)
-                    y9 = load_f32x16(m, m_at12 + m_by)
-                    y10 = load_f32x16(m, m_at13 + m_by)
-                    y11 = load_f32x16(m, m_at14 + m_by)
-                    y12 = load_f32x16(m, m_at15 + m_by)
-                    y13 = load_f32x16(m, m_at16 + m_by)
-                    y14 = load_f32x16(m, m_at17 + m_by)
-                    y15 = load_f32x16(m, m_at18 + m_by)
-                    y16 = load_f32x16(m, m_at19 + m_by)
-                    y17 = load_f32x16(m, m_at20 + m_by)
-                    y18 = load_f32x16(m, m_at21 + m_by)
-                    y19 = load_f32x16(m, m_at22 + m_by)
-                    y20 = load_f32x16(m, m_at23 + m_by)
-                    y21 = load_f32x16(m, m_at24 + m_by)
-                    y22 = load_f32x16(m, m_at25 + m_by)
+                    y1 = load_f32x16(m, m_at8 + m_by)
+                    y2 = load_f32x16(m, m_at9 + m_by)
+                    y3 = load_f32x16(m, m_at10 + m_by)
+                    y4 = load_f32x16(m, m_at11 + m_by)
+                    y5 = load_f32x16(m, m_at12 + m_by)
+                    y6 = load_f32x16(m, m_at13 + m_by)
+                    y7 = load_f32x16(m, m_at14 + m_by)
+                    y8 = load_f32x16(m, m_at15 + m_by)
+                    y9 = load_f32x16(m, m_at16 + m_by)
+                    y10 = load_f32x16(m, m_at17 + m_by)
+                    y11 = load_f32x16(m, m_at18 + m_by)
+                    y12 = load_f32x16(m, m_at19 + m_by)
+                    y13 = load_f32x16(m, m_at20 + m_by)
+                    y14 = load_f32x16(m, m_at21 + m_by)
+                    y15 = load_f32x16(m, m_at22 + m_by)
+                    y16 = load_f32x16(m, m_at23 + m_by)
+                    y17 = load_f32x16(m, m_at24 + m_by)
+                    y18 = load_f32x16(m, m_at25 + m_by)
+                    y19 = load_f32x16(m, m_at26 + m_by)
+                    y20 = load_f32x16(m, m_at27 + m_by)
+                    y21 = load_f32x16(m, m_at28 + m_by)
+                    y22 = load_f32x16(m, m_at29 + m_by)
                     # output transform of FFT(16,7)
                     factor_y0 = splat_f32x16(-0.4142135623730951)
                     factor_y1 = splat_f32x16(0.4142135623730951)
@@ -527,33 +537,33 @@ def conv(buffers, sizes, begin, end, worker):
                     y8 = part_y63
                     y9 = part_y48
                     if col * 10 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16), y0, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16), y0, OC - ob * 32 - y_block * 16)
                     if col * 10 + 1 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC, y1, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC, y1, OC - ob * 32 - y_block * 16)
                     if col * 10 + 2 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 2, y2, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 2, y2, OC - ob * 32 - y_block * 16)
                     if col * 10 + 3 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 3, y3, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 3, y3, OC - ob * 32 - y_block * 16)
                     if col * 10 + 4 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 4, y4, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 4, y4, OC - ob * 32 - y_block * 16)
                     if col * 10 + 5 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 5, y5, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 5, y5, OC - ob * 32 - y_block * 16)
                     if col * 10 + 6 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 6, y6, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 6, y6, OC - ob * 32 - y_block * 16)
                     if col * 10 + 7 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 7, y7, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 7, y7, OC - ob * 32 - y_block * 16)
                     if col * 10 + 8 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 8, y8, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 8, y8, OC - ob * 32 - y_block * 16)
                     if col * 10 + 9 < OW:
-                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 64 + y_block * 16) + OC * 9, y9, OC - ob * 64 - y_block * 16)
+                        store_some_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 9, y9, OC - ob * 32 - y_block * 16)
 
 # ---- the whole problem on one thread
 def run(input, weight):
     input = np.ascontiguousarray(input, np.float32).reshape((64, 10, 64))
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 7))
     output = np.empty((64, 10, 64), np.float32)
-    u, v, m = (np.empty(size, np.uint8) for size in [376832, 95680, 95680])
+    u, v, m = (np.empty(size, np.uint8) for size in [376832, 95680, 48576])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, u, v, m)])
-    transform_weight(buffers, np.array([64], np.int64), 0, 64, 0)
-    conv(buffers, np.array([64, 10, 10, 64, 16, 191360], np.int64), 0, 4, 0)
+    transform_weight(buffers, np.array([64], np.int64), 0, 128, 0)
+    conv(buffers, np.array([64, 10, 10, 64, 16, 144256], np.int64), 0, 4, 0)
     return output

@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
-strategy  winograd, m=4 pixels=10 lanes=32 tiles=40 fused=1
+strategy  winograd, m=4 pixels=14 lanes=32 tiles=28 fused=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=4 pixels=10 lanes=32 tiles=40 fused=1' -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=4 pixels=14 lanes=32 tiles=28 fused=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -184,10 +184,10 @@ def conv(buffers, sizes, begin, end, worker):
         start = min(block * T, N * row0 * row1 - T)
         v_at0, v_at1, v_at2, v_at3, v_at4 = 0, T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
         v_at5, v_at6, v_at7, v_at8, v_at9, v_at10, v_at11, v_at12 = 5 * (T * 64 + 16), 64, 128, 192, 256, 320, 384, 448
-        v_at13, v_at14 = 512, 576
+        v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 512, 576, 640, 704, 768, 832
         m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, 256
-        m_at9, m_at10, m_at11, m_at12 = 288, 6 * (T * 32 + 16), 12 * (T * 32 + 16), 18 * (T * 32 + 16)
-        m_at13, m_at14 = 24 * (T * 32 + 16), 30 * (T * 32 + 16)
+        m_at9, m_at10, m_at11, m_at12, m_at13, m_at14 = 288, 320, 352, 384, 416, 6 * (T * 32 + 16)
+        m_at15, m_at16, m_at17, m_at18 = 12 * (T * 32 + 16), 18 * (T * 32 + 16), 24 * (T * 32 + 16), 30 * (T * 32 + 16)
         for tile in range(T):
             row2 = (start + tile) // row1
             col = start + tile - row2 * row1
@@ -275,9 +275,12 @@ def conv(buffers, sizes, begin, end, worker):
                     store_f32x16(v, v_at5 + v_by, x5)
         for ob in range((OC + 31) // 32):
             for point in range(36):
-                for pixels in range((T + 9) // 10):
-                    start1 = min(pixels * 10, T - 10)
-                    acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = splat_f32x32(0.0)
+                for pixels in range((T + 13) // 14):
+                    start1 = min(pixels * 14, T - 14)
+                    acc0 = splat_f32x32(0.0)
+                    acc1 = splat_f32x32(0.0)
+                    acc2 = splat_f32x32(0.0)
+                    acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = splat_f32x32(0.0)
                     for c in range(64):
                         v_by = point * (T * 64 + 16) + (start1 * 64 + c)
                         u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + c) * 32)
@@ -291,6 +294,10 @@ def conv(buffers, sizes, begin, end, worker):
                         acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc7)
                         acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc8)
                         acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc9)
+                        acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc10)
+                        acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc11)
+                        acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc12)
+                        acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc13)
                     m_by = point * (T * 32 + 16) + start1 * 32
                     store_f32x32(m, m_at0 + m_by, acc0)
                     store_f32x32(m, m_at1 + m_by, acc1)
@@ -302,6 +309,10 @@ def conv(buffers, sizes, begin, end, worker):
                     store_f32x32(m, m_at7 + m_by, acc7)
                     store_f32x32(m, m_at8 + m_by, acc8)
                     store_f32x32(m, m_at9 + m_by, acc9)
+                    store_f32x32(m, m_at10 + m_by, acc10)
+                    store_f32x32(m, m_at11 + m_by, acc11)
+                    store_f32x32(m, m_at12 + m_by, acc12)
+                    store_f32x32(m, m_at13 + m_by, acc13)
             for tile in range(T):
                 row2 = (start + tile) // row1
                 col = start + tile - row2 * row1
@@ -311,11 +322,11 @@ def conv(buffers, sizes, begin, end, worker):
                     for iw in range(6):
                         m_by = iw * (T * 32 + 16) + (tile * 32 + y_block * 16)
                         y0 = load_f32x16(m, m_at0 + m_by)
-                        y1 = load_f32x16(m, m_at10 + m_by)
-                        y2 = load_f32x16(m, m_at11 + m_by)
-                        y3 = load_f32x16(m, m_at12 + m_by)
-                        y4 = load_f32x16(m, m_at13 + m_by)
-                        y5 = load_f32x16(m, m_at14 + m_by)
+                        y1 = load_f32x16(m, m_at14 + m_by)
+                        y2 = load_f32x16(m, m_at15 + m_by)
+                        y3 = load_f32x16(m, m_at16 + m_by)
+                        y4 = load_f32x16(m, m_at17 + m_by)
+                        y5 = load_f32x16(m, m_at18 + m_by)
                         # output transform of F(4,3)
                         factor_y0 = splat_f32x16(2.0)
                         factor_y1 = splat_f32x16(4.0)
@@ -384,8 +395,8 @@ def run(input, weight, bias):
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
     bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
     output = np.empty((1, 56, 56, 64), np.float32)
-    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [589824, 370944, 186624, 72, 2304, 1536])
+    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [589824, 260352, 131328, 72, 2304, 1536])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, g_kept, x_kept, y_kept)])
-    transform_weight(buffers, np.array([64, 561536], np.int64), 0, 128, 0)
-    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 40, 561536], np.int64), 0, 5, 0)
+    transform_weight(buffers, np.array([64, 395648], np.int64), 0, 128, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 28, 395648], np.int64), 0, 7, 0)
     return output
