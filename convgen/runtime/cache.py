@@ -17,7 +17,7 @@ from pathlib import Path
 from convgen.errors import CacheWarning, OptionError
 from convgen.machine import Machine
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"CONVGENK"
 # magic, format version, length of the symbol, length of the code, SHA-256 over key, symbol, code and source
 _HEADER = struct.Struct("<8sIIQ32s")

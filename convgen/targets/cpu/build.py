@@ -91,7 +91,7 @@ def _load(key: str, stage: LoweredStage, machine: Machine) -> int:
     entry = cache.get(key)
     if entry is None:
         source = unit_source(stage)
-        code = _target_machine(machine).emit_object(unit_module(source))
+        code = _target_machine(machine).emit_object(unit_module(source, machine))
         entry = Entry(symbol=UNIT, code=code, source=source)
         cache.put(key, entry)
     return load_object(entry.code, entry.symbol)
@@ -102,36 +102,49 @@ def _cache(directory: str) -> KernelCache:
     return KernelCache(directory)
 
 
-def unit_module(source: str) -> llvm.ModuleRef:
-    """The optimised LLVM module of a unit, its function exported as ``stage``; raises CompileError.
+def unit_module(source: str, machine: Machine) -> llvm.ModuleRef:
+    """The LLVM module of a unit, optimised for a machine, its function exported as ``stage``; raises CompileError.
 
     A new one each time: emitting code changes a module.
     """
+    text, inner = _numba_llvm(source)
     try:
-        module = llvm.parse_assembly(_numba_llvm(source))
+        module = llvm.parse_assembly(text)
         module.verify()
     except RuntimeError as error:
         raise CompileError(f"LLVM refuses the module of a generated kernel: {error}") from error
+    function = module.get_function(inner)
+    function.linkage = llvm.Linkage.internal
+    # Into its entry, before anything else happens to it, so that it is optimised once.
+    function.add_function_attribute("alwaysinline")
+    _optimise(module, _target_machine(machine))
     return module
+
+
+def _optimise(module: llvm.ModuleRef, target: llvm.TargetMachine) -> None:
+    options = llvm.create_pipeline_tuning_options(3)
+    options.loop_vectorization = True
+    passes = llvm.create_pass_builder(target, options)
+    passes.getModulePassManager().run(module, passes)
 
 
 def unit_assembly(source: str, machine: Machine) -> str:
     """The assembly of a unit for a machine."""
-    assembly: str = _target_machine(machine).emit_assembly(unit_module(source))
+    assembly: str = _target_machine(machine).emit_assembly(unit_module(source, machine))
     return assembly
 
 
 @functools.lru_cache(maxsize=8)
-def _numba_llvm(source: str) -> str:
-    """Numba's optimised LLVM text of the function ``stage`` and a C entry of that name."""
+def _numba_llvm(source: str) -> tuple[str, str]:
+    """Numba's LLVM text of the function ``stage`` with a C entry of that name, and what Numba calls it."""
     # Numba takes longer to import than a cached kernel takes to load, and only compiling needs it.
-    from convgen.targets.cpu.numba_pipeline import optimised_llvm
+    from convgen.targets.cpu.numba_pipeline import plain_llvm
 
     try:
-        text, inner = optimised_llvm(source, UNIT)
+        text, inner = plain_llvm(source, UNIT)
     except Exception as error:
         raise CompileError(f"Numba refuses a generated kernel: {type(error).__name__}: {error}") from error
-    return text + _ENTRY.format(inner=inner)
+    return text + _ENTRY.format(inner=inner), inner
 
 
 @functools.cache

@@ -1,15 +1,19 @@
-"""Numba as a front end: from the text of a unit to optimised LLVM text.
+"""Numba as a front end: from the text of a unit to LLVM text that nothing has optimised yet.
 
 Kernels are plain loops over integers and vectors, so the passes of Numba's pipeline that rewrite closures, array expressions,
-literals and dead branches have nothing to find; leaving them out saves a third of the time.
+literals and dead branches have nothing to find; leaving them out saves a third of the time. Numba also optimises what it emits
+twice, which the optimisation for the kernel's machine would only repeat.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import llvmlite.binding as llvm
 from numba import types
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.typed_passes import AnnotateTypes, NativeLowering, NoPythonBackend, NopythonTypeInference
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
@@ -33,21 +37,40 @@ class KernelPipeline(CompilerBase):
         return [manager]
 
 
-def optimised_llvm(source: str, function: str) -> tuple[str, str]:
+class KernelLibrary(JITCodeLibrary):
+    """A unit's module, linked with what it calls, neither optimised nor handed to Numba's engine."""
+
+    def _optimize_functions(self, ll_module: llvm.ModuleRef) -> None:
+        pass
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalized = True
+
+
+def plain_llvm(source: str, function: str) -> tuple[str, str]:
     """LLVM's text of a unit's stage and the name that Numba gave the stage in it; raises what Numba raises."""
     namespace: dict[str, Any] = {}
     exec(compile(source, "<convgen kernel>", "exec"), namespace)
     flags = Flags()
     flags.error_model = "numpy"
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     pointer = types.CPointer(types.int64)
+    typing, target = kernel_contexts()
+    library = KernelLibrary(target.codegen(), function)
     compiled = compile_extra(
-        *kernel_contexts(),
+        typing,
+        target,
         namespace[function],
         (pointer, pointer, types.int64, types.int64, types.int64),
         types.void,
         flags,
         {},
+        library=library,
         pipeline_class=KernelPipeline,
     )
-    return compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
+    with global_compiler_lock:
+        library.finalize()
+    return library.get_llvm_str(), compiled.fndesc.llvm_func_name

@@ -70,7 +70,7 @@ class CpuProgram:
 
     def llvm(self) -> str:
         """LLVM's text of every distinct stage."""
-        return "\n".join(f"; stage {name}\n{unit_module(source)}" for name, source in self._units())
+        return "\n".join(f"; stage {name}\n{unit_module(source, self.machine)}" for name, source in self._units())
 
     def assembly(self) -> str:
         """The assembly of every distinct stage."""
