@@ -110,6 +110,19 @@ def _division(op: str, a: Affine, b: Affine, ranges: Mapping[str, Index]) -> Aff
     return _atom(mod(a.index(), b.index()))
 
 
+def rejoined(form: Affine) -> Affine:
+    """The form where every multiple of x // s * s + x % s is that of x."""
+    for atom, factor in form.terms:
+        match atom:
+            case IndexOp("%", x, Int(step)) if (
+                form.coefficient(quotient := IndexOp("//", x, Int(step))) == factor * step
+            ):
+                return rejoined(form.without(atom).without(quotient).plus(_scale(affine(x), factor)))
+            case _:
+                pass
+    return form
+
+
 def bounds(form: Affine, ranges: Mapping[str, Index]) -> tuple[int | None, int | None]:
     """The smallest and largest value of the form where every variable's extent is a known integer, else None."""
     low, high = form.constant, form.constant

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.affine import Affine, affine
-from convgen.ir.build import mul
-from convgen.ir.nodes import Buffer, For, Index, IndexOp, Int, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.affine import affine, rejoined
+from convgen.ir.nodes import Buffer, For, Index, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
 from convgen.ir.rewrite import loops, map_statement, reads, rewrite_loops, stores, substitute
 
 
@@ -99,23 +98,12 @@ class CopyIn:
             return tuple(substitute(part, kept) for part in index)
         places = {axis.label: axis.place for axis in self.axes}
         for part, origin in zip(index, self.origin, strict=True):
-            if _joined(affine(part)) != _joined(affine(substitute(origin, places))):
+            if _terms(part) != _terms(substitute(origin, places)):
                 raise IRError(f"{self.buffer} is not read where {self.into} keeps it")
         return tuple(substitute(origin, labels) for origin in self.origin)
 
 
-def _joined(form: Affine) -> dict[Index, int]:
-    """The form's terms, where a multiple of x // s * s + x % s is that of x; the constant is the term of 1."""
-    terms = dict(form.terms)
-    constant = form.constant
-    for atom, factor in form.terms:
-        match atom:
-            case IndexOp("%", x, Int(step)) if terms.get(IndexOp("//", x, Int(step))) == factor * step:
-                del terms[atom], terms[IndexOp("//", x, Int(step))]
-                whole = affine(mul(x, factor))
-                constant += whole.constant
-                for inner, times in whole.terms:
-                    terms[inner] = terms.get(inner, 0) + times
-            case _:
-                pass
-    return {atom: factor for atom, factor in terms.items() if factor} | ({Int(1): constant} if constant else {})
+def _terms(index: Index) -> tuple[dict[Index, int], int]:
+    """An index as a sum, in which the order of terms means nothing."""
+    form = rejoined(affine(index))
+    return dict(form.terms), form.constant

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
+from convgen.ir.affine import affine, rejoined
 from convgen.ir.build import add, mul
 from convgen.ir.nodes import Buffer, Index, IndexOp, Load, PaddedLoad, Program, Stage, Stmt, Store, Transform, Value
 from convgen.ir.rewrite import map_statement
@@ -72,5 +73,5 @@ class Flatten:
                 case IndexOp("//", x, w), IndexOp("%", y, v) if x == y and w == v == extent:
                     joined = x
                 case _:
-                    joined = add(mul(joined, extent), part)
+                    joined = rejoined(affine(add(mul(joined, extent), part))).index()
         return (*index[:first], joined)

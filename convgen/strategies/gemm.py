@@ -25,7 +25,7 @@ from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
-from convgen.spec import ConvSpec
+from convgen.spec import MAX_NDIM, ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.gemm_tiles import gemm_tile_passes
 from convgen.strategies.gemm_weights import panel_passes
@@ -53,37 +53,62 @@ class Reading:
     inner: tuple[Pass, ...] = ()
 
 
-def gemm_schedule(spec: ConvSpec, blocking: Blocking, read: Callable[[ConvSpec, Nest, Blocking], Reading]) -> Schedule:
-    """The matrix product of a forward problem or a data gradient whose source is read as ``read`` says."""
+def gemm_schedule(
+    spec: ConvSpec, blocking: Blocking, read: Callable[[ConvSpec, Nest, Blocking], Reading], merged: int = MAX_NDIM
+) -> Schedule:
+    """The matrix product of a forward problem or a data gradient whose source is read as ``read`` says.
+
+    Strips of pixels run across the rows of the last ``merged`` spatial axes. If that is the last axis alone, the ``strips`` of a
+    task are whole rows, each of as many tiles as it takes.
+    """
     nest = build_nest(spec)
-    letters = axis_letters(spec.ndim)
-    spatial = tuple(f"o{letter}" for letter in letters)
-    flat = spatial[0] if len(spatial) == 1 else "flat"
-    groups = ("g",) if nest.channels.has_groups else ()
-    rows = len(spatial) > 1 and spec.layout == "channels_first"
-    images = tuple(b.name for b in nest.program.buffers if b.name in (nest.result, "residual"))
     reading = read(spec, nest, blocking)
+    groups = ("g",) if nest.channels.has_groups else ()
+    spatial = tuple(f"o{letter}" for letter in axis_letters(spec.ndim))
     folds = tuple(stage.name for stage in nest.program.stages if stage.name.startswith("fold"))
+    lines = merged == 1 < spec.ndim
+    tasks = spatial[: -2 if lines else -merged]
     passes = (
         *((FuseEpilogue("epilogue", SUMS),) if nest.program.has_buffer(SUMS) else ()),
         *(Parallelize(name, ("i0",)) for name in folds),
         Tile("oc", blocking.made, "panels", "made"),
         *panel_passes(spec, nest, blocking.made),
         Reorder("conv", (*groups, "n", *spatial, "panels", "made")),
-        *((Collapse(spatial, flat),) if len(spatial) > 1 else ()),
-        *((Flatten(images, len(spatial)),) if rows else ()),
-        Tile(flat, blocking.pixels, "strips", "px", tail="overlap"),
-        Reorder("conv", ("strips", "panels", *_micro(spec))),
-        Tile("strips", blocking.strips, "part", "strip", tail="clamp"),
-        Reorder("conv", ("panels", "strip")),
+        *(_lines(spec, blocking) if lines else _strips(spec, nest, blocking, spatial[-merged:])),
         Tile("panels", blocking.panels, "share", "panel", tail="clamp"),
-        Parallelize("conv", (*groups, "n", "part", "share")),
+        Parallelize("conv", (*groups, "n", *tasks, "part", "share")),
         *reading.passes,
         *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
         *reading.inner,
         *gemm_tile_passes(*_micro(spec)),
     )
     return Schedule(nest, passes)
+
+
+def _strips(spec: ConvSpec, nest: Nest, blocking: Blocking, spatial: tuple[str, ...]) -> tuple[Pass, ...]:
+    """Strips of pixels across rows: part, panels, strip, and the register tile."""
+    flat = spatial[0] if len(spatial) == 1 else "flat"
+    images = tuple(b.name for b in nest.program.buffers if b.name in (nest.result, "residual"))
+    rows: tuple[Pass, ...] = ()
+    if len(spatial) > 1:
+        rows += (Collapse(spatial, flat),)
+        rows += (Flatten(images, len(spatial)),) if spec.layout == "channels_first" else ()
+    return (
+        *rows,
+        Tile(flat, blocking.pixels, "strips", "px", tail="overlap"),
+        Reorder("conv", ("strips", "panels", *_micro(spec))),
+        Tile("strips", blocking.strips, "part", "strip", tail="clamp"),
+        Reorder("conv", ("panels", "strip")),
+    )
+
+
+def _lines(spec: ConvSpec, blocking: Blocking) -> tuple[Pass, ...]:
+    """Rows of an image: part, panels, line, strip, and the register tile."""
+    return (
+        Tile("ow", blocking.pixels, "strip", "px", tail="overlap"),
+        Tile("oh", blocking.strips, "part", "line", tail="clamp"),
+        Reorder("conv", ("panels", "line", "strip", *_micro(spec))),
+    )
 
 
 def _micro(spec: ConvSpec) -> tuple[str, str]:
@@ -100,10 +125,10 @@ class Part:
     place: Index
 
 
-def part_of(spec: ConvSpec, blocking: Blocking) -> Part:
-    """What a task of ``gemm_schedule`` has of an image's pixels."""
+def part_of(spec: ConvSpec, blocking: Blocking, merged: int = MAX_NDIM) -> Part:
+    """What a task of ``gemm_schedule`` has of the pixels of an image, or of its last ``merged`` axes."""
     total: Index = Int(1)
-    for extent in reversed(pixel_extents(spec)):
+    for extent in reversed(pixel_extents(spec)[-merged:]):
         total = mul(extent, total)
 
     def start(tile: Index) -> Index:
@@ -123,10 +148,11 @@ def pixel_extents(spec: ConvSpec) -> tuple[Index, ...]:
     return tuple(Var(f"count_{letter}" if many else f"O{letter.upper()}") for letter in axis_letters(spec.ndim))
 
 
-def pixel_position(spec: ConvSpec, number: Index) -> tuple[Index, ...]:
-    """The coordinates of a pixel of the result from its number."""
+def pixel_position(spec: ConvSpec, number: Index, merged: int = MAX_NDIM) -> tuple[Index, ...]:
+    """The coordinates of a pixel of the result, along its last ``merged`` axes, from its number."""
     place: list[Index] = []
-    for axis, extent in reversed(tuple(enumerate(pixel_extents(spec)))):
+    extents = pixel_extents(spec)[-merged:]
+    for axis, extent in reversed(tuple(enumerate(extents))):
         place.insert(0, number if axis == 0 else mod(number, extent))
         number = floordiv(number, extent)
     return tuple(place)

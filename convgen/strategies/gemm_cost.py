@@ -26,7 +26,7 @@ from convgen.tuning.space import Config
 VECTOR_COPY_CYCLES = 4.0
 SCALAR_COPY_CYCLES = 3.0
 # Loads for each multiply-add that cost nothing, and what each one more takes from its throughput.
-FREE_LOADS, LOAD_SHARE = 0.4, 0.4
+FREE_LOADS, LOAD_SHARE = 0.42, 0.4
 
 
 def gemm_refusal(spec: ConvSpec) -> str | None:
@@ -40,6 +40,12 @@ def gemm_refusal(spec: ConvSpec) -> str | None:
     if spec.batch == 0:
         return "batch=0 leaves nothing to compute"
     return None
+
+
+def is_matrix(spec: ConvSpec) -> bool:
+    """Whether the windows are pixels of the image as they are: one tap, no padding, every pixel of the result reached."""
+    one_tap = all(k == 1 for k in spec.kernel_size) and spec.padding_is_zero
+    return one_tap and not (spec.writes_with_stride and (any(s != 1 for s in spec.stride) or any(spec.output_padding)))
 
 
 def gemm_seconds(

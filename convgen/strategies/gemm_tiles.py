@@ -19,6 +19,8 @@ PART_SHARE = 1 / 8
 # read once, and tasks have many tiles and few panels.
 WEIGHTS_SHARE = 1 / 2
 SMALL_TASK, LARGE_TASK = (16, 16), (64, 2)
+# Sums of fewer terms are not worth storing.
+MIN_BLOCK = 64
 
 
 def gemm_tile_passes(row: str, lane: str) -> tuple[Pass, ...]:
@@ -32,8 +34,10 @@ def gemm_tile_passes(row: str, lane: str) -> tuple[Pass, ...]:
     )
 
 
-def blockings(spec: ConvSpec, machine: Machine, terms: int, pixels: int, *, copied: bool) -> tuple[Config, ...]:
-    """Configurations of gemm.Blocking for sums of ``terms`` terms and at least ``pixels`` pixels.
+def blockings(
+    spec: ConvSpec, machine: Machine, terms: int, pixels: int, *, copied: bool, taps: int = 1
+) -> tuple[Config, ...]:
+    """Configurations of gemm.Blocking for sums of ``terms`` terms at each of the ``taps``, and at least ``pixels`` pixels.
 
     Lanes lie along made channels in channels_last and along pixels in channels_first; the rows of a tile divide the other of the
     two evenly. One vector a row would wait for its loads. Where a panel does not fit its share of the cache, sums may be made in
@@ -46,7 +50,7 @@ def blockings(spec: ConvSpec, machine: Machine, terms: int, pixels: int, *, copi
     for lanes in dict.fromkeys(min(vectors * width, most) for vectors in (4, 2)):
         rows = _rows(machine, max(1, lanes // width), pixels if last else spec.made_channels)
         made, tile = (lanes, rows) if last else (rows, lanes)
-        for block in _blocks(spec, machine, terms, lanes):
+        for block in _blocks(machine, terms, lanes * taps * DTYPES[spec.dtype].itemsize):
             strips, panels = _task(spec, machine, tile * (block or terms) if copied else 0)
             found.append(Config.of(made=made, pixels=tile, strips=strips, panels=panels, block=block))
     return tuple(dict.fromkeys(found))
@@ -59,13 +63,15 @@ def _rows(machine: Machine, vectors: int, extent: int) -> int:
     return max(1, -(-extent // tiles))
 
 
-def _blocks(spec: ConvSpec, machine: Machine, terms: int, lanes: int) -> tuple[int, ...]:
-    """All terms at once, and blocks of them where what the lanes read for a tile overflows a share of the cache."""
-    size = lanes * DTYPES[spec.dtype].itemsize
-    most = max(1, int(machine.l2_bytes * PART_SHARE) // size)
+def _blocks(machine: Machine, terms: int, size: int) -> tuple[int, ...]:
+    """All terms at once, and blocks of them where what the lanes read for a tile, ``size`` bytes a term, overflows a share of
+    the cache."""
+    most = int(machine.l2_bytes * PART_SHARE) // size
     if terms <= most:
         return (0,)
-    block = 1 << (most.bit_length() - 1)
+    block = max(MIN_BLOCK, 1 << max(0, most.bit_length() - 1))
+    if terms <= block:
+        return (0,)
     return (0, block) if terms * size <= machine.l2_bytes * L2_SHARE else (block,)
 
 

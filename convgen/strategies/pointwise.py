@@ -23,7 +23,14 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.gemm import Blocking, Reading, fewest_pixels, gemm_schedule, part_of, pixel_position
-from convgen.strategies.gemm_cost import SCALAR_COPY_CYCLES, gemm_refusal, gemm_seconds, pixels_made, vector_copy_cycles
+from convgen.strategies.gemm_cost import (
+    SCALAR_COPY_CYCLES,
+    gemm_refusal,
+    gemm_seconds,
+    is_matrix,
+    pixels_made,
+    vector_copy_cycles,
+)
 from convgen.strategies.gemm_tiles import blockings
 from convgen.strategies.reference import sum_error_bound
 from convgen.tuning.space import Config
@@ -36,10 +43,8 @@ class Pointwise:
     name: str = "pointwise"
 
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
-        if any(k != 1 for k in spec.kernel_size) or not spec.padding_is_zero:
-            return f"kernel_size={spec.kernel_size} with padding={spec.padding} is not one tap without padding"
-        if spec.writes_with_stride and (any(s != 1 for s in spec.stride) or any(spec.output_padding)):
-            return f"stride={spec.stride} leaves pixels of the result that no tap reaches"
+        if not is_matrix(spec):
+            return f"kernel_size={spec.kernel_size} with its padding and stride does not leave the image as it is"
         return gemm_refusal(spec)
 
     def default(self, spec: ConvSpec, machine: Machine) -> Config:

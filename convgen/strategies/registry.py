@@ -11,12 +11,23 @@ from convgen.strategies.base import Strategy
 from convgen.strategies.depthwise import Depthwise
 from convgen.strategies.direct import Direct
 from convgen.strategies.fft import Fft
+from convgen.strategies.im2col_gemm import Im2colGemm
+from convgen.strategies.implicit_gemm import ImplicitGemm
 from convgen.strategies.pointwise import Pointwise
 from convgen.strategies.reference import Reference
 from convgen.strategies.winograd import Winograd
 from convgen.tuning.space import Config
 
-STRATEGIES: tuple[Strategy, ...] = (Pointwise(), Depthwise(), Direct(), Winograd(), Fft(), Reference())
+STRATEGIES: tuple[Strategy, ...] = (
+    Pointwise(),
+    Depthwise(),
+    Direct(),
+    Im2colGemm(),
+    ImplicitGemm(),
+    Winograd(),
+    Fft(),
+    Reference(),
+)
 
 
 def strategy_named(name: str) -> Strategy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convgen.ir.affine import Affine, affine, bounds, simplified
+from convgen.ir.affine import Affine, affine, bounds, rejoined, simplified
 from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum, mod, mul, sub
 from convgen.ir.interp import evaluate_index
 from convgen.ir.nodes import Index, IndexOp, Int, Var
@@ -105,3 +105,21 @@ def test_bounds_are_exact_where_all_extents_are_known() -> None:
     assert bounds(form, {"i": Int(4), "j": Int(6)}) == (-3, 11)
     assert bounds(form, {"i": Int(4)}) == (None, None)
     assert bounds(affine(mod("n", 8)), {}) == (0, 7)
+
+
+@given(expressions(), st.sampled_from((2, 3, 5)), st.integers(-2, 2).filter(bool))
+@settings(max_examples=60, deadline=None)
+def test_quotient_and_remainder_are_joined_again(
+    drawn: tuple[Index, dict[str, Index], dict[str, int]], step: int, factor: int
+) -> None:
+    expression, _, values = drawn
+    split = add(mul(floordiv(expression, step), step * factor), mul(mod(expression, step), factor))
+    form = rejoined(affine(split))
+    assert evaluate_index(form.index(), values) == factor * evaluate_index(expression, values)
+
+
+def test_what_does_not_belong_together_stays_apart() -> None:
+    i = Var("i")
+    for split in (add(mul(floordiv(i, 2), 3), mod(i, 2)), add(mul(floordiv(i, 2), 2), mod(i, 3))):
+        assert rejoined(affine(split)) == affine(split)
+    assert rejoined(affine(add(mul(floordiv(i, 2), 2), mod(i, 2)))) == Affine(((i, 1),), 0)

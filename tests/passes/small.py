@@ -95,6 +95,19 @@ def padded_window(mode: PaddingMode = "zeros") -> Program:
     return program((buffer("x", "M"), buffer("w", 3), buffer("y", "M")), nest)
 
 
+def padded_copy(mode: PaddingMode = "zeros") -> Program:
+    """y[j, i] = x[i - 1, j + 1], surrounded by zeros: a copy one row too early and one column too late."""
+    store = put("y", "j", "i", value=PaddedLoad("x", (sub("i", 1), add("j", 1)), mode))
+    return program((buffer("x", "M", 3), buffer("y", 4, 5)), loop("i", 5, loop("j", 4, store)))
+
+
+def double_sum() -> Program:
+    """y[i] = sum over q and r of x[i, q] * w[q, r]."""
+    update = put("acc", value=Fma(at("x", "i", "q"), at("w", "q", "r"), at("acc")))
+    nest = accumulate(loop("q", 3, loop("r", 2, update)), finish=put("y", "i", value=at("acc")))
+    return program((buffer("x", "M", 3), buffer("w", 3, 2), buffer("y", "M")), loop("i", "M", nest))
+
+
 def with_epilogue() -> Program:
     """s[2 i] = x[2 i] and s[2 i + 1] = 0, then y[j] = max(s[j] + b[j], 0)."""
     even = loop("i", 2, put("s", mul("i", 2), value=at("x", mul("i", 2))))

@@ -14,11 +14,13 @@ from convgen.ir.nodes import Int, Less, Program, Var
 from convgen.ir.printer import format_program
 from convgen.passes.assume import Assume
 from convgen.passes.block_reduction import BlockReduction
+from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.collapse import Collapse
 from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
@@ -92,6 +94,8 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
             Vectorize("j"),
         ),
     ),
+    "clear_padding": (small.padded_copy(), (ClearPadding("i", (0, 1)), Simplify())),
+    "order_sum": (small.double_sum(), (OrderSum(("r", "q")),)),
     "copy_in": (
         small.product(),
         (CopyIn("w", "wc", "i", (CopiedAxis("j", Int(6), Var("j")), CopiedAxis("r", Int(3), Var("r")))),),

@@ -25,10 +25,12 @@ from convgen.ir.nodes import (
     Var,
 )
 from convgen.passes.block_reduction import BlockReduction
+from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
@@ -49,9 +51,11 @@ from tests.passes.small import (
     buffer,
     chained,
     double,
+    double_sum,
     double_vectors,
     guarded_block,
     loop,
+    padded_copy,
     product,
     program,
     put,
@@ -291,6 +295,12 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("block_reduction nest", BlockReduction("j", 2, "i", "part"), double(), "not a serial nest around one alloc"),
     ("block_reduction growing", BlockReduction("r", 2, "i", "part"), growing_reduction(), "loop r depends on the nest"),
     ("block_reduction stores", BlockReduction("r", 2, "i", "part"), stored_in_sum(), "before the sum acc is complete"),
+    ("clear_padding mode", ClearPadding("i", (0, 1)), padded_copy("replicate"), "not a copy padded with zeros"),
+    ("clear_padding nest", ClearPadding("i", (0,)), product(), "not a copy padded with zeros"),
+    ("clear_padding twice", ClearPadding("i", (0, 0)), padded_copy(), "axis 0 of x is not read at a loop's variable"),
+    ("order_sum nowhere", OrderSum(("u", "v")), double_sum(), "no loop u"),
+    ("order_sum apart", OrderSum(("i", "q")), double_sum(), "not perfectly nested around one store"),
+    ("order_sum triangle", OrderSum(("j", "i")), triangle(), "depends on another loop of the sum"),
     ("copy_in nowhere", CopyIn("w", "wc", "q", (J,)), product(), "no loop q"),
     ("copy_in unread", CopyIn("y", "yc", "i", (J,)), product(), "y is stored in loop i"),
     ("copy_in places", CopyIn("w", "wc", "i", (CopiedAxis("j", Int(6), add("j", 0, 1)),)), product(), "no origin"),
