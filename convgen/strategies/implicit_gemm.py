@@ -262,8 +262,10 @@ def _reading_lines(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
 
 
 def _filled(spec: ConvSpec, nest: Nest, copied: tuple[CopiedAxis, ...], *, runs: bool) -> tuple[Pass, ...]:
-    """The copy itself: zeros first, then what lies inside in vectors; another padding, or columns a stride apart, one by one. With
-    ``runs`` the last two axes are one in both places."""
+    """The copy itself: zeros first, then what lies inside in vectors; another padding, or columns a stride apart, one by one.
+
+    With ``runs`` the last two axes are one in both places.
+    """
     spatial = spatial_axes(spec, len(nest.program.buffer(nest.source).shape))
     names = tuple(f"rows_{axis.label}" for axis in copied)
     if not _is_cleared(spec):
