@@ -11,9 +11,9 @@ from convgen.nests.classes import gather_classes
 from convgen.spec import ConvSpec
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
 from convgen.tuning.cost import (
+    CACHE_BANDWIDTH,
     CALL_SECONDS,
     CLOCK_HZ,
-    MEMORY_BANDWIDTH,
     moving_seconds,
     peak,
     tile_efficiency,
@@ -25,8 +25,10 @@ from convgen.tuning.space import Config
 # What copying one element costs: in vectors, and where each is fetched on its own.
 VECTOR_COPY_CYCLES = 4.0
 SCALAR_COPY_CYCLES = 3.0
-# Loads for each multiply-add that cost nothing, and what each one more takes from its throughput.
-FREE_LOADS, LOAD_SHARE = 0.42, 0.4
+# What a load of the image for each multiply-add takes from the throughput: one element, broadcast, or a vector, which comes from
+# the second-level cache. The best tiles have so few of them that it does not show.
+BROADCAST_SHARE, FEWEST_BROADCASTS = 0.15, 1 / 4
+VECTOR_SHARE, FEWEST_VECTORS = 0.8, 1 / 14
 
 
 def gemm_refusal(spec: ConvSpec) -> str | None:
@@ -49,11 +51,19 @@ def is_matrix(spec: ConvSpec) -> bool:
 
 
 def gemm_seconds(
-    spec: ConvSpec, config: Config, machine: Machine, *, copied: float = 0.0, copy_cycles: float = 0.0, loops: float
+    spec: ConvSpec,
+    config: Config,
+    machine: Machine,
+    *,
+    copied: float = 0.0,
+    copy_cycles: float = 0.0,
+    loops: float,
+    streams: bool = True,
 ) -> float:
     """The arithmetic of the register tiles, the copies of ``copied`` elements at so many cycles each, and the traffic.
 
-    ``loops`` is how many innermost loops make a sum.
+    ``loops`` is how many innermost loops make a sum; ``streams`` says that vectors of pixels do not come from the first-level
+    cache.
     """
     terms = spec.macs / max(1, math.prod(spec.result_shape))
     last = spec.layout == "channels_last"
@@ -62,12 +72,15 @@ def gemm_seconds(
     efficiency = tile_efficiency(spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks)
     work = spec.macs * waste(spec.made_channels, config["made"]) * pixel_waste(spec, config["pixels"])
     vectors = max(1, lanes // vector_width(spec, machine))
-    crowding = max(0.0, (rows + vectors) / (rows * vectors) - FREE_LOADS) * LOAD_SHARE
+    if last or not streams:
+        crowding = BROADCAST_SHARE * max(0.0, 1 / vectors - FEWEST_BROADCASTS)
+    else:
+        crowding = VECTOR_SHARE * max(0.0, 1 / rows - FEWEST_VECTORS)
     compute = work / (peak(spec, machine) * efficiency) * (1 + crowding)
     parts = 1.0
     if spec.weight_bytes > machine.l2_bytes * WEIGHTS_SHARE:
         parts = max(1.0, pixels_made(spec) / (config["pixels"] * config["strips"]))
-    compute += spec.weight_bytes * (parts - 1) / MEMORY_BANDWIDTH
+    compute += spec.weight_bytes * (parts - 1) / CACHE_BANDWIDTH
     return CALL_SECONDS + compute + copied * copy_cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)
 
 

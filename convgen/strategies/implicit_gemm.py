@@ -91,7 +91,7 @@ class ImplicitGemm:
         few = spec.reduced_channels < FEW_CHANNELS
         loops = math.prod(spec.kernel_size[:-1]) * (1 if few else spec.kernel_size[-1])
         copied = _copied_elements(spec, config)
-        return gemm_seconds(spec, config, machine, copied=copied, copy_cycles=cycles, loops=loops)
+        return gemm_seconds(spec, config, machine, copied=copied, copy_cycles=cycles, loops=loops, streams=False)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.layout == "channels_first":
