@@ -9,7 +9,7 @@ BUDGET ?= 150
 SUITE  ?= resnet50
 PEERS  ?= torch,onnxruntime,openvino,jax
 
-.PHONY: tune test test-slow test-all lint format bench clean
+.PHONY: tune test test-slow test-levels test-all lint format bench clean
 
 tune: $(VENV)/.onnx
 	$(BIN)/convgen tune "$(MODEL)" --budget $(BUDGET)
@@ -19,6 +19,11 @@ test: lint
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: no test is marked slow
+
+# The geometries once more, with no more than AVX2, and with what every processor of the architecture has.
+test-levels: $(VENV)/.test
+	CONVGEN_MAX_CPU_ISA=avx2 $(BIN)/python -m pytest -m slow tests/test_geometry.py -k "every_strategy"
+	CONVGEN_MAX_CPU_ISA=generic $(BIN)/python -m pytest -m slow tests/test_geometry.py -k "every_strategy"
 
 test-all: lint
 	$(BIN)/python -m pytest

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import convgen
+from convgen.driver import algorithms_of_plan
 from convgen.operator import CompiledConv
 from convgen.spec import DIRECTIONS, ConvSpec
 from convgen.verify import Comparison, gate_a, gate_b, gate_c
@@ -155,6 +156,6 @@ def complaints(spec: ConvSpec, strategy: str, threads: int = 1, seed: int = 0) -
 
 def passes(op: CompiledConv, seed: int = 0) -> list[str]:
     """The same for gates A and B of one operator."""
-    rng = np.random.default_rng(seed)
-    found = {"gate A": gate_a(op.spec, op, rng), "gate B": gate_b(op.spec, op, rng)}
+    rng, algorithms = np.random.default_rng(seed), algorithms_of_plan(op.plan)
+    found = {"gate A": gate_a(op.spec, op, rng, algorithms), "gate B": gate_b(op.spec, op, rng, algorithms)}
     return [f"{gate}: {comparison.reason}" for gate, comparison in found.items() if not comparison.ok]

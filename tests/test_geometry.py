@@ -10,8 +10,12 @@ import pytest
 
 import convgen
 from convgen import driver
+from convgen.driver import Plan
+from convgen.machine import Machine
+from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ACTIVATIONS, DIRECTIONS, LAYOUTS, ConvSpec, Epilogue
+from convgen.strategies.registry import applicable
 from convgen.verify import normal_operands
 from tests import corpus
 
@@ -40,6 +44,12 @@ def parameters() -> list[Any]:
             marks = () if place < quick else (pytest.mark.slow,)
             found.append(pytest.param(problem, id=problem.name, marks=marks))
     return found
+
+
+def other_parameters() -> list[Any]:
+    """The corpus once more, without the strategies that it names itself."""
+    both = [*corpus.problems(transposed=False), *corpus.problems(transposed=True)]
+    return [pytest.param(problem, id=problem.name) for problem in both if problem.strategy != "reference"]
 
 
 @pytest.fixture
@@ -73,6 +83,47 @@ def test_gates(problem: corpus.Problem) -> None:
         result = op(*normal_operands(op.spec, np.random.default_rng(2)).main)
         assert result.shape == op.spec.result_shape
         assert not result.any()
+
+
+# Problems that the fast algorithms and the depthwise kernels take: plain, strided, transposed, of one to three axes.
+FAVOURED: dict[str, dict[str, Any]] = {
+    "3x3": {},
+    "3x3 float64": dict(dtype="float64", out_channels=33),
+    "5x5 reflect": dict(kernel_size=5, padding=2, padding_mode="reflect"),
+    "3x3 stride 2": dict(stride=2),
+    "4x4 transposed": dict(kernel_size=4, stride=2, transposed=True),
+    "1x1 stride 2": dict(kernel_size=1, padding=0, stride=2),
+    "9 taps": dict(spatial_size=40, kernel_size=9, padding=4),
+    "3x3x3": dict(spatial_size=(4, 5, 6)),
+    "depthwise 5x5 float64": dict(in_channels=19, groups=19, kernel_size=5, padding=2, dtype="float64"),
+    "depthwise circular": dict(in_channels=19, groups=19, padding_mode="circular", stride=2),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_problems_in_parallel")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("fields", FAVOURED.values(), ids=FAVOURED)
+def test_every_strategy_passes_the_gates(fields: dict[str, Any], layout: str) -> None:
+    """Each strategy that applies, in the forward direction and the data gradient, with its two first configurations."""
+    for direction in DIRECTIONS[:2]:
+        spec = make_spec(**fields, layout=layout, direction=direction)
+        for strategy in applicable(spec, Machine.host()):
+            for config in strategy.space(spec, Machine.host())[:2]:
+                op = CompiledConv(Plan(spec, strategy.name, config, "given"), Machine.host(), 2)
+                assert corpus.passes(op) == [], f"{spec} {strategy.name} {config}"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_problems_in_parallel")
+@pytest.mark.parametrize("problem", other_parameters())
+def test_every_other_strategy_on_the_corpus(problem: corpus.Problem) -> None:
+    for direction in DIRECTIONS:
+        spec = problem.spec.replace(direction=direction, batch=1)
+        for strategy in applicable(spec, Machine.host()):
+            if strategy.name not in STRATEGIES:
+                op = convgen.compile(spec, strategy.name, threads=2)
+                assert corpus.passes(op) == [], f"{spec} {op.plan.strategy} {op.plan.config}"
 
 
 @pytest.mark.usefixtures("_small_problems_in_parallel")
