@@ -85,8 +85,7 @@ class CopyIn:
         if self.order and sorted(self.order) != sorted(axes):
             raise IRError(f"order={self.order} is not one of the axes of {self.into}")
         for label in reversed(self.order or tuple(axes)):
-            axis = axes[label]
-            statement = For(names[axis.label], axis.extent if axis.count is None else axis.count, (statement,))
+            statement = For(names[label], _count(axes[label], extents if self.origin is None else {}), (statement,))
         return statement
 
     def _origin(self, index: tuple[Index, ...]) -> tuple[Index, ...]:
@@ -101,6 +100,13 @@ class CopyIn:
             if _terms(part) != _terms(substitute(origin, places)):
                 raise IRError(f"{self.buffer} is not read where {self.into} keeps it")
         return tuple(substitute(origin, labels) for origin in self.origin)
+
+
+def _count(axis: CopiedAxis, extents: Mapping[str, Index]) -> Index:
+    """How many elements of an axis are filled; ``extents`` are those of the loops inside."""
+    if axis.count is not None:
+        return axis.count
+    return extents.get(axis.place.name, axis.extent) if isinstance(axis.place, Var) else axis.extent
 
 
 def _terms(index: Index) -> tuple[dict[Index, int], int]:

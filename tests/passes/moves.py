@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from convgen.errors import PassError
 from convgen.ir.interp import evaluate_index
 from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Load, PaddedLoad, Program, Stage, Stmt, Var
-from convgen.ir.rewrite import loops, reads, statements, stores, variables
+from convgen.ir.rewrite import loops, reads, statements, stores, values, variables
 from convgen.passes.assume import Assume
 from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.copy_in import CopiedAxis, CopyIn
@@ -227,13 +227,15 @@ class Schedule:
         return (BlockReduction(inner, self.draw(st.integers(1, 3)), around, self._fresh("partial")),)
 
     def _copy_in(self) -> Sequence[Pass]:
-        """What one loop reads of a buffer, by all the loops inside it; guards might keep a read inside its buffer."""
+        """What one loop reads of a buffer, by all the loops inside it; guards and choices might keep a read inside its buffer."""
         found = [
             (loop, read)
             for stage in self.program.stages
             for loop in loops(stage.body)
             if not any(isinstance(statement, If) for statement in statements(loop.body))
-            for read in reads(loop.body)
+            for store in stores(loop.body)
+            for read in values(store.value, conditional=False)
+            if isinstance(read, Load | PaddedLoad)
             if self.program.has_buffer(read.buffer) and self._inner(loop, read)
         ]
         if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -37,7 +38,7 @@ def assert_same_meaning(sample: Sample, schedule: Schedule) -> None:
 def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
     """Puts up to two random moves before and after a move of ``kind``; returns how often each pass changed a program.
 
-    Without ``shrink`` the examples are the same in every run.
+    Without ``shrink``, and in CI, the examples are the same in every run.
     """
     applied: Counter[str] = Counter()
     phases = (Phase.generate, Phase.shrink) if shrink else (Phase.generate,)
@@ -45,7 +46,7 @@ def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
     @settings(
         max_examples=examples,
         phases=phases,
-        derandomize=not shrink,
+        derandomize=not shrink or "CI" in os.environ,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -70,4 +71,4 @@ def test_pass_keeps_the_meaning_of_random_programs(kind: str) -> None:
     """Also shows that the pass changed programs in a good part of the examples, so that the property is not empty."""
     applied = run_property(kind, EXAMPLES, shrink=True)
     # Few of the programs sum over elements beside an image.
-    assert applied[kind] >= EXAMPLES // (12 if kind == "Skip" else 6), applied
+    assert applied[kind] >= EXAMPLES // (12 if kind in ("Skip", "Trim", "Assume") else 6), applied
