@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
 )
 from convgen.ir.printer import format_index
@@ -112,6 +113,8 @@ class _Checker:
                     self._store(statement, names, buffers)
                 case Transform():
                     self._transform(statement, buffers)
+                case Transpose():
+                    self._transpose(statement, names, buffers)
 
     def _loop(self, loop: For, names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool) -> None:
         _check_index(loop.extent, names)
@@ -173,6 +176,20 @@ class _Checker:
             raise IRError(
                 f"transform of {transform.buffer} needs {needed} elements, not {format_index(buffer.shape[0])}"
             )
+
+    def _transpose(self, transpose: Transpose, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        for store in stores((transpose,)):
+            self._store(store, names, buffers)
+        target, source = buffers[transpose.target], buffers[transpose.source]
+        if target.name == source.name or target.dtype != source.dtype:
+            raise IRError(f"transpose of {source.name} into {target.name}, which are not two buffers of one type")
+        if "register" in (target.space, source.space):
+            raise IRError(f"transpose of {source.name} into {target.name}, which are not both memory")
+        for buffer, axis in ((target, transpose.target_axis), (source, transpose.source_axis)):
+            if not 0 <= axis < len(buffer.shape) - 1:
+                raise IRError(f"transpose along axis {axis} of {buffer.name}, which is not before its last")
+        if transpose.size < 2 or transpose.size & (transpose.size - 1):
+            raise IRError(f"transpose of {transpose.size} rows, which is not a power of two above 1")
 
     def _value(self, value: Value, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         match value:

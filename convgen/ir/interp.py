@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 
 from convgen.dtypes import DTYPES
 from convgen.errors import IRError
+from convgen.ir.build import add
 from convgen.ir.nodes import (
     Alloc,
     Apply,
@@ -32,6 +34,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
     Where,
@@ -152,6 +155,20 @@ class _Run:
                 case Transform(buffer, linear, _):
                     register = self.registers[buffer]
                     register[: len(linear.outputs)] = linear.apply(register[: linear.inputs], 0)
+                case Transpose():
+                    self._transpose(statement, names)
+
+    def _transpose(self, transpose: Transpose, names: Mapping[str, int]) -> None:
+        rows, columns = (
+            transpose.size if count is None else max(0, min(transpose.size, evaluate_index(count, names)))
+            for count in (transpose.rows, transpose.columns)
+        )
+        for i, j in itertools.product(range(rows), range(columns)):
+            into = _moved(transpose.target_index, transpose.target_axis, j, i)
+            origin = _moved(transpose.source_index, transpose.source_axis, i, j)
+            target, place = self._locate(transpose.target, into, 1, None, names)
+            source, position = self._locate(transpose.source, origin, 1, None, names)
+            target[place] = source[position]
 
     def _forget_locals(self) -> None:
         """A task finds nothing of use in its worker's memory."""
@@ -235,6 +252,11 @@ class _Run:
         if not all(0 <= i < extent for i, extent in zip(place, array.shape, strict=True)):
             raise IRError(f"stage {self.stage.name}: padded access {buffer}{place} lies outside {array.shape}")
         return np.full(1, array[tuple(place)], dtype)
+
+
+def _moved(index: tuple[Index, ...], axis: int, along: int, last: int) -> tuple[Index, ...]:
+    """The place ``along`` steps further on the axis and ``last`` further on the last one."""
+    return (*index[:axis], add(index[axis], along), *index[axis + 1 : -1], add(index[-1], last))
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:

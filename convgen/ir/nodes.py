@@ -195,7 +195,27 @@ class Transform:
     label: str
 
 
-Stmt: TypeAlias = For | If | Alloc | Store | Transform
+@dataclass(frozen=True)
+class Transpose:
+    """A square of ``size`` times ``size`` elements is copied from one buffer of memory to another of the same type:
+
+        target[.., j along target_axis, .., i along the last axis] = source[.., i along source_axis, .., j along the last axis]
+
+    for i < rows and j < columns, both from the places ``target_index`` and ``source_index`` on (None: the whole square).
+    """
+
+    target: str
+    target_index: tuple[Index, ...]
+    target_axis: int
+    source: str
+    source_index: tuple[Index, ...]
+    source_axis: int
+    size: int
+    rows: Index | None = None
+    columns: Index | None = None
+
+
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose
 
 
 # ---- programs

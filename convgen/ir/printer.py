@@ -24,6 +24,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
     Where,
@@ -101,13 +102,20 @@ def format_value(value: Value) -> str:
             return f"where({format_value(test)} < 0, {format_value(a)}, {format_value(b)})"
 
 
-def _access(buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None) -> str:
-    text = ", ".join(map(format_index, index))
+def _access(buffer: str, index: tuple[Index, ...], lanes: int, count: Index | None, along: int | None = None) -> str:
+    text = ", ".join(format_index(i) + (f" :{lanes}" if axis == along else "") for axis, i in enumerate(index))
     if lanes > 1:
         text += f" :{lanes}"
     if count is not None:
         text += f" |{format_index(count)}"
     return f"{buffer}[{text}]"
+
+
+def _transpose(transpose: Transpose) -> str:
+    """y[0 :16, 0 :16 |rows] = transposed x[0 :16, 0 :16 |columns]"""
+    target = _access(transpose.target, transpose.target_index, transpose.size, transpose.rows, transpose.target_axis)
+    source = _access(transpose.source, transpose.source_index, transpose.size, transpose.columns, transpose.source_axis)
+    return f"{target} = transposed {source}"
 
 
 def _shape(buffer: Buffer) -> str:
@@ -130,4 +138,6 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}{_access(name, index, lanes, count)} = {format_value(value)}")
             case Transform(name, linear, label):
                 lines.append(f"{pad}transform {name}[{linear.inputs} -> {len(linear.outputs)}] by {label}")
+            case Transpose():
+                lines.append(pad + _transpose(statement))
     return lines

@@ -26,6 +26,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
     Where,
@@ -110,6 +111,14 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
             )
         case Transform():
             return statement
+        case Transpose():
+            return replace(
+                statement,
+                target_index=tuple(map(index, statement.target_index)),
+                source_index=tuple(map(index, statement.source_index)),
+                rows=None if statement.rows is None else index(statement.rows),
+                columns=None if statement.columns is None else index(statement.columns),
+            )
 
 
 def substitute_block(body: tuple[Stmt, ...], values: Mapping[str, Index]) -> tuple[Stmt, ...]:
@@ -143,7 +152,7 @@ def rewrite_loops(body: tuple[Stmt, ...], var: str, change: Callable[[For], tupl
                 result.append(If(condition, rewrite_loops(inner, var, change)))
             case Alloc(buffer, inner):
                 result.append(Alloc(buffer, rewrite_loops(inner, var, change)))
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 result.append(statement)
     return tuple(result)
 
@@ -155,7 +164,7 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         match statement:
             case For() | If() | Alloc():
                 yield from statements(statement.body)
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 pass
 
 
@@ -186,19 +195,23 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
 
 
 def reads(body: tuple[Stmt, ...]) -> Iterator[Load | PaddedLoad]:
-    """Every load of a block."""
-    for statement in statements(body):
-        if isinstance(statement, Store):
-            for value in values(statement.value):
-                if isinstance(value, Load | PaddedLoad):
-                    yield value
+    """Every load of a block; of a transpose that of its first row."""
+    for store in stores(body):
+        for value in values(store.value):
+            if isinstance(value, Load | PaddedLoad):
+                yield value
 
 
 def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
-    """Every store of a block."""
+    """Every store of a block; of a transpose that of its first row."""
     for statement in statements(body):
-        if isinstance(statement, Store):
-            yield statement
+        match statement:
+            case Store():
+                yield statement
+            case Transpose(target, place, _, source, index, _, size, rows, columns):
+                yield Store(target, place, Load(source, index, size, columns), size, rows)
+            case _:
+                pass
 
 
 def map_stages(program: Program, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]]) -> Program:

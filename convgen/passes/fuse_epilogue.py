@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import For, Index, Load, Program, Stage, Stmt, Store, Transform, Value, Var
+from convgen.ir.nodes import For, Index, Load, Program, Stage, Stmt, Store, Transform, Transpose, Value, Var
 from convgen.ir.rewrite import map_value, reads, stores, substitute
 
 
@@ -68,7 +68,7 @@ class FuseEpilogue:
         match statement:
             case Store(buffer, index, value) if buffer == self.sums:
                 return self._store(dict(zip(axes, index, strict=True)), value, epilogue)
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 return statement
             case _:
                 return replace(statement, body=tuple(self._fused(inner, axes, epilogue) for inner in statement.body))

@@ -18,6 +18,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
 )
@@ -107,7 +108,7 @@ class _Nest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
-            case If() | Alloc() | Transform():
+            case If() | Alloc() | Transform() | Transpose():
                 raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
 
     def _wrapped(self, store: Store) -> Stmt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Transform, Value
+from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Transform, Transpose, Value
 from convgen.ir.rewrite import map_statement
 
 
@@ -55,7 +55,7 @@ class Relayout:
                 return Store(buffer, self._place(index), value)
             case Store(buffer) if buffer == self.buffer:
                 raise IRError(f"{self.buffer} is stored in vectors")
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 return statement
             case _:
                 return replace(statement, body=tuple(map(self._moved, statement.body)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from convgen.ir.affine import affine, bounds, simplified
 from convgen.ir.build import sub
-from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Store, Transform, Value
-from convgen.ir.rewrite import map_condition, map_value, substitute_block
+from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Store, Transform, Transpose, Value
+from convgen.ir.rewrite import map_condition, map_statement, map_value, substitute_block
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Simplify:
                     result.append(Store(buffer, place, scope.value(value), lanes, limit))
                 case Transform():
                     result.append(statement)
+                case Transpose():
+                    result.append(_transpose(statement, scope))
         return tuple(result)
 
     def _loop(self, loop: For, scope: _Scope) -> tuple[Stmt, ...]:
@@ -95,6 +97,16 @@ class _Scope:
                     return node
 
         return map_value(value, self.index, visit)
+
+
+def _transpose(transpose: Transpose, scope: _Scope) -> Stmt:
+    def limit(count: Index | None) -> Index | None:
+        if count is None or scope.decided(Less(sub(count, transpose.size), Int(0))) is False:
+            return None
+        return count
+
+    limited = replace(transpose, rows=limit(transpose.rows), columns=limit(transpose.columns))
+    return map_statement(limited, scope.index)
 
 
 def _decided(condition: Less, extents: Mapping[str, Index]) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from convgen.errors import IRError
 from convgen.ir.build import add, as_index, ceildiv, minimum, mul, sub
-from convgen.ir.nodes import Alloc, For, If, Int, Less, Program, Stmt
+from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Program, Stmt
 from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substitute_block
 
 
@@ -15,27 +15,27 @@ from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substit
 class Tile:
     """for v in E: S   →   for v_outer in ...: for v_inner in factor: S[v = v_outer * factor + v_inner]
 
-    Where factor does not divide E, ``tail`` says what becomes of the last, partial block. "guard": ``if v < E`` is put around
-    S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "overlap": the last block begins early, at
-    E - factor, and repeats iterations of the one before.
+    ``factor`` may be a size of the program. Where it does not divide E, ``tail`` says what becomes of the last, partial block.
+    "guard": ``if v < E`` is put around S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "overlap":
+    the last block begins early, at E - factor, and repeats iterations of the one before.
 
     Requires: factor at least 1; for "overlap" E is at least factor and S, which must not read memory that it stores, may run
     again. Ensures: every iteration runs, in order; without "overlap" exactly once.
     """
 
     loop: str
-    factor: int
+    factor: int | Index
     outer: str
     inner: str
     tail: Literal["guard", "clamp", "overlap"] = "guard"
 
     def __call__(self, program: Program) -> Program:
-        if self.factor < 1:
+        if isinstance(self.factor, int) and self.factor < 1:
             raise IRError(f"factor={self.factor} of loop {self.loop} must be at least 1")
         return rewrite_named(program, self.loop, self._tile)
 
     def _tile(self, loop: For) -> tuple[Stmt, ...]:
-        divides = self.factor == 1 or (isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0)
+        divides = self.factor == 1 or _divides(self.factor, loop.extent)
         start, extent = mul(self.outer, self.factor), as_index(self.factor)
         if not divides and self.tail == "overlap":
             self._check_repeatable(loop)
@@ -53,5 +53,9 @@ class Tile:
         both = {store.buffer for store in stores(loop.body)} & {read.buffer for read in reads(loop.body)} - private
         if both:
             raise IRError(f"loop {self.loop} cannot be repeated: {sorted(both)} is read and stored")
-        if isinstance(loop.extent, Int) and loop.extent.value < self.factor:
+        if isinstance(self.factor, int) and isinstance(loop.extent, Int) and loop.extent.value < self.factor:
             raise IRError(f"factor={self.factor} is larger than the extent {loop.extent.value} of loop {self.loop}")
+
+
+def _divides(factor: int | Index, extent: Index) -> bool:
+    return isinstance(factor, int) and isinstance(extent, Int) and extent.value % factor == 0

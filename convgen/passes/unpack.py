@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Buffer, For, Load, Program, Stage, Stmt, Store, Transform, Var
+from convgen.ir.nodes import Buffer, For, Load, Program, Stage, Stmt, Store, Transform, Transpose, Var
 from convgen.ir.rewrite import loop_names, reads, stores
 
 
@@ -41,7 +41,7 @@ class Unpack:
         match statement:
             case Store(buffer, index, value) if buffer == self.buffer:
                 return Store(self.into, tuple(index[axis] for axis in self.order), value)
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 return statement
             case _:
                 return replace(statement, body=tuple(map(self._redirect, statement.body)))

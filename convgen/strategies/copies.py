@@ -1,28 +1,95 @@
-"""The passes for stages that only move data: along the last axis in vectors where both sides run that way."""
+"""The passes for what only moves data: in vectors where both sides run along the same axis, in transposed squares elsewhere."""
 
 from __future__ import annotations
 
-from convgen.ir.nodes import Index, Int
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.ir.nodes import Index, Int, PaddingMode
+from convgen.machine import Machine
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
+from convgen.passes.split_padding import SplitPadding
 from convgen.passes.tile import Tile
+from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.vectorize import Vectorize
 
 MAX_LANES = 64
 MIN_LANES = 4
+MAX_SQUARE = 16
 
 
-def copy_passes(stage: str, prefix: str, labels: tuple[str, ...], last: Index | None) -> tuple[Pass, ...]:
-    """Parallel over the first two of the loops ``prefix_label``; the last in vectors where its extent ``last`` is constant.
+def square_size(dtype: str, machine: Machine) -> int:
+    """Rows and columns of a square that is transposed in registers."""
+    return max(2, min(MAX_SQUARE, machine.vector_bytes // DTYPES[dtype].itemsize))
 
-    ``last`` is None where the copy changes which axis is last.
-    """
-    names = [f"{prefix}_{label}" for label in labels]
-    parallel = Parallelize(stage, tuple(names[: max(1, min(2, len(names) - 1))]))
-    match last:
-        case Int(extent) if extent >= MIN_LANES:
-            lanes = next(n for n in (MAX_LANES, 32, 16, 8, 4) if n <= extent)
-            block, lane = f"{names[-1]}_block", f"{names[-1]}_lane"
-            return (parallel, Tile(names[-1], lanes, block, lane), Vectorize(lane))
+
+def vector_passes(loop: str, extent: Index) -> tuple[Pass, ...]:
+    """The loop in vectors, unless its extent is known to be too small."""
+    match extent:
+        case Int(count) if count < MIN_LANES:
+            return ()
+        case Int(count):
+            lanes = next(n for n in (MAX_LANES, 32, 16, 8, 4) if n <= count)
         case _:
-            return (parallel,)
+            lanes = MAX_SQUARE
+    block, lane = f"{loop}_block", f"{loop}_lane"
+    return (Tile(loop, lanes, block, lane), Vectorize(lane))
+
+
+@dataclass(frozen=True)
+class PaddedCopy:
+    """A copy of ``source``, ordered by ``order``, with its padding; its loops are called ``padded_label``.
+
+    ``low`` says by how much the copy begins before the source along each axis, and ``extents`` how long it is; ``axes`` are
+    those that reads leave. ``labels`` name the source's axes; ``width`` is its last spatial one.
+    """
+
+    source: str
+    order: tuple[int, ...]
+    low: tuple[int, ...]
+    extents: tuple[Index, ...]
+    axes: tuple[int, ...]
+    mode: PaddingMode
+    labels: tuple[str, ...]
+    width: str
+
+    @property
+    def stage(self) -> str:
+        return f"pad_{self.source}"
+
+    @property
+    def loops(self) -> tuple[str, ...]:
+        """The loops of the copy, outermost first."""
+        return tuple(f"padded_{self.labels[axis]}" for axis in self.order)
+
+    def pad(self) -> Pass:
+        """The pass that makes the copy a stage."""
+        return Pad(self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels)
+
+    def tasks(self) -> Pass:
+        """For a copy of a whole image: its rows are the tasks, or its planes."""
+        outer = self.loops[: self.loops.index(f"padded_{self.width}")]
+        return Parallelize(self.stage, outer[:2])
+
+    def moves(self, square: int, *, whole: bool) -> tuple[Pass, ...]:
+        """The padding apart from what is inside; that in vectors, or in squares where the last axis changes.
+
+        Rows of a ``whole`` image are tasks, so that each is filled on its own.
+        """
+        width, first, last = f"padded_{self.width}", f"padded_{self.labels[-1]}", self.loops[-1]
+        extent, transposed = self.extents[self.order[-1]], first != last
+        nest = width if whole or self.mode != "zeros" else self.loops[0]
+        split: tuple[Pass, ...] = (SplitPadding(nest, self.axes),)
+        if not self.axes:
+            split = (ExpandPadding(((self.source, ()),)),)
+        elif self.mode == "zeros" or not transposed:
+            split += vector_passes(f"{last}_fill", extent)
+        inside = (
+            (TransposeBlocks(nest if self.axes else width, last, first, square),)
+            if transposed
+            else vector_passes(last, extent)
+        )
+        return (*split, *inside)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
-from convgen.strategies.direct_gather import gather_extent, gather_schedule
+from convgen.strategies.direct_gather import gather_schedule, most_pixels
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, lane_bytes, lane_channels
@@ -35,12 +36,12 @@ class Direct:
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         tiles = candidate_tiles(lane_channels(spec), lane_bytes(spec), spec.dtype, machine)
-        most = weights_extent(spec) if spec.direction == "backward_weights" else gather_extent(spec)
         if spec.direction == "backward_weights":
+            most = weights_extent(spec)
             return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
         first = int(spec.weight_bytes <= machine.l2_bytes // 2)
         configs = (
-            Config.of(pixels=min(pixels, most), lanes=lanes, pixels_first=order)
+            Config.of(pixels=min(pixels, most_pixels(spec, pixels_first=bool(order))), lanes=lanes, pixels_first=order)
             for pixels, lanes in tiles
             for order in (first, 1 - first)
         )
@@ -54,5 +55,5 @@ class Direct:
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":
-            return weights_schedule(spec, config["pixels"], config["lanes"])
-        return gather_schedule(spec, config["pixels"], config["lanes"], bool(config["pixels_first"]))
+            return weights_schedule(spec, config["pixels"], config["lanes"], square_size(spec.dtype, machine))
+        return gather_schedule(spec, config, machine)

@@ -4,54 +4,64 @@ from __future__ import annotations
 
 import math
 
-from convgen.ir.nodes import Var
-from convgen.nests.build import SUMS, build_nest, unfolded_problem
+from convgen.machine import Machine
+from convgen.nests.build import build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
+from convgen.nests.nest import Nest, axis_letters
 from convgen.passes.collapse import Collapse
-from convgen.passes.expand_padding import ExpandPadding
-from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
-from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
-from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
-from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.copies import copy_passes
+from convgen.strategies.boxes import box_extent, choose_box
+from convgen.strategies.copies import square_size
+from convgen.strategies.direct_boxes import boxed, is_boxed
+from convgen.strategies.direct_images import result_passes, source_passes
 from convgen.strategies.tiles import register_tile_passes
+from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
 TASK_TILES = 16
 
 
-def gather_schedule(spec: ConvSpec, pixels: int, lanes: int, pixels_first: bool) -> Schedule:
+def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
     """Register tiles of ``pixels`` of an image, row after row, times ``lanes`` made channels.
 
     Each block of weights meets all pixels before the next block does; with ``pixels_first`` each part of an image meets all
-    weights, which is better where the weights stay in cache.
+    weights, which is better where the weights stay in cache. Where images must be copied the parts are then boxes, each
+    computed from a copy of its own.
     """
     problem = merged_pixels(spec)
     nest = build_nest(problem)
+    lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
-    passes = (
-        *result_passes(problem, nest),
-        *source_passes(problem, nest),
+    weights = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         _pack_weights(problem, nest, lanes),
-        *copy_passes("pack_weight", "packed", packed_labels(problem, nest)[:2], None),
-        *_loop_order(problem, nest, lane, pixels, pixels_first),
-        *register_tile_passes(f"{lane}_lane"),
+        Parallelize("pack_weight", (f"packed_{packed_labels(problem, nest)[0]}",)),
     )
-    return Schedule(nest, passes)
+    if config["pixels_first"] and is_boxed(problem):
+        box = choose_box(problem, config["pixels"], lanes, machine)
+        nest, passes = boxed(problem, nest, box, config, square, weights)
+    else:
+        passes = (
+            *result_passes(problem, nest, square),
+            *source_passes(problem, nest, square),
+            *weights,
+            *_loop_order(problem, nest, lane, config["pixels"], bool(config["pixels_first"])),
+        )
+    return Schedule(nest, (*passes, *register_tile_passes(f"{lane}_lane")))
 
 
-def gather_extent(spec: ConvSpec) -> int:
-    """The most pixels that a register tile may have: those of an image, of the smallest residue class."""
-    counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(merged_pixels(spec)))]
+def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:
+    """The most pixels that a register tile may have: those of an image, of the smallest residue class; in boxes of a plane."""
+    problem = merged_pixels(spec)
+    if pixels_first and is_boxed(problem):
+        return box_extent(problem)
+    counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(problem))]
     return max(1, min(counts, default=1))
 
 
@@ -69,69 +79,6 @@ def merged_pixels(spec: ConvSpec) -> ConvSpec:
         padding=(0,),
         dilation=(1,),
         output_padding=(0,),
-    )
-
-
-def image_labels(spec: ConvSpec, has_groups: bool, has_channels: bool) -> tuple[str, ...]:
-    """What the axes of an image buffer are called, in the order of the problem's layout."""
-    channels = (*(("g",) if has_groups else ()), *(("c",) if has_channels else ()))
-    letters = tuple(axis_letters(spec.ndim))
-    return ("n", *channels, *letters) if spec.layout == "channels_first" else ("n", *letters, *channels)
-
-
-def channels_last_order(spec: ConvSpec, rank: int) -> tuple[int, ...]:
-    """The axes of an image buffer of the problem's layout in the order batch, spatial, channels."""
-    if spec.layout == "channels_last":
-        return tuple(range(rank))
-    spatial = tuple(range(rank - spec.ndim, rank))
-    return (0, *spatial, *range(1, rank - spec.ndim))
-
-
-def result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
-    """Fuses the epilogue; for channels_first, results are kept channels-last until the last stage copies them.
-
-    A residual that is not channels-last cannot be read in vectors: there the last stage is the epilogue itself.
-    """
-    program = nest.program
-    rank = len(program.buffer(nest.result).shape)
-    order = channels_last_order(spec, rank)
-    folded = program.buffer(nest.result).space == "workspace"
-    apart = spec.layout == "channels_first" and "residual" in spec.epilogue.steps
-    passes: list[Pass] = []
-    if program.has_buffer(SUMS) and not apart:
-        passes.append(FuseEpilogue("epilogue", SUMS))
-    if apart or (folded and spec.layout == "channels_first"):
-        passes.append(Relayout(SUMS if apart else nest.result, order))
-    elif spec.layout == "channels_first":
-        labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
-        passes += [Unpack(nest.result, "unpacked", order, labels)]
-        passes += [Parallelize("unpack", tuple(f"unpacked_{label}" for label in labels[:2]))]
-    if apart:
-        passes.append(Parallelize("epilogue", ("e_n", f"e_o{axis_letters(spec.ndim)[0]}")))
-    if folded:
-        passes += [Parallelize(stage.name, ("i0",)) for stage in program.stages if stage.name.startswith("fold")]
-    return tuple(passes)
-
-
-def source_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
-    """Copies the source where it must be padded or its lanes are not last; else reads it in place."""
-    shape = nest.program.buffer(nest.source).shape
-    order = channels_last_order(spec, len(shape))
-    grouped_lanes = not nest.channels.has_made and nest.channels.has_reduced
-    if grouped_lanes:
-        order = (*order[:-2], order[-1], order[-2])
-    if spec.layout == "channels_last" and not grouped_lanes and not any(nest.low) and not any(nest.high):
-        return (ExpandPadding(((nest.source, ()),)),)
-    spatial = spatial_axes(spec, len(shape))
-    low, extents = [0] * len(shape), list(shape)
-    for axis, before, letter in zip(spatial, nest.low, axis_letters(spec.ndim), strict=True):
-        low[axis], extents[axis] = before, Var(f"P{letter.upper()}")
-    labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
-    last = extents[order[-1]] if order[-1] == len(shape) - 1 else None
-    return (
-        Pad(nest.source, "padded", tuple(low), tuple(extents), order, pad_mode(spec), labels),
-        ExpandPadding(((nest.source, spatial),)),
-        *copy_passes(f"pad_{nest.source}", "padded", tuple(labels[axis] for axis in order), last),
     )
 
 

@@ -12,12 +12,17 @@ from convgen.passes.tile import Tile
 from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.copies import copy_passes
-from convgen.strategies.direct_gather import channels_last_order, image_labels, source_passes
+from convgen.strategies.direct_images import (
+    channels_last_order,
+    image_labels,
+    source_passes,
+    turned_loop,
+    turning_passes,
+)
 from convgen.strategies.tiles import register_tile_passes
 
 
-def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
+def weights_schedule(spec: ConvSpec, factor: int, lanes: int, square: int) -> Schedule:
     """Register tiles of ``factor`` reduced channels times ``lanes`` made channels; for one channel per group, of the taps of
     the last axis times ``lanes`` groups. Each tile is summed over the whole batch."""
     nest = build_nest(spec)
@@ -28,8 +33,8 @@ def weights_schedule(spec: ConvSpec, factor: int, lanes: int) -> Schedule:
     outer = [*taps, *(["g"] if channels.has_groups and channels.has_made else []), f"{lane}_block", "ic"]
     outer = [loop for loop in outer if loop != tiled and (loop != "ic" or channels.has_reduced)]
     passes = (
-        *source_passes(spec, nest),
-        *_plain_passes(spec, nest),
+        *source_passes(spec, nest, square),
+        *_plain_passes(spec, nest, square),
         *_result_passes(spec, nest),
         Reorder("conv", (*(loop for loop in outer if loop != f"{lane}_block"), tiled, lane)),
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
@@ -46,7 +51,7 @@ def weights_extent(spec: ConvSpec) -> int:
     return max(1, spec.reduced_channels if spec.reduced_channels != 1 else spec.kernel_size[-1])
 
 
-def _plain_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+def _plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """The image that is read without padding, with its channels last."""
     if spec.layout == "channels_last":
         return ()
@@ -56,7 +61,9 @@ def _plain_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     named = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
     labels = tuple(named[axis] for axis in order)
     pack = Pack(plain.name, "plain", layout, "workspace", labels)
-    return (pack, *copy_passes(f"pack_{plain.name}", "plain", labels, None))
+    loops = f"plain_{labels[-1]}", f"plain_{named[-1]}"
+    turned = turning_passes("plain_n", *loops, square)
+    return (pack, *turned, Parallelize(f"pack_{plain.name}", ("plain_n", *turned_loop(*loops))))
 
 
 def _result_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:

@@ -35,6 +35,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
     Where,
@@ -113,18 +114,18 @@ def _names(program: Program, stage: Stage) -> frozenset[str]:
                 note(statement.extent)
             case If(condition):
                 note(condition.a, condition.b)
-            case Alloc() | Transform():
+            case Alloc() | Transform() | Store() | Transpose():
                 pass
-            case Store():
-                note(*statement.index, statement.count)
-                for value in values(statement.value):
-                    match value:
-                        case Load():
-                            note(*value.index, value.count)
-                        case Choose(conditions):
-                            note(*(side for c in conditions for side in (c.a, c.b)))
-                        case _:
-                            pass
+    for store in stores(stage.body):
+        note(*store.index, store.count)
+        for value in values(store.value):
+            match value:
+                case Load():
+                    note(*value.index, value.count)
+                case Choose(conditions):
+                    note(*(side for c in conditions for side in (c.a, c.b)))
+                case _:
+                    pass
     for access in (*reads(stage.body), *stores(stage.body)):
         if program.has_buffer(access.buffer):
             seen = program.seen(stage, access.buffer)
@@ -154,7 +155,7 @@ def _outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
                 yield statement
             case If(_, inner) | Alloc(_, inner):
                 yield from _outer_loops(inner)
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 pass
 
 
@@ -263,8 +264,10 @@ class _Writer:
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform) -> None:
+    def compound(self, statement: For | If | Alloc | Transform | Transpose) -> None:
         match statement:
+            case Transpose():
+                self.transpose(statement)
             case Transform():
                 self.transform(statement)
             case For(var, extent, body):
@@ -288,6 +291,23 @@ class _Writer:
             names = [self.register(buffer.name, place, lanes) for place in places]
             for text in transform_lines(transform.map, buffer.name, names, buffer.dtype, lanes, self.use):
                 self.line(text)
+
+    def transpose(self, transpose: Transpose) -> None:
+        """One operation: where the square begins, and how far apart its rows are, in both buffers."""
+        self.bases = {}
+        dtype = self.program.buffer(transpose.source).dtype
+        arguments: list[str] = []
+        for buffer, index, axis in (
+            (transpose.source, transpose.source_index, transpose.source_axis),
+            (transpose.target, transpose.target_index, transpose.target_axis),
+        ):
+            step = mul(*self.program.seen(self.stage, buffer).shape[axis + 1 :])
+            arguments += [buffer, self.place(buffer, index), self.text(step)]
+        counts = (transpose.rows, transpose.columns)
+        if counts != (None, None):
+            arguments += [self.text(Int(transpose.size) if count is None else count) for count in counts]
+        kind = "transpose" if counts == (None, None) else "transpose_some"
+        self.line(f"{self.use(Operation(kind, dtype, transpose.size, dtype))}({', '.join(arguments)})")
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
         self.depth += 1

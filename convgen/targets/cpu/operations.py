@@ -70,7 +70,7 @@ def type_name(dtype: str, lanes: int) -> str:
 
 def vector_texts(operations: tuple[Operation, ...]) -> tuple[VectorText, ...]:
     """The vector types of the operations."""
-    kinds = sorted({(op.dtype, op.lanes) for op in operations if op.lanes > 1})
+    kinds = sorted({(op.dtype, op.lanes) for op in operations if op.lanes > 1 and not op.kind.startswith("transpose")})
     return tuple(VectorText(type_name(dtype, lanes), _ELEMENT[dtype], lanes) for dtype, lanes in kinds)
 
 
@@ -89,6 +89,10 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
     if functions := kinds & _FUNCTIONS:
         needed |= {"functions", "call", "splat", *functions}
         needed |= {_SHORT[op.dtype] for op in operations if op.kind in functions}
+    if "transpose" in kinds:
+        needed.add("transpose")
+    if "transpose_some" in kinds:
+        needed |= {"transpose", "transpose_some", "mask", "splat", "call"}
     if any(op.storage == "bfloat16" for op in operations):
         needed |= {"bfloat16", "splat"}
     return frozenset(needed)
@@ -123,6 +127,8 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, f"{kind},", f"lambda b, x: {op.kind}(b, x)")
         case "min" | "max":
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: {_call(op, 'x, y')}")
+        case "transpose" | "transpose_some":
+            return _transpose(op)
         case _:
             method = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)[op.kind]
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: b.{method}(x, y)")
@@ -183,6 +189,19 @@ def _store_some(op: Operation) -> str:
     name = f"llvm.masked.store.{_suffix(op.storage, op.lanes)}.p0"
     mask = f"below(b, n, {op.lanes})"
     return f'call(b, "{name}", ir.VoidType(), {_narrowed(op)}, {place}, ir.IntType(32)({size}), {mask})'
+
+
+def _transpose(op: Operation) -> OperationText:
+    """Source, place and distance of rows, the same of the target, and the numbers of rows and columns if they vary."""
+    place = f"ir.VectorType({_ELEMENT[op.storage]}, {op.lanes}), {DTYPES[op.storage].itemsize}"
+    names = "s, i, p, t, j, q" if op.kind == "transpose" else "s, i, p, t, j, q, m, n"
+    function = f"{op.kind}(b, {place}, {names}{_masked_names(op)})"
+    operands = ", ".join(["i64"] * len(names.split(",")))
+    return OperationText(op.name, "types.void", operands, f"lambda b, {names}: {function}")
+
+
+def _masked_names(op: Operation) -> str:
+    return f', "{_suffix(op.storage, op.lanes)}"' if op.kind == "transpose_some" else ""
 
 
 def _widened(op: Operation, value: str) -> str:

@@ -1,0 +1,109 @@
+"""Boxes of result pixels: what a task computes from a copy of the source that stays in the second-level cache."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+
+from convgen.dtypes import DTYPES
+from convgen.machine import Machine
+from convgen.nests.build import unfolded_problem
+from convgen.nests.classes import AxisClass, gather_classes
+from convgen.spec import ConvSpec
+from convgen.tuning.cost import L2_SHARE, MEMORY_BANDWIDTH, peak, waste
+
+# At most so many widths are tried for so many axes.
+WIDTHS = {2: 5, 3: 1}
+# Into how many parts an axis may be cut.
+PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
+
+
+@dataclass(frozen=True)
+class Box:
+    """``result`` pixels along each spatial axis, ``source`` positions that they read, and how many boxes cover the result.
+
+    ``is_wide`` says that a box holds whole rows.
+    """
+
+    result: tuple[int, ...]
+    source: tuple[int, ...]
+    count: int
+    is_wide: bool
+
+    @property
+    def run(self) -> int:
+        """The pixels that are cut into register tiles together: those of a row, or of all rows that are whole."""
+        return math.prod(self.result[-2:]) if self.is_wide else self.result[-1]
+
+
+@functools.lru_cache(maxsize=4096)
+def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine) -> Box:
+    """The box that is expected to be fastest for register tiles of ``pixels`` times ``lanes``.
+
+    It weighs copying the border between boxes, pixels that are computed twice, reading all weights for every box, what
+    overflows the second-level cache, and cores without work.
+    """
+    axes = _axes(problem)
+    options = [sorted({-(-size // parts) for parts in PARTS if parts <= size}, reverse=True) for size, _, _ in axes]
+    options[-1] = options[-1][: WIDTHS.get(len(axes), len(options[-1]))]
+    least = min(pixels, math.prod(size for size, _, _ in axes[-2:]))
+    boxes = [_box(sizes, axes) for sizes in itertools.product(*options)]
+    allowed = [box for box in boxes if box.run >= least]
+    return min(allowed, key=lambda box: _seconds(problem, box, pixels, lanes, machine))
+
+
+def box_extent(problem: ConvSpec) -> int:
+    """The most pixels that a register tile of a box may have."""
+    return max(1, math.prod(size for size, _, _ in _axes(problem)[-2:]))
+
+
+def box_source_bytes(problem: ConvSpec, box: Box) -> int:
+    """The bytes of the copy that a box is computed from."""
+    channels = problem.reduced_channels * problem.groups
+    return math.prod(box.source) * channels * DTYPES[problem.dtype].itemsize
+
+
+def _axes(problem: ConvSpec) -> list[tuple[int, int, tuple[AxisClass, ...]]]:
+    """For each axis the fewest and the most pixels of a residue class, and the classes."""
+    combined = gather_classes(unfolded_problem(problem))
+    classes = [tuple(dict.fromkeys(axes[a] for axes in combined)) for a in range(problem.ndim)]
+    counts = [[c.count for c in found if c.count] or [1] for found in classes]
+    return [(min(count), max(count), found) for count, found in zip(counts, classes, strict=True)]
+
+
+def _box(sizes: tuple[int, ...], axes: list[tuple[int, int, tuple[AxisClass, ...]]]) -> Box:
+    is_wide = len(axes) > 1 and sizes[-1] == axes[-1][0]
+    result = (*sizes[:-1], axes[-1][1]) if is_wide else sizes
+    source = tuple(_reach(size, classes) for size, (_, _, classes) in zip(result, axes, strict=True))
+    count = math.prod(-(-most // size) for size, (_, most, _) in zip(result, axes, strict=True))
+    return Box(result, source, count, is_wide)
+
+
+def _reach(result: int, classes: tuple[AxisClass, ...]) -> int:
+    """The source positions between the first and the last that so many result pixels read."""
+    return max(
+        ((result - 1) * c.source_step + max(0, c.taps - 1) * abs(c.tap_source_step) + 1 for c in classes), default=1
+    )
+
+
+def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Machine) -> float:
+    tasks = max(1, problem.batch * box.count)
+    result = math.prod(box.result)
+    made, itemsize = problem.made_channels * problem.groups, DTYPES[problem.dtype].itemsize
+    classes = math.prod(problem.stride) if problem.writes_with_stride else 1
+    terms = math.prod(problem.kernel_size) * problem.reduced_channels / classes
+    compute = result * waste(box.run, pixels) * terms * made / peak(problem, machine)
+    copied = box_source_bytes(problem, box)
+    block = min(lanes, made) * itemsize
+    held = copied + terms * block + (result * block if problem.layout == "channels_first" else 0)
+    room = machine.l2_bytes * L2_SHARE
+    moved = 2 * copied
+    if held > room:
+        moved += copied * (1 + made / lanes)
+    if copied + problem.weight_bytes > room:
+        moved += problem.weight_bytes / 2
+    moved /= MEMORY_BANDWIDTH
+    rounds = -(-tasks // machine.cores) * machine.cores
+    return rounds * classes * (compute + moved)

@@ -1,0 +1,112 @@
+"""direct in boxes: a task copies the part of an image that it needs, padded and channels last, and computes all channels from it.
+
+The copy stays in the second-level cache and no padded image is ever in memory; results of channels_first problems are
+collected block by block of channels and turned on their way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from convgen.ir.build import as_index
+from convgen.ir.nodes import Index, Int, Var
+from convgen.nests.build import unfolded_problem
+from convgen.nests.classes import gather_classes
+from convgen.nests.nest import Nest, axis_letters
+from convgen.passes.collapse import Collapse
+from convgen.passes.compute_at import ComputeAt
+from convgen.passes.parallelize import Parallelize
+from convgen.passes.pipeline import Pass
+from convgen.passes.reorder import Reorder
+from convgen.passes.tile import Tile
+from convgen.passes.unpack_at import UnpackAt
+from convgen.spec import ConvSpec
+from convgen.strategies.boxes import Box
+from convgen.strategies.direct_images import (
+    keeps_result_apart,
+    residual_passes,
+    result_parts,
+    result_passes,
+    source_copy,
+    turning_passes,
+    unpacked_loops,
+)
+from convgen.tuning.space import Config
+
+
+def is_boxed(spec: ConvSpec) -> bool:
+    """Whether there is anything to copy: reads that leave the source, or channels that are not last."""
+    grouped_lanes = spec.made_channels == 1 and spec.groups > 1 and spec.reduced_channels != 1
+    has_channels = spec.groups > 1 or spec.reduced_channels != 1
+    if grouped_lanes or (spec.layout == "channels_first" and has_channels):
+        return True
+    problem = unfolded_problem(spec)
+    sizes = problem.spatial_size if problem.direction == "forward" else problem.output_size
+    return any(
+        axis.lowest < 0 or axis.highest >= size
+        for axes in gather_classes(problem)
+        for axis, size in zip(axes, sizes, strict=True)
+    )
+
+
+def boxed(
+    spec: ConvSpec, nest: Nest, box: Box, config: Config, square: int, weights: tuple[Pass, ...]
+) -> tuple[Nest, tuple[Pass, ...]]:
+    """The nest with the box's sizes, and the passes up to register tiles."""
+    letters = axis_letters(spec.ndim)
+    sizes = _sizes(box, letters)
+    program = replace(nest.program, sizes=(*nest.program.sizes, *sizes))
+    nest = replace(nest, program=program, sizes={**nest.sizes, **sizes})
+    copy = source_copy(spec, nest)
+    assert copy is not None
+    lane = "oc" if nest.channels.has_made else "g"
+    groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
+    block = f"{lane}_block"
+    cut = letters[:-1] if box.is_wide else letters
+    parts = tuple(f"part_{letter}" for letter in cut)
+    inner = [f"in_{letter}" if letter in cut else f"o{letter}" for letter in letters]
+    # Results that are written with a stride, or folded, are turned as whole images.
+    turned = keeps_result_apart(spec, nest) and not spec.writes_with_stride
+    local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))
+    rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
+    return nest, (
+        *(result_parts(spec, nest) if turned else result_passes(spec, nest, square)),
+        copy.pad(),
+        *weights,
+        *(Tile(f"o{x}", Var(f"R{x.upper()}"), f"part_{x}", f"in_{x}", "overlap") for x in cut),
+        Reorder("conv", ("n", *parts, *groups, block, *inner, f"{lane}_lane")),
+        Parallelize("conv", ("n", *parts)),
+        ComputeAt(copy.stage, parts[-1], (*local, *rest)),
+        *copy.moves(square, whole=False),
+        *(_turned(spec, nest, box, config["lanes"], square) if turned else ()),
+        *_tiles(inner, box, config["pixels"]),
+    )
+
+
+def _sizes(box: Box, letters: str) -> dict[str, int]:
+    """RH, RW: a box's pixels; LH, LW: the extents of its copy."""
+    result = {f"R{x.upper()}": size for x, size in zip(letters, box.result, strict=True)}
+    return result | {f"L{x.upper()}": size for x, size in zip(letters, box.source, strict=True)}
+
+
+def _turned(spec: ConvSpec, nest: Nest, box: Box, lanes: int, square: int) -> tuple[Pass, ...]:
+    """Each block of channels of a box is collected in a worker's memory and written from there."""
+    channels = nest.channels
+    lane = "oc" if channels.has_made else "g"
+    pixels: tuple[Index, ...] = tuple(as_index(f"R{letter.upper()}") for letter in axis_letters(spec.ndim))
+    groups = (Int(1),) if channels.has_groups and channels.has_made else ()
+    channel, width = unpacked_loops(spec, nest)
+    return (
+        *residual_passes(spec, nest, square),
+        UnpackAt(f"unpack_{nest.result}", f"{lane}_block", (Int(1), *pixels, *groups, Int(lanes))),
+        *turning_passes("unpacked_n", channel, width, square),
+    )
+
+
+def _tiles(inner: list[str], box: Box, pixels: int) -> tuple[Pass, ...]:
+    flat = inner[-1]
+    merge: tuple[Pass, ...] = ()
+    if box.is_wide:
+        flat = "flat"
+        merge = (Collapse(tuple(inner[-2:]), flat),)
+    return (*merge, Tile(flat, pixels, "tile", "px", tail="overlap"))
