@@ -51,30 +51,20 @@ f32x64 = Vector(ir.FloatType(), 64)
 fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
-load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
 # ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
-@njit(error_model="numpy", nogil=True)
-def pad_grad_output(buffers, sizes, begin, end, worker):
-    grad_output, padded = buffers[0], buffers[3]
-    N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-    for task in range(begin, end):
-        padded_n, padded_h = task // PH, task % PH
-        for padded_w in range(PW):
-            for padded_c_block in range((padded_cs + 63) // 64):
-                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, load_some_f32x64(grad_output, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64, (padded_cs - padded_c_block * 64) * ((0 <= padded_h) & (padded_h < IH) & (0 <= padded_w) & (padded_w < IW))), padded_cs - padded_c_block * 64)
-
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[4]
     OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
-        for packed_kh in range(packed_khs):
-            for packed_kw in range(packed_kws):
-                for packed_ic in range(packed_ics):
+        for packed_ic in range(packed_ics):
+            for packed_kh in range(packed_khs):
+                for packed_kw in range(packed_kws):
                     for packed_lane in range(64):
                         if packed_block * 64 + packed_lane < OC:
                             chosen = load_f32(weight, ((packed_ic * OC + (packed_block * 64 + packed_lane)) * packed_khs + packed_kh) * packed_kws + packed_kw)
@@ -84,166 +74,202 @@ def pack_weight(buffers, sizes, begin, end, worker):
 
 @njit(error_model="numpy", nogil=True)
 def conv0(buffers, sizes, begin, end, worker):
-    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
-    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
-    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
-    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    grad_output, grad_input, packed = buffers[0], buffers[2], buffers[4]
+    N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
+    OW, OC, RH, LH, LW = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
+    count_h, offset_h, start_h, tap_h = sizes[9], sizes[10], sizes[11], sizes[12]
+    count_w, offset_w, start_w, tap_w, worker_bytes = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    padded = buffers[3] + worker * worker_bytes
     for task in range(begin, end):
-        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
-        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
-        oc_block = task % ((OC + 63) // 64)
-        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
-            start = min(part * 96 + tile * 6, count_h * count_w - 6)
-            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
-            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
-            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
-            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
-            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
-            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
-            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
-            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
-            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
-            for ic in range(64):
-                packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + tap_w) * 64 + ic) * 64)
-                acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + ic)), packed_here, acc0)
-                acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + ic)), packed_here, acc1)
-                acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + ic)), packed_here, acc2)
-                acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + ic)), packed_here, acc3)
-                acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + ic)), packed_here, acc4)
-                acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + ic)), packed_here, acc5)
-            valid = OC - oc_block * 64
-            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+        n, part_h = task // ((count_h + RH - 1) // RH), task % ((count_h + RH - 1) // RH)
+        start = min(part_h * RH, count_h - RH)
+        limit = max(0 - offset_w, 0)
+        start1 = min(limit, count_w)
+        limit1 = max(0 - start - offset_h, 0)
+        start2 = min(limit1, RH)
+        for padded_h_fill in range(RH):
+            for padded_w_fill in range(count_w):
+                store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
+        for padded_h in range(max(min(IH - start - offset_h, RH), start2) - start2):
+            for padded_w in range(max(min(IW - offset_w, count_w), start1) - start1):
+                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64))
+        for oc_block in range((OC + 63) // 64):
+            for tile in range((RH * count_w + 5) // 6):
+                start3 = min(tile * 6, RH * count_w - 6)
+                row0, row1, row2 = start3 // count_w, (start3 + 1) // count_w, (start3 + 2) // count_w
+                row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
+                col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
+                col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
+                padded_at0, padded_at1 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
+                padded_at2, padded_at3 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
+                padded_at4, padded_at5 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+                for ic in range(64):
+                    packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + tap_w) * 64 + ic) * 64)
+                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + ic)), packed_here, acc0)
+                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + ic)), packed_here, acc1)
+                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + ic)), packed_here, acc2)
+                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + ic)), packed_here, acc3)
+                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + ic)), packed_here, acc4)
+                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + ic)), packed_here, acc5)
+                valid = OC - oc_block * 64
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
 def conv1(buffers, sizes, begin, end, worker):
-    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
-    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
-    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
-    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
+    grad_output, grad_input, packed = buffers[0], buffers[2], buffers[4]
+    N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
+    OW, OC, RH, LH, LW = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
+    count_h, offset_h, start_h, tap_h = sizes[9], sizes[10], sizes[11], sizes[12]
+    count_w, offset_w, start_w, tap_w, worker_bytes = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    padded = buffers[3] + worker * worker_bytes
     for task in range(begin, end):
-        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
-        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
-        oc_block = task % ((OC + 63) // 64)
-        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
-            start = min(part * 96 + tile * 6, count_h * count_w - 6)
-            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
-            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
-            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
-            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
-            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
-            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
-            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
-            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
-            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
-            for kw in range(2):
-                for ic in range(64):
-                    padded_by = (0 - kw) * 64 + ic
-                    packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
-                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
-                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
-                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
-                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
-                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
-                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
-            valid = OC - oc_block * 64
-            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
-
-@njit(error_model="numpy", nogil=True)
-def conv2(buffers, sizes, begin, end, worker):
-    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
-    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
-    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
-    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
-    for task in range(begin, end):
-        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
-        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
-        oc_block = task % ((OC + 63) // 64)
-        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
-            start = min(part * 96 + tile * 6, count_h * count_w - 6)
-            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
-            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
-            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
-            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
-            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
-            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
-            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
-            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
-            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
-            for kh in range(2):
-                for ic in range(64):
-                    padded_by = (0 - kh) * PW * 64 + ic
-                    packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + tap_w) * 64 + ic) * 64)
-                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
-                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
-                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
-                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
-                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
-                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
-            valid = OC - oc_block * 64
-            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
-
-@njit(error_model="numpy", nogil=True)
-def conv3(buffers, sizes, begin, end, worker):
-    grad_input, padded, packed = buffers[2], buffers[3], buffers[4]
-    N, OH, OW, OC, PH, PW, count_h = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
-    offset_h, start_h, tap_h = sizes[7], sizes[8], sizes[9]
-    count_w, offset_w, start_w, tap_w = sizes[10], sizes[11], sizes[12], sizes[13]
-    for task in range(begin, end):
-        n = task // ((OC + 63) // 64 * (((count_h * count_w + 5) // 6 + 15) // 16))
-        part = task // ((OC + 63) // 64) % (((count_h * count_w + 5) // 6 + 15) // 16)
-        oc_block = task % ((OC + 63) // 64)
-        for tile in range(min(16, (count_h * count_w + 5) // 6 - part * 16)):
-            start = min(part * 96 + tile * 6, count_h * count_w - 6)
-            row0, row1, row2 = start // count_w, (start + 1) // count_w, (start + 2) // count_w
-            row3, row4, row5 = (start + 3) // count_w, (start + 4) // count_w, (start + 5) // count_w
-            col0, col1, col2 = start - row0 * count_w, start + 1 - row1 * count_w, start + 2 - row2 * count_w
-            col3, col4, col5 = start + 3 - row3 * count_w, start + 4 - row4 * count_w, start + 5 - row5 * count_w
-            padded_at0 = ((n * PH + (row0 + offset_h)) * PW + (col0 + offset_w)) * 64
-            padded_at1 = ((n * PH + (row1 + offset_h)) * PW + (col1 + offset_w)) * 64
-            padded_at2 = ((n * PH + (row2 + offset_h)) * PW + (col2 + offset_w)) * 64
-            padded_at3 = ((n * PH + (row3 + offset_h)) * PW + (col3 + offset_w)) * 64
-            padded_at4 = ((n * PH + (row4 + offset_h)) * PW + (col4 + offset_w)) * 64
-            padded_at5 = ((n * PH + (row5 + offset_h)) * PW + (col5 + offset_w)) * 64
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
-            for kh in range(2):
+        n, part_h = task // ((count_h + RH - 1) // RH), task % ((count_h + RH - 1) // RH)
+        start = min(part_h * RH, count_h - RH)
+        limit = max(0 - offset_w + 1, 0)
+        start1 = min(limit, count_w + 1)
+        limit1 = max(0 - start - offset_h, 0)
+        start2 = min(limit1, RH)
+        for padded_h_fill in range(RH):
+            for padded_w_fill in range(count_w + 1):
+                store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
+        for padded_h in range(max(min(IH - start - offset_h, RH), start2) - start2):
+            for padded_w in range(max(min(IW - offset_w + 1, count_w + 1), start1) - start1):
+                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64 - 64))
+        for oc_block in range((OC + 63) // 64):
+            for tile in range((RH * count_w + 5) // 6):
+                start3 = min(tile * 6, RH * count_w - 6)
+                row0, row1, row2 = start3 // count_w, (start3 + 1) // count_w, (start3 + 2) // count_w
+                row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
+                col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
+                col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
+                padded_at0, padded_at1 = (row0 * LW + (col0 + 1)) * 64, (row1 * LW + (col1 + 1)) * 64
+                padded_at2, padded_at3 = (row2 * LW + (col2 + 1)) * 64, (row3 * LW + (col3 + 1)) * 64
+                padded_at4, padded_at5 = (row4 * LW + (col4 + 1)) * 64, (row5 * LW + (col5 + 1)) * 64
+                acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kw in range(2):
                     for ic in range(64):
-                        padded_by = ((0 - kh) * PW + (0 - kw)) * 64 + ic
-                        packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
+                        padded_by = (0 - kw) * 64 + ic
+                        packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
                         acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
                         acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
                         acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
                         acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
                         acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
                         acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
-            valid = OC - oc_block * 64
-            store_some_f32x64(grad_input, ((n * OH + (row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
-            store_some_f32x64(grad_input, ((n * OH + (row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+                valid = OC - oc_block * 64
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def conv2(buffers, sizes, begin, end, worker):
+    grad_output, grad_input, packed = buffers[0], buffers[2], buffers[4]
+    N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
+    OW, OC, RH, LH, LW = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
+    count_h, offset_h, start_h, tap_h = sizes[9], sizes[10], sizes[11], sizes[12]
+    count_w, offset_w, start_w, tap_w, worker_bytes = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    padded = buffers[3] + worker * worker_bytes
+    for task in range(begin, end):
+        n, part_h = task // ((count_h + RH - 1) // RH), task % ((count_h + RH - 1) // RH)
+        start = min(part_h * RH, count_h - RH)
+        limit = max(0 - offset_w, 0)
+        start1 = min(limit, count_w)
+        limit1 = max(0 - start - offset_h + 1, 0)
+        start2 = min(limit1, RH + 1)
+        for padded_h_fill in range(RH + 1):
+            for padded_w_fill in range(count_w):
+                store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
+        for padded_h in range(max(min(IH - start - offset_h + 1, RH + 1), start2) - start2):
+            for padded_w in range(max(min(IW - offset_w, count_w), start1) - start1):
+                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64 - IW * 64))
+        for oc_block in range((OC + 63) // 64):
+            for tile in range((RH * count_w + 5) // 6):
+                start3 = min(tile * 6, RH * count_w - 6)
+                row0, row1, row2 = start3 // count_w, (start3 + 1) // count_w, (start3 + 2) // count_w
+                row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
+                col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
+                col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
+                padded_at0, padded_at1 = ((row0 + 1) * LW + col0) * 64, ((row1 + 1) * LW + col1) * 64
+                padded_at2, padded_at3 = ((row2 + 1) * LW + col2) * 64, ((row3 + 1) * LW + col3) * 64
+                padded_at4, padded_at5 = ((row4 + 1) * LW + col4) * 64, ((row5 + 1) * LW + col5) * 64
+                acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+                for kh in range(2):
+                    for ic in range(64):
+                        padded_by = (0 - kh) * LW * 64 + ic
+                        packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + tap_w) * 64 + ic) * 64)
+                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+                valid = OC - oc_block * 64
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
+
+@njit(error_model="numpy", nogil=True)
+def conv3(buffers, sizes, begin, end, worker):
+    grad_output, grad_input, packed = buffers[0], buffers[2], buffers[4]
+    N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
+    OW, OC, RH, LH, LW = sizes[4], sizes[5], sizes[6], sizes[7], sizes[8]
+    count_h, offset_h, start_h, tap_h = sizes[9], sizes[10], sizes[11], sizes[12]
+    count_w, offset_w, start_w, tap_w, worker_bytes = sizes[13], sizes[14], sizes[15], sizes[16], sizes[17]
+    padded = buffers[3] + worker * worker_bytes
+    for task in range(begin, end):
+        n, part_h = task // ((count_h + RH - 1) // RH), task % ((count_h + RH - 1) // RH)
+        start = min(part_h * RH, count_h - RH)
+        limit = max(0 - offset_w + 1, 0)
+        start1 = min(limit, count_w + 1)
+        limit1 = max(0 - start - offset_h + 1, 0)
+        start2 = min(limit1, RH + 1)
+        for padded_h_fill in range(RH + 1):
+            for padded_w_fill in range(count_w + 1):
+                store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
+        for padded_h in range(max(min(IH - start - offset_h + 1, RH + 1), start2) - start2):
+            for padded_w in range(max(min(IW - offset_w + 1, count_w + 1), start1) - start1):
+                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64 - (IW * 64 + 64)))
+        for oc_block in range((OC + 63) // 64):
+            for tile in range((RH * count_w + 5) // 6):
+                start3 = min(tile * 6, RH * count_w - 6)
+                row0, row1, row2 = start3 // count_w, (start3 + 1) // count_w, (start3 + 2) // count_w
+                row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
+                col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
+                col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
+                padded_at0, padded_at1 = ((row0 + 1) * LW + (col0 + 1)) * 64, ((row1 + 1) * LW + (col1 + 1)) * 64
+                padded_at2, padded_at3 = ((row2 + 1) * LW + (col2 + 1)) * 64, ((row3 + 1) * LW + (col3 + 1)) * 64
+                padded_at4, padded_at5 = ((row4 + 1) * LW + (col4 + 1)) * 64, ((row5 + 1) * LW + (col5 + 1)) * 64
+                acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+                for kh in range(2):
+                    for kw in range(2):
+                        for ic in range(64):
+                            padded_by = ((0 - kh) * LW + (0 - kw)) * 64 + ic
+                            packed_here = load_f32x64(packed, (((oc_block * 3 + (kh * 2 + tap_h)) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
+                            acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                            acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                            acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                            acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                            acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                            acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+                valid = OC - oc_block * 64
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64, acc2, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64, acc3, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64, acc4, valid)
+                store_some_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64, acc5, valid)
 
 # ---- the whole problem on one thread
 def run(grad_output, weight):
@@ -252,10 +278,9 @@ def run(grad_output, weight):
     grad_input = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
     buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
-    pad_grad_output(buffers, np.array([1, 28, 28, 29, 29, 64], np.int64), 0, 29, 0)
     pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1, 0)
-    conv0(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1], np.int64), 0, 9, 0)
-    conv1(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0], np.int64), 0, 9, 0)
-    conv2(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1], np.int64), 0, 9, 0)
-    conv3(buffers, np.array([1, 56, 56, 64, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0], np.int64), 0, 9, 0)
+    conv0(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1, 215296], np.int64), 0, 1, 0)
+    conv1(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0, 215296], np.int64), 0, 1, 0)
+    conv2(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1, 215296], np.int64), 0, 1, 0)
+    conv3(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0, 215296], np.int64), 0, 1, 0)
     return grad_input

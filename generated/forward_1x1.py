@@ -61,8 +61,8 @@ def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[3]
     OC, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2]
     for packed_block in range(begin, end):
-        for packed_kw in range(packed_kws):
-            for packed_ic in range(packed_ics):
+        for packed_ic in range(packed_ics):
+            for packed_kw in range(packed_kws):
                 for packed_lane in range(64):
                     if packed_block * 64 + packed_lane < OC:
                         chosen = load_f32(weight, ((packed_block * 64 + packed_lane) * packed_ics + packed_ic) * packed_kws + packed_kw)

@@ -56,27 +56,18 @@ load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call
 max_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.maximum.v64f32", x.type, x, y))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 
 # ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
-@njit(error_model="numpy", nogil=True)
-def pad_input(buffers, sizes, begin, end, worker):
-    input, padded = buffers[0], buffers[4]
-    N, IH, IW, PH, PW, padded_cs = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
-    for task in range(begin, end):
-        padded_n, padded_h = task // PH, task % PH
-        for padded_w in range(PW):
-            for padded_c_block in range((padded_cs + 63) // 64):
-                store_some_f32x64(padded, ((padded_n * PH + padded_h) * PW + padded_w) * padded_cs + padded_c_block * 64, load_some_f32x64(input, ((padded_n * IH + padded_h) * IW + padded_w) * padded_cs + padded_c_block * 64 - (padded_cs + IW * padded_cs), (padded_cs - padded_c_block * 64) * ((0 <= padded_h - 1) & (padded_h - 1 < IH) & (0 <= padded_w - 1) & (padded_w - 1 < IW))), padded_cs - padded_c_block * 64)
-
 @njit(error_model="numpy", nogil=True)
 def pack_weight(buffers, sizes, begin, end, worker):
     weight, packed = buffers[1], buffers[5]
     OC, packed_khs, packed_kws, packed_ics = sizes[0], sizes[1], sizes[2], sizes[3]
     for packed_block in range(begin, end):
-        for packed_kh in range(packed_khs):
-            for packed_kw in range(packed_kws):
-                for packed_ic in range(packed_ics):
+        for packed_ic in range(packed_ics):
+            for packed_kh in range(packed_khs):
+                for packed_kw in range(packed_kws):
                     for packed_lane in range(64):
                         if packed_block * 64 + packed_lane < OC:
                             chosen = load_f32(weight, (((packed_block * 64 + packed_lane) * packed_ics + packed_ic) * packed_khs + packed_kh) * packed_kws + packed_kw)
@@ -86,42 +77,53 @@ def pack_weight(buffers, sizes, begin, end, worker):
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
-    bias, output, padded, packed = buffers[2], buffers[3], buffers[4], buffers[5]
-    N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    input, bias, output, packed = buffers[0], buffers[2], buffers[3], buffers[5]
+    N, IH, IW, OH, OW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    OC, RH, LH, LW, worker_bytes = sizes[5], sizes[6], sizes[7], sizes[8], sizes[9]
+    padded = buffers[4] + worker * worker_bytes
     for task in range(begin, end):
-        n = task // ((OC + 63) // 64 * (((OH * OW + 5) // 6 + 15) // 16))
-        part, oc_block = task // ((OC + 63) // 64) % (((OH * OW + 5) // 6 + 15) // 16), task % ((OC + 63) // 64)
-        for tile in range(min(16, (OH * OW + 5) // 6 - part * 16)):
-            start = min(part * 96 + tile * 6, OH * OW - 6)
-            row0, row1, row2, row3 = start // OW, (start + 1) // OW, (start + 2) // OW, (start + 3) // OW
-            row4, row5 = (start + 4) // OW, (start + 5) // OW
-            col0, col1, col2 = start - row0 * OW, start + 1 - row1 * OW, start + 2 - row2 * OW
-            col3, col4, col5 = start + 3 - row3 * OW, start + 4 - row4 * OW, start + 5 - row5 * OW
-            padded_at0, padded_at1 = ((n * PH + row0) * PW + col0) * 64, ((n * PH + row1) * PW + col1) * 64
-            padded_at2, padded_at3 = ((n * PH + row2) * PW + col2) * 64, ((n * PH + row3) * PW + col3) * 64
-            padded_at4, padded_at5 = ((n * PH + row4) * PW + col4) * 64, ((n * PH + row5) * PW + col5) * 64
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
-            for kh in range(3):
-                for kw in range(3):
-                    for ic in range(64):
-                        padded_by = (kh * PW + kw) * 64 + ic
-                        packed_here = load_f32x64(packed, (((oc_block * 3 + kh) * 3 + kw) * 64 + ic) * 64)
-                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
-                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
-                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
-                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
-                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
-                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
-            output_at = (n * OH * OW + start) * OC + oc_block * 64
-            bias_here = load_some_f32x64(bias, oc_block * 64, OC - oc_block * 64)
-            constant = splat_f32x64(0.0)
-            valid = OC - oc_block * 64
-            store_some_f32x64(output, output_at, max_f32x64(add_f32x64(acc0, bias_here), constant), valid)
-            store_some_f32x64(output, output_at + OC, max_f32x64(add_f32x64(acc1, bias_here), constant), valid)
-            store_some_f32x64(output, output_at + OC * 2, max_f32x64(add_f32x64(acc2, bias_here), constant), valid)
-            store_some_f32x64(output, output_at + OC * 3, max_f32x64(add_f32x64(acc3, bias_here), constant), valid)
-            store_some_f32x64(output, output_at + OC * 4, max_f32x64(add_f32x64(acc4, bias_here), constant), valid)
-            store_some_f32x64(output, output_at + OC * 5, max_f32x64(add_f32x64(acc5, bias_here), constant), valid)
+        n, part_h = task // ((OH + RH - 1) // RH), task % ((OH + RH - 1) // RH)
+        start0, start1 = min(part_h * RH, OH - RH), min(1, OW + 2)
+        limit = max(0 - start0 + 1, 0)
+        start2 = min(limit, RH + 2)
+        for padded_h_fill in range(RH + 2):
+            for padded_w_fill in range(OW + 2):
+                store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
+        for padded_h in range(max(min(IH - start0 + 1, RH + 2), start2) - start2):
+            for padded_w in range(max(min(IW + 1, OW + 2), start1) - start1):
+                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(input, ((n * IH + (padded_h + start2 + start0)) * IW + (padded_w + start1)) * 64 - (IW * 64 + 64)))
+        for oc_block in range((OC + 63) // 64):
+            for tile in range((RH * OW + 5) // 6):
+                start3 = min(tile * 6, RH * OW - 6)
+                row0, row1, row2, row3 = start3 // OW, (start3 + 1) // OW, (start3 + 2) // OW, (start3 + 3) // OW
+                row4, row5 = (start3 + 4) // OW, (start3 + 5) // OW
+                col0, col1, col2 = start3 - row0 * OW, start3 + 1 - row1 * OW, start3 + 2 - row2 * OW
+                col3, col4, col5 = start3 + 3 - row3 * OW, start3 + 4 - row4 * OW, start3 + 5 - row5 * OW
+                padded_at0, padded_at1 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
+                padded_at2, padded_at3 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
+                padded_at4, padded_at5 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+                for kh in range(3):
+                    for kw in range(3):
+                        for ic in range(64):
+                            padded_by = (kh * LW + kw) * 64 + ic
+                            packed_here = load_f32x64(packed, (((oc_block * 3 + kh) * 3 + kw) * 64 + ic) * 64)
+                            acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
+                            acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
+                            acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
+                            acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
+                            acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
+                            acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+                output_at = ((n * OH + start0) * OW + start3) * OC + oc_block * 64
+                bias_here = load_some_f32x64(bias, oc_block * 64, OC - oc_block * 64)
+                constant = splat_f32x64(0.0)
+                valid = OC - oc_block * 64
+                store_some_f32x64(output, output_at, max_f32x64(add_f32x64(acc0, bias_here), constant), valid)
+                store_some_f32x64(output, output_at + OC, max_f32x64(add_f32x64(acc1, bias_here), constant), valid)
+                store_some_f32x64(output, output_at + OC * 2, max_f32x64(add_f32x64(acc2, bias_here), constant), valid)
+                store_some_f32x64(output, output_at + OC * 3, max_f32x64(add_f32x64(acc3, bias_here), constant), valid)
+                store_some_f32x64(output, output_at + OC * 4, max_f32x64(add_f32x64(acc4, bias_here), constant), valid)
+                store_some_f32x64(output, output_at + OC * 5, max_f32x64(add_f32x64(acc5, bias_here), constant), valid)
 
 # ---- the whole problem on one thread
 def run(input, weight, bias):
@@ -131,7 +133,6 @@ def run(input, weight, bias):
     output = np.empty((1, 56, 56, 64), np.float32)
     padded, packed = (np.empty(size, np.uint8) for size in [861184, 147456])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, padded, packed)])
-    pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58, 0)
     pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1, 0)
-    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 33, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 56, 58, 58, 861184], np.int64), 0, 1, 0)
     return output

@@ -17,7 +17,8 @@ from convgen.tolerance import Algorithms
 from convgen.verify import expect_integers, integer_operands
 from tests.samples import GENERATED, MACHINE, SAMPLES, sample_source
 
-MAX_LINES_3X3 = 150
+# To turn squares of vectors, which channels_first needs, takes 40 lines.
+MAX_LINES_3X3 = {"channels_last": 150, "channels_first": 175}
 
 _RUN = """
 import importlib.util, sys
@@ -64,7 +65,7 @@ def test_samples_run_with_numpy_and_numba_alone(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_source_of_a_3x3_layer_is_short(layout: str, stride: int) -> None:
     spec = SAMPLES["forward_3x3"][1].replace(layout=layout, stride=stride, epilogue=())
-    assert len(sample_source("direct", spec).splitlines()) < MAX_LINES_3X3
+    assert len(sample_source("direct", spec).splitlines()) < MAX_LINES_3X3[layout]
 
 
 def test_emit_writes_a_file_that_runs_alone(tmp_path: Path) -> None:

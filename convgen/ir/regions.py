@@ -60,7 +60,7 @@ def region(index: Index, around: Around) -> tuple[Index, Index]:
         count = add(count, mul(last, abs(factor)))
         if factor < 0:
             first = sub(first, mul(last, -factor))
-    first = affine(first).index()
+    first, count = affine(first).index(), affine(count).index()
     for guard in around.guards:
         if affine(guard.a) == form:
             count = minimum(count, sub(guard.b, first))

@@ -20,6 +20,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Var,
 )
 from convgen.ir.rewrite import loops, rewrite_loops, rewrite_named, stores, substitute_block, variables
@@ -129,7 +130,7 @@ def _with_alloc(statement: Stmt, alloc: Alloc) -> Stmt:
     match statement:
         case Alloc():
             return alloc
-        case Store() | Transform():
+        case Store() | Transform() | Transpose():
             return statement
         case _:
             return replace(statement, body=tuple(_with_alloc(inner, alloc) for inner in statement.body))

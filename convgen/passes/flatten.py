@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 from convgen.errors import IRError
 from convgen.ir.affine import affine, rejoined
 from convgen.ir.build import add, mul
-from convgen.ir.nodes import Buffer, Index, IndexOp, Load, PaddedLoad, Program, Stage, Stmt, Store, Transform, Value
+from convgen.ir.nodes import (
+    Buffer,
+    Index,
+    IndexOp,
+    Load,
+    PaddedLoad,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Transform,
+    Transpose,
+    Value,
+)
 from convgen.ir.rewrite import map_statement
 
 
@@ -60,7 +73,7 @@ class Flatten:
                 return Store(buffer, self._place(index, shapes[buffer]), value)
             case Store(buffer) if buffer in shapes:
                 raise IRError(f"{buffer} is stored in vectors")
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 return statement
             case _:
                 return replace(statement, body=tuple(self._moved(inner, shapes) for inner in statement.body))

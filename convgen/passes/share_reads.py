@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from convgen.ir.nodes import Fma, Index, Load, Program, Stmt, Store, Transform
+from convgen.ir.nodes import Fma, Index, Load, Program, Stmt, Store, Transform, Transpose
 from convgen.ir.rewrite import map_stages, reads
 
 Place = tuple[Index, ...]
@@ -44,7 +44,7 @@ class ShareReads:
                         run = []
                     run.append(statement)
                     continue
-                case Store() | Transform():
+                case Store() | Transform() | Transpose():
                     kept: Stmt = statement
                 case _:
                     kept = replace(statement, body=self._block(statement.body))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
-from convgen.ir.nodes import If, Less, Program, Stmt, Store, Transform
+from convgen.ir.nodes import If, Less, Program, Stmt, Store, Transform, Transpose
 from convgen.ir.rewrite import map_stages
 from convgen.passes.masked import masked_update
 
@@ -35,7 +35,7 @@ class Skip:
 
     def _inside(self, statement: Stmt) -> Stmt:
         match statement:
-            case Store() | Transform():
+            case Store() | Transform() | Transpose():
                 return statement
             case _:
                 return replace(statement, body=self._block(statement.body))

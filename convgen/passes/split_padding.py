@@ -19,8 +19,8 @@ class SplitPadding:
                                                      for v in I: y[v + p] = x[v]   for the I that lie inside x
 
     ``nest`` is the first loop of a nest around the copy; ``axes`` are the axes of x along which it may be left. Those that move
-    with a loop of the nest shorten it, others become guards. With a mode that is not zeros the first nest runs over what is outside along
-    ``nest`` alone, and copies what the mode names; indices along other axes are remapped.
+    with a loop of the nest shorten it, others become guards. With a mode that is not zeros the first nest runs over what is
+    outside along ``nest`` alone, and copies what the mode names; indices along other axes are remapped.
 
     Requires: a perfect nest around one padded copy, whose indices along ``axes`` move with one loop of the nest each, by 1, or
     with none. Ensures: no padded load remains in it; every element is stored at least once, the last time as before.

@@ -24,7 +24,8 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.direct_gather import result_passes, source_passes
+from convgen.strategies.copies import square_size
+from convgen.strategies.direct_images import result_passes, source_passes
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.transforms.linear import LinearProgram
@@ -226,9 +227,10 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
     ]
     lanes = min(vector_width(spec, machine), 1 << max(0, spec.reduced_channels - 1).bit_length())
     nest = bilinear_nest(spec, tilings, Blocking(lanes, config["lanes"], width, bool(config["fused"])))
+    square = square_size(spec.dtype, machine)
     passes: tuple[Pass, ...] = (
-        *result_passes(spec, nest),
-        *_source_passes(spec, nest),
+        *result_passes(spec, nest, square),
+        *_source_passes(spec, nest, square),
         Tile("pixel", config["pixels"], "pixels", "px", tail="overlap"),
         Simplify(keep_unit_loops=True),
         RegisterTile(("px", "oc_lane")),
@@ -242,9 +244,9 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
     return Schedule(nest, passes)
 
 
-def _source_passes(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+def _source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """Padding is tested where a tile is read; only another layout is copied first."""
     if spec.layout == "channels_first":
-        return source_passes(spec, nest)
+        return source_passes(spec, nest, square)
     rank = len(nest.program.buffer(nest.source).shape)
     return (ExpandPadding(((nest.source, spatial_axes(spec, rank)),)),)

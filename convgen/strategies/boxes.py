@@ -14,10 +14,10 @@ from convgen.nests.classes import AxisClass, gather_classes
 from convgen.spec import ConvSpec
 from convgen.tuning.cost import L2_SHARE, MEMORY_BANDWIDTH, peak, waste
 
-# At most so many widths are tried for so many axes.
-WIDTHS = {2: 5, 3: 1}
-# Into how many parts an axis may be cut.
+# Into how many parts an axis may be cut: one that is alone, or the rows of images; widths, and the axes of volumes.
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
+FEW_PARTS = (1, 2, 4, 8, 16, 32)
+CUTS = {1: (PARTS,), 2: (PARTS, FEW_PARTS), 3: (FEW_PARTS, FEW_PARTS, (1, 2))}
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine) -> 
     overflows the second-level cache, and cores without work.
     """
     axes = _axes(problem)
-    options = [sorted({-(-size // parts) for parts in PARTS if parts <= size}, reverse=True) for size, _, _ in axes]
-    options[-1] = options[-1][: WIDTHS.get(len(axes), len(options[-1]))]
+    options = [
+        sorted({-(-size // part) for part in parts if part <= size}, reverse=True)
+        for (size, _, _), parts in zip(axes, CUTS[len(axes)], strict=True)
+    ]
     least = min(pixels, math.prod(size for size, _, _ in axes[-2:]))
     boxes = [_box(sizes, axes) for sizes in itertools.product(*options)]
     allowed = [box for box in boxes if box.run >= least]
@@ -99,7 +101,7 @@ def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Mach
     block = min(lanes, made) * itemsize
     held = copied + terms * block + (result * block if problem.layout == "channels_first" else 0)
     room = machine.l2_bytes * L2_SHARE
-    moved = 2 * copied
+    moved = 2.0 * copied
     if held > room:
         moved += copied * (1 + made / lanes)
     if copied + problem.weight_bytes > room:

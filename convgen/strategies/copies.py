@@ -26,6 +26,11 @@ def square_size(dtype: str, machine: Machine) -> int:
     return max(2, min(MAX_SQUARE, machine.vector_bytes // DTYPES[dtype].itemsize))
 
 
+def copy_tasks(stage: str, loops: tuple[str, ...]) -> Pass:
+    """The first two loops of a copy are its tasks; the last stays inside one."""
+    return Parallelize(stage, loops[: max(1, min(2, len(loops) - 1))])
+
+
 def vector_passes(loop: str, extent: Index) -> tuple[Pass, ...]:
     """The loop in vectors, unless its extent is known to be too small."""
     match extent:
@@ -85,7 +90,7 @@ class PaddedCopy:
         split: tuple[Pass, ...] = (SplitPadding(nest, self.axes),)
         if not self.axes:
             split = (ExpandPadding(((self.source, ()),)),)
-        elif self.mode == "zeros" or not transposed:
+        elif self.mode == "zeros" or not (transposed or last == width):
             split += vector_passes(f"{last}_fill", extent)
         inside = (
             (TransposeBlocks(nest if self.axes else width, last, first, square),)

@@ -25,7 +25,7 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.copies import copy_passes
+from convgen.strategies.copies import copy_tasks
 from convgen.strategies.depthwise_facts import assume_tiles
 
 # Where the loop over blocks of groups stands: outside of an image, innermost, or around the tiles of a row.
@@ -78,7 +78,10 @@ def _pack_passes(taps: list[str]) -> tuple[Pass, ...]:
     """Weights as [taps][groups]."""
     layout = (*(PackedAxis(1 + axis) for axis in range(len(taps))), PackedAxis(0))
     labels = (*taps, "g")
-    return (Pack("weight", "packed", layout, labels=labels), *copy_passes("pack_weight", "packed", labels, None))
+    return (
+        Pack("weight", "packed", layout, labels=labels),
+        copy_tasks("pack_weight", tuple(f"packed_{label}" for label in labels)),
+    )
 
 
 def result_passes(nest: Nest) -> tuple[Pass, ...]:

@@ -3,7 +3,8 @@
 Weights are packed once to [block of output channels][taps][input channels][lane], so that the inner loop reads one vector of
 them, broadcasts one element of the image for each pixel of the tile and does nothing but multiply-adds (Georganas et al.,
 "Anatomy of high-performance deep learning convolutions on SIMD architectures", 2018). A problem with one channel per group
-(depthwise) takes the groups as lanes. Padding and the layout of the image are dealt with by one copy, where they are needed.
+(depthwise) takes the groups as lanes. Padding and the layout of the image are dealt with by a copy of the part of an image that a
+task needs, which stays in cache, or by one of the whole image where all pixels meet one block of weights after the other.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
-from convgen.strategies.direct_gather import gather_schedule, most_pixels
+from convgen.strategies.direct_gather import gather_schedule, most_pixels, prefers_pixels_first
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, lane_bytes, lane_channels
@@ -39,7 +40,7 @@ class Direct:
         if spec.direction == "backward_weights":
             most = weights_extent(spec)
             return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
-        first = int(spec.weight_bytes <= machine.l2_bytes // 2)
+        first = int(prefers_pixels_first(spec, tiles[0], machine))
         configs = (
             Config.of(pixels=min(pixels, most_pixels(spec, pixels_first=bool(order))), lanes=lanes, pixels_first=order)
             for pixels, lanes in tiles

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.strategies.boxes import Box, box_source_bytes
+from convgen.strategies.direct_gather import gather_box
 from convgen.tuning.cost import (
+    CACHE_BANDWIDTH,
     CALL_SECONDS,
     CLOCK_HZ,
     L2_CYCLES,
@@ -44,7 +47,10 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
     first-level cache.
     """
-    tiling = _tiling(spec, config)
+    box = None
+    if spec.direction != "backward_weights" and config["pixels_first"]:
+        box = gather_box(spec, config["pixels"], config["lanes"], machine)
+    tiling = _tiling(spec, config, box)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     efficiency = tile_efficiency(
         spec,
@@ -59,7 +65,20 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
     if not tiling.shares_source:
         compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ
-    return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
+    if box is None:
+        return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
+    return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved, machine) + _box_seconds(spec, box, machine)
+
+
+def _box_seconds(spec: ConvSpec, box: Box, machine: Machine) -> float:
+    """The copies of all boxes, and results that are turned on their way out or, written with a stride, as a whole image."""
+    classes = math.prod(spec.stride) if spec.writes_with_stride else 1
+    copied = 2 * spec.batch * box.count * classes * box_source_bytes(spec, box)
+    seconds = copied / (CACHE_BANDWIDTH if box_source_bytes(spec, box) <= machine.l2_bytes else MEMORY_BANDWIDTH)
+    if spec.layout == "channels_last":
+        return seconds
+    result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)
+    return seconds + result / (MEMORY_BANDWIDTH if spec.writes_with_stride else CACHE_BANDWIDTH)
 
 
 def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:
@@ -74,7 +93,7 @@ def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _T
     return spec.weight_bytes * pixels * tiling.overlap_waste / config["pixels"]
 
 
-def _tiling(spec: ConvSpec, config: Config) -> _Tiling:
+def _tiling(spec: ConvSpec, config: Config, box: Box | None) -> _Tiling:
     made, reduced = spec.made_channels, spec.reduced_channels
     groups_as_lanes = made == 1 and spec.groups > 1
     lanes_waste = waste(spec.groups if groups_as_lanes else made, config["lanes"])
@@ -88,7 +107,8 @@ def _tiling(spec: ConvSpec, config: Config) -> _Tiling:
     if spec.writes_with_stride:
         taps /= math.prod(spec.stride)
     loops = taps if reduced != 1 else taps / spec.kernel_size[-1]
-    return _Tiling(lanes_waste, _pixel_waste(spec, pixels), taps * reduced, loops, not groups_as_lanes)
+    overlap = _pixel_waste(spec, pixels) if box is None else waste(box.run, pixels)
+    return _Tiling(lanes_waste, overlap, taps * reduced, loops, not groups_as_lanes)
 
 
 def _pixel_waste(spec: ConvSpec, pixels: int) -> float:
@@ -106,7 +126,7 @@ def _pixel_waste(spec: ConvSpec, pixels: int) -> float:
 
 
 def _copied_bytes(spec: ConvSpec) -> int:
-    """Bytes read and written only to move data: direct wants its images channels-last with their padding in place."""
+    """Bytes read and written to copy whole images: direct wants them channels-last with their padding in place."""
     images = {"input": spec.input_bytes, "output": spec.output_bytes}
     gathers_output = spec.direction == "backward_data" or (spec.direction == "backward_weights" and spec.transposed)
     source, other = ("output", "input") if gathers_output else ("input", "output")

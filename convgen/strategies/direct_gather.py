@@ -16,7 +16,7 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.boxes import box_extent, choose_box
+from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_passes
@@ -38,13 +38,13 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     nest = build_nest(problem)
     lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
-    weights = (
+    weights: tuple[Pass, ...] = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         _pack_weights(problem, nest, lanes),
-        Parallelize("pack_weight", (f"packed_{packed_labels(problem, nest)[0]}",)),
+        *_pack_order(problem, nest),
     )
-    if config["pixels_first"] and is_boxed(problem):
-        box = choose_box(problem, config["pixels"], lanes, machine)
+    box = gather_box(spec, config["pixels"], lanes, machine) if config["pixels_first"] else None
+    if box is not None:
         nest, passes = boxed(problem, nest, box, config, square, weights)
     else:
         passes = (
@@ -63,6 +63,23 @@ def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:
         return box_extent(problem)
     counts = [math.prod(axis.count for axis in axes) for axes in gather_classes(unfolded_problem(problem))]
     return max(1, min(counts, default=1))
+
+
+def gather_box(spec: ConvSpec, pixels: int, lanes: int, machine: Machine) -> Box | None:
+    """The box that a task computes with ``pixels_first``; None where nothing is copied."""
+    problem = merged_pixels(spec)
+    return choose_box(problem, pixels, lanes, machine) if is_boxed(problem) else None
+
+
+def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:
+    """Whether a part of an image should meet all weights before the next part does: where the weights stay in cache, or the
+    part does while they pass by; and there are parts for all cores."""
+    weights_stay = spec.weight_bytes <= machine.l2_bytes // 2
+    box = gather_box(spec, *tile, machine)
+    if box is None:
+        return weights_stay
+    part_stays = box_source_bytes(merged_pixels(spec), box) <= machine.l2_bytes // 2
+    return (weights_stay or part_stays) and spec.batch * box.count >= machine.cores
 
 
 def merged_pixels(spec: ConvSpec) -> ConvSpec:
@@ -110,6 +127,17 @@ def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:
     groups = ("g",) if channels.has_groups and channels.has_made else ()
     taps = (f"k{letter}" for letter in axis_letters(spec.ndim))
     return (*groups, "block", *taps, *(("ic",) if channels.has_reduced else ()), "lane")
+
+
+def _pack_order(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """Taps inside channels, as the weights lie in memory: what is read together is used together."""
+    labels = packed_labels(spec, nest)
+    loops = tuple(f"packed_{label}" for label in labels)
+    parallel = Parallelize("pack_weight", loops[:1])
+    if "ic" not in labels:
+        return (parallel,)
+    taps = loops[labels.index("block") + 1 : labels.index("ic")]
+    return (Reorder("pack_weight", ("packed_ic", *taps, "packed_lane")), parallel)
 
 
 def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int, pixels_first: bool) -> tuple[Pass, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from convgen.nests.nest import Nest, axis_letters
 from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
-from convgen.strategies.copies import copy_passes
 
 
 def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
@@ -26,4 +26,4 @@ def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
         PackedAxis(place["oc"], "place", width),
     )
     labels = (*groups, "panel", *(f"k{letter}" for letter in axis_letters(spec.ndim)), *reduced, "oc")
-    return (Pack("weight", "packed", layout, labels=labels), *copy_passes("pack_weight", "packed", labels[:2], None))
+    return (Pack("weight", "packed", layout, labels=labels), Parallelize("pack_weight", (f"packed_{labels[0]}",)))

@@ -28,6 +28,7 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Transform,
+    Transpose,
     Value,
     Var,
     Where,
@@ -71,11 +72,18 @@ def parallel(var: str, *body: Stmt) -> For:
     return For(var, N, body, "parallel")
 
 
+def turned(
+    target: str = "y", source: str = "x", axes: tuple[int, int] = (0, 0), size: int = 4, rows: Index | None = None
+) -> Transpose:
+    return Transpose(target, (I, Int(0)), axes[0], source, (Int(0), I), axes[1], size, rows, None)
+
+
 VALID: dict[str, Program] = {
     "store": over_i(store()),
     "binding": program(For("i", Var("b"), (store(),)), bindings=(("b", IndexOp("//", N, Int(2))),)),
     "vector": over_i(store(Splat(Load("o", ()), 4), lanes=4, count=IndexOp("-", N, I))),
     "same name in sibling loops": program(For("i", N, (store(),)), For("i", N, (store(),))),
+    "transpose": over_i(turned(rows=IndexOp("-", N, I))),
     "nested parallel loops": program(parallel("i", parallel("j", store(index=(I, Var("j")))))),
     "narrow load": over_i(alloc(register(dtype="int32"), Store("acc", (), Load("q", (I,))))),
 }
@@ -124,6 +132,16 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "transform too long": (
         over_i(alloc(register("acc", Int(1)), Transform("acc", TWO_SUMS, "sums"))),
         "transform of acc needs 2 elements, not 1",
+    ),
+    "transpose of a vector": (over_i(turned(source="q")), "buffer q has 1 axes, not 2"),
+    "transpose in place": (over_i(turned(source="y")), "transpose of y into y, which are not two buffers of one type"),
+    "transpose to an operand": (over_i(turned(target="x", source="y")), "operand x is stored to"),
+    "transpose along the last axis": (over_i(turned(axes=(0, 1))), "transpose along axis 1 of x, which is not before"),
+    "transpose of three rows": (over_i(turned(size=3)), "transpose of 3 rows, which is not a power of two above 1"),
+    "rows of a transpose": (over_i(turned(rows=Var("k"))), "k is used in k but not defined"),
+    "transpose to one place": (
+        program(parallel("i", Transpose("y", (Int(0), Int(0)), 0, "x", (I, Int(0)), 0, 4))),
+        "iterations of parallel loop i store to the same place of y",
     ),
     "guard": (over_i(If(Less(Var("k"), N), (store(),))), "k is used in k but not defined"),
     "unknown buffer": (over_i(Store("z", (), ZERO)), "buffer z is not defined"),

@@ -27,6 +27,7 @@ from convgen.ir.nodes import (
     Stage,
     Store,
     Transform,
+    Transpose,
     Var,
     Where,
 )
@@ -66,13 +67,15 @@ def every_node() -> Program:
     )
     linear = LinearProgram(2, (Add(0, 1),), (2, 0))
     change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
-    nest = For("n", n, (For("i", IndexOp("+", n, Int(1)), (body, change)),), "parallel")
+    turn = Transpose("l", (i, Int(0)), 0, "z", (Int(0), i), 0, 8, n, IndexOp("-", n, i))
+    nest = For("n", n, (For("i", IndexOp("+", n, Int(1)), (body, change, turn)),), "parallel")
     buffers = (
         Buffer("x", "float16", (n, n), "operand"),
         Buffer("y", "float32", (n, IndexOp("*", Int(4), n)), "result"),
         Buffer("p", "int8", (Int(3),), "packed"),
         Buffer("t", "bfloat16", (), "workspace"),
-        Buffer("l", "float32", (n,), "local"),
+        Buffer("l", "float32", (n, n), "local"),
+        Buffer("z", "float32", (n, n), "workspace"),
     )
     bound = Stage("first", (nest,), (("limit", IndexOp("//", n, Int(2))), ("offset", Int(-1))))
     return Program("everything", ("N",), buffers, (bound, Stage("empty", ())))

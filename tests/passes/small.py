@@ -155,3 +155,26 @@ def transformed_columns(columns: int = 6) -> Program:
     )
     body = (loop("c", columns, forward), loop("c", columns, back))
     return program(buffers, For("n", Var("M"), body, "parallel"))
+
+
+def padded_sums(mode: PaddingMode = "zeros") -> Program:
+    """s[i] = x[i - 1], continued; then y[j] = sum over r of s[j + r] * w[r]."""
+    first = For("i", add("M", 2), (put("s", "i", value=PaddedLoad("x", (sub("i", 1),), mode)),))
+    update = loop("r", 3, put("acc", value=Fma(at("s", add("j", "r")), at("w", "r"), at("acc"))))
+    second = loop("j", "M", accumulate(update, finish=put("y", "j", value=at("acc"))))
+    padded = replace(buffer("s", "M"), shape=(add("M", 2),))
+    buffers = (buffer("x", "M"), buffer("w", 3), buffer("y", "M"), padded)
+    return program(buffers, first, second)
+
+
+def padded_plane(mode: PaddingMode = "zeros") -> Program:
+    """y[i, j] = x[i - 1, j - 2], continued beyond the edges of a 4 x 3 array."""
+    store = put("y", "i", "j", value=PaddedLoad("x", (sub("i", 1), sub("j", 2)), mode))
+    return program((buffer("x", 4, 3), buffer("y", 6, 7)), loop("i", 6, loop("j", 7, store)))
+
+
+def turned_copy() -> Program:
+    """y[c, n, j] = x[n, j, c]."""
+    store = put("y", "c", "n", "j", value=at("x", "n", "j", "c"))
+    nest = loop("n", 2, loop("c", 8, loop("j", "M", store)))
+    return program((buffer("x", 2, "M", 8), buffer("y", 8, 2, "M")), nest)

@@ -16,6 +16,7 @@ from convgen.passes.assume import Assume
 from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.collapse import Collapse
+from convgen.passes.compute_at import ComputeAt
 from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
@@ -31,9 +32,12 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
+from convgen.passes.split_padding import SplitPadding
 from convgen.passes.tile import Tile
+from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
+from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from tests.ir.golden import assert_golden
@@ -43,6 +47,7 @@ from tests.programs import random_operands
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+GUARDED = (Int(4), Var("M"))
 BLOCKS = (PackedAxis(1, "block", 4), PackedAxis(0), PackedAxis(1, "place", 4))
 
 # A register tile of two pixels of a window, all of it unrolled; there are at least two.
@@ -58,6 +63,27 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "register_tile": (small.product(), (Tile("i", 2, "block", "px"), RegisterTile(("px", "j")))),
     "vectorize": (small.product(), (RegisterTile(("j",)), Vectorize("j"))),
     "vectorize_guard": (small.double(), (Tile("j", 4, "block", "lane"), Vectorize("lane"))),
+    "tile_by_a_size": (small.double(), (Tile("i", Var("K"), "block", "inner", "clamp"),)),
+    "compute_at": (small.padded_sums(), (Tile("j", 2, "t", "u", "overlap"), ComputeAt("main", "t", (Int(4),)))),
+    "unpack_at": (
+        small.double(),
+        (Unpack("y", "yt", (1, 0)), Tile("i", 2, "t", "u", "overlap"), UnpackAt("unpack_y", "t", (Int(6), Int(2)))),
+    ),
+    "unpack_at_guard": (
+        small.double(),
+        (
+            Unpack("y", "yt", (1, 0)),
+            Tile("j", 4, "t", "u"),
+            Reorder("main", ("t", "i")),
+            UnpackAt("unpack_y", "t", GUARDED),
+        ),
+    ),
+    "split_zeros": (small.padded_plane(), (SplitPadding("i", (0, 1)),)),
+    "split_zeros_of_rows": (small.padded_plane(), (SplitPadding("j", (0, 1)),)),
+    "split_replicate": (small.padded_plane("replicate"), (SplitPadding("j", (0, 1)),)),
+    "split_reflect": (small.padded_plane("reflect"), (SplitPadding("i", (0, 1)),)),
+    "split_circular_inside": (small.padded_plane("circular"), (SplitPadding("j", (0, 1)), Simplify())),
+    "transpose_blocks": (small.turned_copy(), (TransposeBlocks("n", "c", "j", 4), Simplify())),
     "unroll": (small.double(), (Unroll("j"),)),
     "pad": (small.shifted("replicate"), (Pad("x", "xp", (1,), (add("M", 2),), (0,), "replicate"),)),
     "pack": (small.product(), (Pack("w", "wp", BLOCKS),)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convgen.errors import PassError
-from convgen.ir.build import add, mul
+from convgen.ir.build import add, floordiv, mul
 from convgen.ir.nodes import (
     Alloc,
     Arith,
@@ -18,6 +18,7 @@ from convgen.ir.nodes import (
     Int,
     Less,
     Load,
+    PaddedLoad,
     Program,
     Splat,
     Stage,
@@ -26,6 +27,7 @@ from convgen.ir.nodes import (
 )
 from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.clear_padding import ClearPadding
+from convgen.passes.compute_at import ComputeAt
 from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
@@ -39,9 +41,12 @@ from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.simplify import Simplify
+from convgen.passes.split_padding import SplitPadding
 from convgen.passes.tile import Tile
+from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
+from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from tests.passes.small import (
@@ -56,14 +61,17 @@ from tests.passes.small import (
     guarded_block,
     loop,
     padded_copy,
+    padded_sums,
     product,
     program,
     put,
     shifted,
+    turned_copy,
     with_epilogue,
 )
 
 J = CopiedAxis("j", Int(6), Var("j"))
+WIDE = (Int(4), Int(2))
 WHOLE = (PackedAxis(0), PackedAxis(1))
 
 
@@ -207,6 +215,22 @@ def partly_covered() -> Program:
     return last_epilogue(whole.stages[0], Stage("stage2", (loop("j", 2, put("y", "j", value=at("s", "j"))),)))
 
 
+def read_at(*places: int | str | Index) -> Program:
+    """s[i] = x[i]; then for k: (y[k] = sum of s at the places that depend on r and k; y[k] is stored under a loop r)."""
+    first = loop("i", 4, put("s", "i", value=at("x", "i")))
+    body = tuple(put("y", "k", value=at("s", place)) for place in places[:1])
+    rest = tuple(loop("r", 2, put("y", "k", value=at("s", place))) for place in places[1:] or places)
+    outer = body if len(places) > 1 else ()
+    buffers = (buffer("x", 4), buffer("y", 4), buffer("s", 4))
+    return program(buffers, first, loop("k", 3, *outer, *rest), sizes=())
+
+
+def padded_steps() -> Program:
+    """y[i] = padded x[2 * i]."""
+    store = put("y", "i", value=PaddedLoad("x", (mul("i", 2),), "zeros"))
+    return program((buffer("x", 4), buffer("y", 4)), loop("i", 4, store), sizes=())
+
+
 def unread_pack() -> Program:
     return program((buffer("x", 4, 4), buffer("y", 4)), loop("i", 4, put("y", "i", value=ZERO)), sizes=())
 
@@ -259,6 +283,26 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
         guarded_lanes(Less(Var("l"), Int(3)), Less(add("l", 1), Int(3))),
         "two guards",
     ),
+    ("compute_at stage", ComputeAt("last", "j", (Int(4),)), padded_sums(), "no stage last"),
+    ("compute_at nest", ComputeAt("stage1", "j", (Int(4),)), padded_sums(), "stage1 is not a nest around one store"),
+    ("compute_at place", ComputeAt("main", "i", (Int(4),)), with_epilogue(), "does not store at its loop variables"),
+    ("compute_at shape", ComputeAt("main", "j", WIDE), padded_sums(), "s is not a workspace buffer with 2 axes"),
+    ("compute_at loop", ComputeAt("main", "q", (Int(4),)), padded_sums(), "no loop q"),
+    ("compute_at outside", ComputeAt("main", "r", (Int(4),)), read_at("k", "k"), "reads s outside loop r"),
+    ("compute_at regions", ComputeAt("main", "k", (Int(4),)), read_at("k", add("k", 1)), "s is read in several regions"),
+    ("compute_at quotient", ComputeAt("main", "k", (Int(4),)), read_at(floordiv("r", 2)), "not a sum of multiples"),
+    ("compute_at vectors", ComputeAt("main", "i", WIDE), vector_sums(), "main does not store|not a nest around one store"),
+    ("unpack_at stage", UnpackAt("last", "j", (Int(4),)), chained(), "no stage last"),
+    ("unpack_at copy", UnpackAt("stage1", "i", (Int(4),)), padded_sums(), "stage1 is not a nest around one store"),
+    ("unpack_at value", UnpackAt("main", "i", WIDE), double(), "main is not a copy"),
+    ("unpack_at shape", UnpackAt("stage1", "i", (Int(4),)), chained(), "s is not a workspace buffer with 1 axes"),
+    ("split_padding nest", SplitPadding("i", (0,)), product(), "not a perfect nest around one padded copy"),
+    ("split_padding plain", SplitPadding("i", (0,)), double(), "not a perfect nest around one padded copy"),
+    ("split_padding steps", SplitPadding("i", (0,)), padded_steps(), "x is not read in steps of 1 of one loop along axis 0"),
+    ("transpose_blocks nest", TransposeBlocks("i", "i", "j", 4), product(), "i is not a perfect nest around one copy"),
+    ("transpose_blocks loops", TransposeBlocks("i", "i", "q", 4), chained(), "i and q are not loops of the nest i"),
+    ("transpose_blocks same", TransposeBlocks("i", "i", "j", 4), chained(), "does not change which of its axes is last"),
+    ("transpose_blocks size", TransposeBlocks("n", "c", "j", 3), turned_copy(), "transpose of 3 rows"),
     ("unroll extent", Unroll("i"), double(), "extent of loop i is not constant"),
     ("pad order", Pad("x", "xp", (1,), (Int(6),), (1,)), shifted(), r"order=\(1,\) is not a permutation"),
     ("pad rank", Pad("x", "xp", (1, 0), (Int(6),), (0,)), shifted(), r"low=\(1, 0\)"),

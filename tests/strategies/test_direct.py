@@ -34,7 +34,7 @@ def make_spec(**fields: Any) -> ConvSpec:
 
 
 def spaces(spec: ConvSpec) -> set[str]:
-    return {buffer.name for buffer in program_of(spec).buffers if buffer.space in ("packed", "workspace")}
+    return {buffer.name for buffer in program_of(spec).buffers if buffer.space in ("packed", "workspace", "local")}
 
 
 def program_of(spec: ConvSpec) -> Any:
@@ -68,6 +68,17 @@ def test_what_can_be_read_in_place_is_not_copied() -> None:
     assert spaces(make_spec(kernel_size=1, padding=0)) == {"packed"}
     assert spaces(make_spec()) == {"packed", "padded"}
     assert "padded" in spaces(make_spec(padding=0, layout="channels_first"))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+def test_no_whole_image_is_copied_where_parts_of_images_come_first(layout: str) -> None:
+    spec = make_spec(spatial_size=(56, 56), layout=layout, epilogue=("bias", "relu"))
+    plan = Plan(spec, "direct", DIRECT.space(spec, HOST)[0], "given")
+    program = build_program(plan, HOST)[0]
+    assert plan.config["pixels_first"] == 1
+    assert {buffer.space for buffer in program.buffers} == {"operand", "result", "packed", "local"}
+    assert [stage.name for stage in program.stages] == ["pack_weight", "conv"]
+    assert lower(plan, HOST).workspace_bytes < spec.input_bytes
 
 
 def test_accumulators_stay_in_registers() -> None:

@@ -37,15 +37,15 @@ def problem(**changes: Any) -> ConvSpec:
 
 
 def direct(spec: ConvSpec, pixels: int, lanes: int, machine: Machine = AVX512) -> float:
-    return DIRECT.predicted_seconds(spec, Config.of(pixels=pixels, lanes=lanes), machine)
+    return DIRECT.predicted_seconds(spec, Config.of(pixels=pixels, lanes=lanes, pixels_first=0), machine)
 
 
 def test_a_tile_of_24_accumulators_beats_a_single_pixel() -> None:
     tiles = ((1, 64), (1, 16), (6, 64), (3, 32))
     candidates: list[tuple[Strategy, Config]] = [(REFERENCE, Config())]
-    candidates += [(DIRECT, Config.of(pixels=p, lanes=n)) for p, n in tiles]
+    candidates += [(DIRECT, Config.of(pixels=p, lanes=n, pixels_first=0)) for p, n in tiles]
     ranked = rank(problem(), AVX512, candidates)
-    assert ranked[0] == (DIRECT, Config.of(pixels=6, lanes=64))
+    assert ranked[0] == (DIRECT, Config.of(pixels=6, lanes=64, pixels_first=0))
     assert ranked[-1] == (REFERENCE, Config())
     assert sorted(map(str, ranked)) == sorted(map(str, candidates))
 
@@ -117,7 +117,7 @@ def test_equals_stay_in_the_order_given() -> None:
     spec = problem(batch=0)
     candidates: list[tuple[Strategy, Config]] = [
         (REFERENCE, Config()),
-        (DIRECT, Config.of(pixels=7, lanes=64)),
+        (DIRECT, Config.of(pixels=7, lanes=64, pixels_first=0)),
         (REFERENCE, Config.of(a=1)),
     ]
     for order in (candidates, candidates[::-1]):
