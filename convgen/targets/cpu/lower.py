@@ -44,13 +44,12 @@ from convgen.ir.printer import format_condition, format_index
 from convgen.ir.rewrite import loops, map_condition, reads, statements, stores, values, variables
 from convgen.ir.types import compute_dtype, value_type
 from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
+from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names, outer_loops, store_expressions
 from convgen.targets.cpu.operations import Operation
 from convgen.targets.cpu.transforms import transform_lines
 
 INDENT = "    "
 WIDTH = 120
-# The size of one worker's local memory, among a stage's sizes.
-WORKER_BYTES = "worker_bytes"
 # What costly parts of index expressions are called: in a flattened image they are rows and columns.
 _PART_NAMES = {"min": "start", "max": "limit", "//": "row", "%": "col"}
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
@@ -79,7 +78,7 @@ def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     tasks = writer.task_loop(nest)
     writer.hoist(body)
     writer.block(body)
-    used = _names(program, stage)
+    used = mentioned_names(program, stage)
     known = (*program.sizes, *(name for name, _ in stage.bindings), WORKER_BYTES)
     sizes = tuple(name for name in known if name in used)
     return LoweredStage(
@@ -97,66 +96,6 @@ def _parallel_nest(body: tuple[Stmt, ...]) -> tuple[tuple[For, ...], tuple[Stmt,
         nest += (loop,)
         body = loop.body
     return nest, body
-
-
-def _names(program: Program, stage: Stage) -> frozenset[str]:
-    """Every name that an index, extent or condition of the stage mentions, and the strides of the buffers it accesses."""
-    found: set[str] = set()
-
-    def note(*expressions: Index | None) -> None:
-        for expression in expressions:
-            if expression is not None:
-                found.update(variables(expression))
-
-    for statement in statements(stage.body):
-        match statement:
-            case For():
-                note(statement.extent)
-            case If(condition):
-                note(condition.a, condition.b)
-            case Alloc() | Transform() | Store() | Transpose():
-                pass
-    for store in stores(stage.body):
-        note(*store.index, store.count)
-        for value in values(store.value):
-            match value:
-                case Load():
-                    note(*value.index, value.count)
-                case Choose(conditions):
-                    note(*(side for c in conditions for side in (c.a, c.b)))
-                case _:
-                    pass
-    for access in (*reads(stage.body), *stores(stage.body)):
-        if program.has_buffer(access.buffer):
-            seen = program.seen(stage, access.buffer)
-            note(*seen.shape[1:])
-            if seen.space == "local":
-                found.add(WORKER_BYTES)
-    return frozenset(found)
-
-
-def _expressions(body: tuple[Stmt, ...]) -> Iterator[Index]:
-    """Every index and count in a block's stores; extents and conditions are used where they stand."""
-    for store in stores(body):
-        yield from store.index
-        if store.count is not None:
-            yield store.count
-        for read in reads((store,)):
-            yield from read.index
-            if isinstance(read, Load) and read.count is not None:
-                yield read.count
-
-
-def _outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
-    """The outermost loops of a block."""
-    for statement in body:
-        match statement:
-            case For():
-                yield statement
-            case If(_, inner) | Alloc(_, inner):
-                yield from _outer_loops(inner)
-            case Store() | Transform() | Transpose():
-                pass
 
 
 def _unpacking(program: Program, stage: Stage, sizes: tuple[str, ...]) -> Iterator[str]:
@@ -419,7 +358,7 @@ class _Writer:
 
     def hoist_costly(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
         found: dict[Index, None] = {}
-        for expression in _expressions(body):
+        for expression in store_expressions(body):
             for part in costly_parts(expression):
                 if part not in self.named and not variables(part) & inner:
                     found[part] = None
@@ -446,7 +385,7 @@ class _Writer:
 
     def hoist_addresses(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
         """For a tile of elements that are not evenly spaced, where each of them begins."""
-        deeper = [s for loop in _outer_loops(body) for s in statements((loop,)) if isinstance(s, Store)]
+        deeper = [s for loop in outer_loops(body) for s in statements((loop,)) if isinstance(s, Store)]
         places: dict[str, dict[tuple[Index, ...], None]] = {}
         for buffer, index in self.accesses(deeper):
             if (buffer, index) not in self.fixed:

@@ -14,7 +14,8 @@ from convgen.machine import Machine
 from convgen.render import render
 from convgen.runtime.launch import StageCall
 from convgen.targets.cpu.build import stage_address, unit_assembly, unit_module, unit_source
-from convgen.targets.cpu.lower import WORKER_BYTES, LoweredStage, lower_stage
+from convgen.targets.cpu.lower import LoweredStage, lower_stage
+from convgen.targets.cpu.mentions import WORKER_BYTES
 from convgen.targets.cpu.operations import Operation, needed_functions, operation_text, vector_texts
 
 ALIGNMENT = 64
