@@ -15,6 +15,7 @@ from convgen.errors import DTypeError, OperandError, OptionError, ShapeError, Sp
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
+from convgen.strategies.registry import STRATEGIES
 from convgen.verify import Run, compare_bounded, compare_exact, integer_operands, normal_operands
 
 
@@ -387,7 +388,8 @@ def test_what_memory_held_before_does_not_matter(
 
 def test_attributes(op: CompiledConv) -> None:
     assert op.spec == SPEC
-    assert (op.plan.strategy, op.plan.origin) == ("direct", "heuristic")
+    assert op.plan.strategy in {strategy.name for strategy in STRATEGIES}
+    assert op.plan.origin == "heuristic"
     assert op.workspace_bytes % 64 == 0
     assert "def run(" in op.source
     assert "define void @stage" in op.inspect_llvm()
