@@ -46,12 +46,6 @@ def parameters() -> list[Any]:
     return found
 
 
-def other_parameters() -> list[Any]:
-    """The corpus once more, without the strategies that it names itself."""
-    both = [*corpus.problems(transposed=False), *corpus.problems(transposed=True)]
-    return [pytest.param(problem, id=problem.name) for problem in both if problem.strategy != "reference"]
-
-
 @pytest.fixture
 def _small_problems_in_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets problems of this size run on more than one thread."""
@@ -112,18 +106,6 @@ def test_every_strategy_passes_the_gates(fields: dict[str, Any], layout: str) ->
             for config in strategy.space(spec, Machine.host())[:2]:
                 op = CompiledConv(Plan(spec, strategy.name, config, "given"), Machine.host(), 2)
                 assert corpus.passes(op) == [], f"{spec} {strategy.name} {config}"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_small_problems_in_parallel")
-@pytest.mark.parametrize("problem", other_parameters())
-def test_every_other_strategy_on_the_corpus(problem: corpus.Problem) -> None:
-    for direction in DIRECTIONS:
-        spec = problem.spec.replace(direction=direction, batch=1)
-        for strategy in applicable(spec, Machine.host()):
-            if strategy.name not in STRATEGIES:
-                op = convgen.compile(spec, strategy.name, threads=2)
-                assert corpus.passes(op) == [], f"{spec} {op.plan.strategy} {op.plan.config}"
 
 
 @pytest.mark.usefixtures("_small_problems_in_parallel")
