@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from convgen.descriptor import format_descriptor
 from convgen.errors import NotApplicable, OptionError, WorkspaceLimitError
+from convgen.ir.interp import check_needs
 from convgen.ir.nodes import Program
 from convgen.machine import Machine
 from convgen.options import debug_level
@@ -155,6 +156,7 @@ def build_program(plan: Plan, machine: Machine, observer: PassObserver | None = 
     if observer is None and debug_level() >= 3:
         observer = _print_program
     program = run_passes(schedule.nest.program, schedule.passes, observer)
+    check_needs(program, schedule.nest.sizes)
     return program, dict(schedule.nest.sizes)
 
 

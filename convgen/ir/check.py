@@ -86,6 +86,8 @@ class _Checker:
             _check_index(expression, self._sizes)
         for view in self._stage.views:
             self._view(view, self._sizes | frozenset(bound))
+        for need in self._stage.needs:
+            self._condition(need, self._sizes | frozenset(bound))
         self._block(self._stage.body, self._sizes | frozenset(bound), dict(self._memory), parallel=True)
 
     def _view(self, view: Buffer, names: frozenset[str]) -> None:

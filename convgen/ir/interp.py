@@ -39,6 +39,7 @@ from convgen.ir.nodes import (
     Var,
     Where,
 )
+from convgen.ir.printer import format_condition
 from convgen.ir.types import compute_dtype
 
 Array = np.ndarray
@@ -94,7 +95,7 @@ def interpret(
 
     ``arrays`` holds the operands, of any shape with the right number of elements; they are not changed. Other memory starts as
     NaN (integers: the largest value), so that a read before a write shows. ``shuffle`` randomises the order of parallel
-    iterations. Raises IRError for an access outside a buffer.
+    iterations. Raises IRError for an access outside a buffer, and for sizes that a stage is not made for.
     """
     memory: dict[str, Array] = {}
     for buffer in program.buffers:
@@ -103,6 +104,7 @@ def interpret(
             memory[buffer.name] = np.array(arrays[buffer.name], dtype=DTYPES[buffer.dtype].numpy).reshape(shape)
         else:
             memory[buffer.name] = _poisoned(shape, DTYPES[buffer.dtype].numpy)
+    check_needs(program, sizes)
     for stage in program.stages:
         names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
         for view in stage.views:
@@ -110,6 +112,15 @@ def interpret(
                 raise IRError(f"stage {stage.name}: view of {view.name} is not {memory[view.name].shape}")
         _Run(program, stage, memory, shuffle).block(stage.body, names, {})
     return memory
+
+
+def check_needs(program: Program, sizes: Mapping[str, int]) -> None:
+    """Raises IRError where the sizes are not what a stage needs, naming the stage."""
+    for stage in program.stages:
+        names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+        for need in stage.needs:
+            if not evaluate_index(need.a, names) < evaluate_index(need.b, names):
+                raise IRError(f"stage {stage.name} needs {format_condition(need)}, which does not hold for {names}")
 
 
 def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> Array:

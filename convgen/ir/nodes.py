@@ -226,13 +226,14 @@ class Stage:
     """One kernel. ``bindings`` are sizes of this stage alone, given by the program's sizes.
 
     ``views`` say how the stage sees some buffers: the same extents under other names, so that what is constant in the program can
-    be an argument of this kernel.
+    be an argument of this kernel. ``needs`` is what must hold of the sizes for the stage to mean what it meant before a pass.
     """
 
     name: str
     body: tuple[Stmt, ...]
     bindings: tuple[tuple[str, Index], ...] = ()
     views: tuple[Buffer, ...] = ()
+    needs: tuple[Less, ...] = ()
 
 
 @dataclass(frozen=True)

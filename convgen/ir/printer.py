@@ -46,7 +46,8 @@ def format_stage(stage: Stage) -> list[str]:
     """One stage as lines."""
     bindings = ", ".join(f"{name}={format_index(value)}" for name, value in stage.bindings)
     views = [f"  view {_shape(view)}" for view in stage.views]
-    return [f"stage {stage.name}({bindings}):", *views, *_block(stage.body, 1)]
+    needs = [f"  needs {format_condition(need)}" for need in stage.needs]
+    return [f"stage {stage.name}({bindings}):", *views, *needs, *_block(stage.body, 1)]
 
 
 def format_index(expression: Index) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.affine import affine, rejoined
-from convgen.ir.nodes import Buffer, For, Index, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.affine import Affine, affine, rejoined
+from convgen.ir.nodes import Buffer, For, Index, IndexOp, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
 from convgen.ir.rewrite import loops, map_statement, reads, rewrite_loops, stores, substitute
 
 
@@ -110,6 +110,25 @@ def _count(axis: CopiedAxis, extents: Mapping[str, Index]) -> Index:
 
 
 def _terms(index: Index) -> tuple[dict[Index, int], int]:
-    """An index as a sum, in which the order of terms means nothing."""
+    """An index as a sum, in which the order of terms means nothing, nor does it inside quotients and remainders."""
     form = rejoined(affine(index))
-    return dict(form.terms), form.constant
+    terms: dict[Index, int] = {}
+    for atom, factor in form.terms:
+        ordered = _ordered(atom)
+        terms[ordered] = terms.get(ordered, 0) + factor
+    return terms, form.constant
+
+
+def _ordered(atom: Index) -> Index:
+    match atom:
+        case IndexOp(op, a, b):
+            return IndexOp(op, _sorted(a), _sorted(b))
+        case _:
+            return atom
+
+
+def _sorted(index: Index) -> Index:
+    form = affine(index)
+    return Affine(
+        tuple(sorted(((_ordered(atom), factor) for atom, factor in form.terms), key=repr)), form.constant
+    ).index()

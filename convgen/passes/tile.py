@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from convgen.errors import IRError
 from convgen.ir.build import add, as_index, ceildiv, minimum, mul, sub
-from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Program, Stmt
-from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substitute_block
+from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Program, Stage, Stmt
+from convgen.ir.rewrite import loops, reads, rewrite_named, statements, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Tile:
     "guard": ``if v < E`` is put around S. "clamp": the inner loop's extent is min(factor, E - v_outer * factor). "overlap":
     the last block begins early, at E - factor, and repeats iterations of the one before.
 
-    Requires: factor at least 1; for "overlap" E is at least factor and S, which must not read memory that it stores, may run
-    again. Ensures: every iteration runs, in order; without "overlap" exactly once.
+    Requires: factor at least 1; for "overlap" E is at least factor, or 0, and S, which must not read memory that it stores,
+    may run again. Ensures: every iteration runs, in order; without "overlap" exactly once.
     """
 
     loop: str
@@ -32,7 +32,21 @@ class Tile:
     def __call__(self, program: Program) -> Program:
         if isinstance(self.factor, int) and self.factor < 1:
             raise IRError(f"factor={self.factor} of loop {self.loop} must be at least 1")
-        return rewrite_named(program, self.loop, self._tile)
+        stages = tuple(self._with_need(program, stage) for stage in program.stages)
+        return rewrite_named(replace(program, stages=stages), self.loop, self._tile)
+
+    def _with_need(self, program: Program, stage: Stage) -> Stage:
+        """The stage, with what the extent must be for an early last block noted where the sizes decide it."""
+        if self.tail != "overlap":
+            return stage
+        known = {*program.sizes, *(name for name, _ in stage.bindings)}
+        extents = dict.fromkeys(loop.extent for loop in loops(stage.body) if loop.var == self.loop)
+        needs = tuple(
+            Less(mul(minimum(extent, 1), self.factor), add(extent, 1))
+            for extent in extents
+            if not isinstance(extent, Int) and variables(extent) <= known
+        )
+        return replace(stage, needs=(*stage.needs, *needs))
 
     def _tile(self, loop: For) -> tuple[Stmt, ...]:
         divides = self.factor == 1 or _divides(self.factor, loop.extent)

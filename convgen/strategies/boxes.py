@@ -24,18 +24,15 @@ CUTS = {1: (PARTS,), 2: (PARTS, FEW_PARTS), 3: (FEW_PARTS, FEW_PARTS, (1, 2))}
 class Box:
     """``result`` pixels along each spatial axis, ``source`` positions that they read, and how many boxes cover the result.
 
-    ``is_wide`` says that a box holds whole rows.
+    ``is_wide`` says that a box holds whole rows. ``run`` is how many pixels are cut into register tiles together: those of a
+    row, or of all rows that are whole; the fewest of all residue classes.
     """
 
     result: tuple[int, ...]
     source: tuple[int, ...]
     count: int
     is_wide: bool
-
-    @property
-    def run(self) -> int:
-        """The pixels that are cut into register tiles together: those of a row, or of all rows that are whole."""
-        return math.prod(self.result[-2:]) if self.is_wide else self.result[-1]
+    run: int
 
 
 @functools.lru_cache(maxsize=4096)
@@ -80,7 +77,7 @@ def _box(sizes: tuple[int, ...], axes: list[tuple[int, int, tuple[AxisClass, ...
     result = (*sizes[:-1], axes[-1][1]) if is_wide else sizes
     source = tuple(_reach(size, classes) for size, (_, _, classes) in zip(result, axes, strict=True))
     count = math.prod(-(-most // size) for size, (_, most, _) in zip(result, axes, strict=True))
-    return Box(result, source, count, is_wide)
+    return Box(result, source, count, is_wide, math.prod(sizes[-2:]) if is_wide else sizes[-1])
 
 
 def _reach(result: int, classes: tuple[AxisClass, ...]) -> int:

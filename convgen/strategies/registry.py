@@ -41,9 +41,7 @@ def strategy_named(name: str) -> Strategy:
 
 def applicable(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
     """The strategies that do not refuse the problem, in order; never empty."""
-    found = tuple(strategy for strategy in STRATEGIES if strategy.refusal(spec, machine) is None)
-    # A wrong gradient of a strided problem was seen and not yet traced to its strategy: only the definition is chosen there.
-    return found[-1:] if spec.writes_with_stride and max(spec.stride) > 1 else found
+    return tuple(strategy for strategy in STRATEGIES if strategy.refusal(spec, machine) is None)
 
 
 def rank(

@@ -183,6 +183,15 @@ def test_guard_sizes_bindings_and_index_operators() -> None:
     np.testing.assert_array_equal(got, [np.nan, np.nan, 4])
 
 
+def test_sizes_that_a_stage_is_not_made_for_are_refused() -> None:
+    body = For("i", Var("N"), (Store("y", (I,), const(1.0)),))
+    stage = Stage("s", (body,), (("half", IndexOp("//", Var("N"), Int(2))),), needs=(Less(Int(1), Var("half")),))
+    program = Program("p", ("N",), (Buffer("y", "float32", (Var("N"),), "result"),), (stage,))
+    np.testing.assert_array_equal(interpret(program, {"N": 4}, {})["y"], np.ones(4))
+    with pytest.raises(IRError, match="stage s needs 2 <= half"):
+        interpret(program, {"N": 3}, {})
+
+
 def test_stores_round_to_the_type_of_the_buffer_and_loads_widen() -> None:
     half = run(For("i", Int(2), (Store("y", (I,), Arith("+", Load("x", (I,)), const(2.0**-11))),)), length=2,
                dtype="float16", x=np.array([1.0, 2.0**-11]))  # fmt: skip

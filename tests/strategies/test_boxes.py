@@ -63,5 +63,12 @@ def test_residue_classes_of_different_size_share_a_box() -> None:
     assert box.result[1] == 29
 
 
+def test_a_register_tile_fits_the_smallest_residue_class() -> None:
+    spec = make_spec(direction="backward_data", spatial_size=(4, 3), kernel_size=(3, 4), stride=2)
+    box = box_of(spec)
+    assert box.result[1] == 2
+    assert box.run == box.result[0]
+
+
 def test_there_are_boxes_for_all_cores() -> None:
     assert box_of(make_spec(), cores=8).count >= 8
