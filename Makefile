@@ -15,18 +15,18 @@ tune: $(VENV)/.onnx
 	$(BIN)/convgen tune "$(MODEL)" --budget $(BUDGET)
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: no test is marked slow
+	$(BIN)/python -m pytest -n auto -m slow || [ $$? -eq 5 ]  # 5: no test is marked slow
 
 # The geometries once more, with no more than AVX2, and with what every processor of the architecture has.
 test-levels: $(VENV)/.test
-	CONVGEN_MAX_CPU_ISA=avx2 $(BIN)/python -m pytest -m slow tests/test_geometry.py -k "every_strategy"
-	CONVGEN_MAX_CPU_ISA=generic $(BIN)/python -m pytest -m slow tests/test_geometry.py -k "every_strategy"
+	CONVGEN_MAX_CPU_ISA=avx2 $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy"
+	CONVGEN_MAX_CPU_ISA=generic $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

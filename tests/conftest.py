@@ -23,10 +23,16 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     what a kernel is or how it runs are removed.
     """
     kept = os.environ.get("CONVGEN_TEST_CACHE_DIR")
-    directory = Path(kept).absolute() if kept else tmp_path_factory.mktemp("convgen_cache")
+    directory = Path(kept).absolute() if kept else _session_folder(tmp_path_factory) / "convgen_cache"
     directory.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVGEN_CACHE_DIR", str(directory))
         for name in ("CONVGEN_DEBUG", "CONVGEN_TUNE", "CONVGEN_NUM_THREADS"):
             patch.delenv(name, raising=False)
         yield directory
+
+
+def _session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of the whole session: workers of pytest-xdist have one each, inside it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

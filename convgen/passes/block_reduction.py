@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.build import add, ceildiv, minimum, mul, sub
+from convgen.ir.build import add, ceildiv, maximum, minimum, mul, sub
 from convgen.ir.nodes import (
     Alloc,
     Buffer,
@@ -29,7 +29,7 @@ from convgen.ir.rewrite import loops, rewrite_loops, rewrite_named, stores, subs
 @dataclass(frozen=True)
 class BlockReduction:
     """for a: for b: alloc acc: { first; for r in R: update; finish }
-    →  for r_block in R / F: for a: for b: alloc acc:
+    →  for r_block in max(R / F, 1): for a: for b: alloc acc:
            { first, later acc = sums[a, b]; for r in F: update[r_block * F + r]; finish, before the last block sums[a, b] = acc }
 
     (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008: the loop over k.) ``loop`` is r, ``around``
@@ -59,8 +59,10 @@ class BlockReduction:
                 raise IRError(f"the extent of reduction loop {self.loop} depends on the nest around it")
             shape = tuple(_largest(inner, frozenset(program.sizes)) for inner in nest)
             made[self.sums] = Buffer(self.sums, alloc.buffer.dtype, shape, "local")
-            blocked = self._blocked(alloc, ceildiv(extent, self.factor), tuple(Var(inner.var) for inner in nest))
-            return (For(f"{self.loop}_block", ceildiv(extent, self.factor), (_with_alloc(loop, blocked),)),)
+            # A sum of nothing is a block too: its result is stored.
+            blocks = maximum(ceildiv(extent, self.factor), 1)
+            blocked = self._blocked(alloc, blocks, tuple(Var(inner.var) for inner in nest))
+            return (For(f"{self.loop}_block", blocks, (_with_alloc(loop, blocked),)),)
 
         rewritten = rewrite_named(program, self.around, change)
         return replace(rewritten, buffers=(*rewritten.buffers, *made.values()))
@@ -98,7 +100,7 @@ class BlockReduction:
 
         def shorter(loop: For) -> tuple[Stmt, ...]:
             rest = sub(loop.extent, mul(block, self.factor))
-            divides = isinstance(loop.extent, Int) and loop.extent.value % self.factor == 0
+            divides = isinstance(loop.extent, Int) and loop.extent.value > 0 and loop.extent.value % self.factor == 0
             body = substitute_block(loop.body, {self.loop: add(mul(block, self.factor), self.loop)})
             return (For(loop.var, Int(self.factor) if divides else minimum(self.factor, rest), body, loop.kind),)
 
