@@ -25,12 +25,13 @@ _SMALL_BYTES = 4096
 class PackedWeights:
     """Weights in the order in which one operator's kernel reads them; made by ``CompiledConv.pack``."""
 
-    __slots__ = ("_storage", "address", "layout")
+    __slots__ = ("_storage", "address", "layout", "places")
 
-    def __init__(self, layout: str, nbytes: int) -> None:
+    def __init__(self, layout: str, nbytes: int, offsets: Sequence[int] = ()) -> None:
         self.layout = layout
         self._storage = aligned_empty((max(nbytes, 1),), np.uint8)
         self.address = int(self._storage.ctypes.data)
+        self.places = tuple(self.address + offset for offset in offsets)
 
     @property
     def nbytes(self) -> int:
@@ -68,7 +69,8 @@ class CompiledConv:
         self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
         self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace", "local"))
         # Nothing but two operands and a result: the call that is worth a shortcut.
-        self._is_bare = len(self._names) == 2 and not self._scratch
+        self._is_plain = len(self._names) == 2
+        self._is_bare = self._is_plain and not self._scratch
         nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize
         self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
         self._pool = WorkspacePool(self.workspace_bytes)
@@ -124,21 +126,23 @@ class CompiledConv:
             result = self._allocate(self._result_shape, self._result_dtype)
             if self._call(first, second, result):
                 return result
-        given = (bias is not None, residual is not None, scale is not None, shift is not None)
-        if out is None and given == self._given:
-            operands = [operand for operand in (bias, residual, scale, shift) if operand is not None]
-            result = self._allocate(self._result_shape, self._result_dtype)
-            if type(second) is PackedWeights:
-                done = self._run_packed(first, second, operands, result)
-            else:
-                done = self._run(first, second, operands, result)
-            if done:
+        operands: tuple[Array, ...] = ()
+        fits = self._is_plain
+        if not (bias is residual is scale is shift is None):
+            optional = (bias, residual, scale, shift)
+            operands = tuple(operand for operand in optional if operand is not None)
+            fits = tuple(operand is not None for operand in optional) == self._given
+        if fits and (out is None or _is_apart(out, first, second, *operands)):
+            result = self._allocate(self._result_shape, self._result_dtype) if out is None else out
+            if self._run(first, second, operands, result):
                 return result
         named = {"bias": bias, "residual": residual, "scale": scale, "shift": shift}
         return self._checked(first, second, named, out)
 
-    def _run(self, first: Array, second: object, operands: list[Array], result: Array) -> bool | None:
+    def _run(self, first: Array, second: object, operands: tuple[Array, ...], result: Array) -> bool | None:
         """Runs if the arrays are just as the kernel wants them; None if not."""
+        if type(second) is PackedWeights:
+            return self._run_packed(first, second, operands, result)
         if not self._offsets:
             return self._call(first, second, *operands, result)
         base = self._pool.acquire()
@@ -148,16 +152,18 @@ class CompiledConv:
         finally:
             self._pool.release(base)
 
-    def _run_packed(self, first: Array, packed: PackedWeights, operands: list[Array], result: Array) -> bool | None:
+    def _run_packed(
+        self, first: Array, packed: PackedWeights, operands: tuple[Array, ...], result: Array
+    ) -> bool | None:
         """The same with packed weights, which take the place of the weights and of the packed buffers."""
         if packed.layout != self._layout:
             return None
-        if not self._offsets:
-            return self._packed_launcher.call(first, packed.address, *operands, result)
+        call = self._packed_launcher.call
+        if not self._packed_pool.nbytes:
+            return call(first, packed.address, *operands, result, *packed.places)
         base = self._packed_pool.acquire()
         try:
-            scratch = self._addresses(packed.address, base)
-            return self._packed_launcher.call(first, packed.address, *operands, result, *scratch)
+            return call(first, packed.address, *operands, result, *self._addresses(packed.address, base))
         finally:
             self._packed_pool.release(base)
 
@@ -170,7 +176,8 @@ class CompiledConv:
         if self._weight_index is None:
             raise OperandError("weight cannot be packed: a weight gradient has no weights")
         array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
-        packed = PackedWeights(self._layout, self._lowered.packed_bytes)
+        offsets = [offset for _, offset in self._offsets] if not self._packed_pool.nbytes else []
+        packed = PackedWeights(self._layout, self._lowered.packed_bytes, offsets)
         if self._lowered.packed_bytes:
             arrays = [0] * (len(self._names) + 1)
             arrays[self._weight_index] = array.ctypes.data
@@ -283,3 +290,10 @@ class CompiledConv:
                 raise OperandError(f"out overlaps {name}; allowed: memory of its own")
         in_place = out.flags.c_contiguous and out.flags.aligned
         return out if in_place else self._allocate(self._result_shape, self._result_dtype)
+
+
+def _is_apart(out: object, *operands: object) -> bool:
+    """Whether ``out`` is an array beside all operands; False also where only a closer look would tell."""
+    return isinstance(out, np.ndarray) and not any(
+        isinstance(operand, np.ndarray) and np.may_share_memory(out, operand) for operand in operands
+    )
