@@ -17,6 +17,8 @@ from convgen.tuning.cost import L2_SHARE, MEMORY_BANDWIDTH, peak, waste
 # Into how many parts an axis may be cut: one that is alone, or the rows of images; widths, and the axes of volumes.
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
 FEW_PARTS = (1, 2, 4, 8, 16, 32)
+# Times that an evicted part of a result is moved: fetched, and written back half done, at the pace of scattered lines.
+REWRITES = 6.0
 CUTS = {1: (PARTS,), 2: (PARTS, FEW_PARTS), 3: (FEW_PARTS, FEW_PARTS, (1, 2))}
 
 
@@ -64,6 +66,16 @@ def box_source_bytes(problem: ConvSpec, box: Box) -> int:
     return math.prod(box.source) * channels * DTYPES[problem.dtype].itemsize
 
 
+def rewritten_bytes(problem: ConvSpec, pixels: int, lanes: int, held: float, machine: Machine) -> float:
+    """What is moved because so many result pixels are written in turns, some ``lanes`` channels at a time, and have left the
+    second-level cache, of which ``held`` bytes are taken, before their next turn."""
+    made = problem.made_channels * problem.groups
+    if problem.layout == "channels_first" or made <= lanes:
+        return 0.0
+    written = float(pixels * made * DTYPES[problem.dtype].itemsize)
+    return REWRITES * written if held + written > machine.l2_bytes * L2_SHARE else 0.0
+
+
 def _axes(problem: ConvSpec) -> list[tuple[int, int, tuple[AxisClass, ...]]]:
     """For each axis the fewest and the most pixels of a residue class, and the classes."""
     combined = gather_classes(unfolded_problem(problem))
@@ -103,6 +115,7 @@ def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Mach
         moved += copied * (1 + made / lanes)
     if copied + problem.weight_bytes > room:
         moved += problem.weight_bytes / 2
+    moved += rewritten_bytes(problem, result, lanes, held, machine)
     moved /= MEMORY_BANDWIDTH
     rounds = -(-tasks // machine.cores) * machine.cores
     return rounds * classes * (compute + moved)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, box_source_bytes
+from convgen.strategies.boxes import Box, box_source_bytes, rewritten_bytes
 from convgen.strategies.direct_gather import gather_box
 from convgen.tuning.cost import (
     CACHE_BANDWIDTH,
@@ -66,19 +66,39 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     if not tiling.shares_source:
         compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ
     if box is None:
-        return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved + _copied_bytes(spec), machine)
-    return CALL_SECONDS + compute + moving_seconds(spec.bytes_moved, machine) + _box_seconds(spec, box, machine)
+        moved = spec.bytes_moved + _copied_bytes(spec) + _rewritten_bytes(spec, config, machine)
+        return CALL_SECONDS + compute + moving_seconds(moved, machine)
+    return (
+        CALL_SECONDS
+        + compute
+        + moving_seconds(spec.bytes_moved, machine)
+        + _box_seconds(spec, box, config["lanes"], machine)
+    )
 
 
-def _box_seconds(spec: ConvSpec, box: Box, machine: Machine) -> float:
+def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:
     """The copies of all boxes, and results that are turned on their way out or, written with a stride, as a whole image."""
     classes = math.prod(spec.stride) if spec.writes_with_stride else 1
     copied = 2 * spec.batch * box.count * classes * box_source_bytes(spec, box)
-    seconds = copied / (CACHE_BANDWIDTH if box_source_bytes(spec, box) <= machine.l2_bytes else MEMORY_BANDWIDTH)
+    seconds = (
+        spec.batch
+        * box.count
+        * rewritten_bytes(spec, math.prod(box.result), lanes, box_source_bytes(spec, box), machine)
+    )
+    seconds /= MEMORY_BANDWIDTH
+    seconds += copied / (CACHE_BANDWIDTH if box_source_bytes(spec, box) <= machine.l2_bytes else MEMORY_BANDWIDTH)
     if spec.layout == "channels_last":
         return seconds
     result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)
     return seconds + result / (MEMORY_BANDWIDTH if spec.writes_with_stride else CACHE_BANDWIDTH)
+
+
+def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:
+    """What is moved because all pixels meet one block of channels before the next."""
+    if spec.direction == "backward_weights" or config["pixels_first"]:
+        return 0
+    pixels = math.prod(spec.result_shape) // max(1, spec.made_channels * spec.groups)
+    return int(rewritten_bytes(spec, pixels, config["lanes"], 0.0, machine))
 
 
 def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:

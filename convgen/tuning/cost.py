@@ -3,7 +3,8 @@
 Time is that of the arithmetic, at the part of the peak that a register tile can reach (see ``step_cycles``), plus that
 of moving the data. Both are the terms of the roofline (Williams, Waterman and Patterson, "Roofline", 2009), but their
 sum, not the larger, orders configurations that are bound by memory, and predicts better how much slower 7×7 images are.
-Constants are those of a core with two ports for multiply-adds and two for loads; only ratios matter.
+Constants are those of a core with two ports for multiply-adds and two for loads, at the clock that it keeps under wide vectors;
+only ratios matter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 
-CLOCK_HZ = 3.75e9
+CLOCK_HZ = 2.3e9
 FMA_PORTS = 2
 LOAD_PORTS = 2
 FMA_LATENCY = 4
