@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.nodes import Alloc, For, Program, Stmt
-from convgen.ir.rewrite import reads, statements, stores, variables
+from convgen.ir.rewrite import loops, reads, statements, stores, variables
 
 
 @dataclass(frozen=True)
 class Reorder:
     """for a: for b: for c: S   →   for c: for a: for b: S   for order ("c", "a", "b")
 
-    Requires: in the named stage the loops are perfectly nested, no extent depends on another of them, and iterations are
-    independent (no memory buffer is both read and stored in the nest). Ensures: the same iterations run, in another order.
+    Requires: in the named stage the loops are perfectly nested in one place, no extent depends on another of them, and
+    iterations are independent (no memory buffer is both read and stored in the nest). Ensures: the same iterations run, in
+    another order.
     """
 
     stage: str
@@ -30,12 +31,19 @@ class Reorder:
         )
 
     def _reorder(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-        if len(body) != 1 or not isinstance(body[0], For):
-            raise IRError(f"stage {self.stage} is not one loop nest")
-        if body[0].var not in self.order:
-            return (replace(body[0], body=self._reorder(body[0].body)),)
+        holders = [at for at, part in enumerate(body) if any(loop.var in self.order for loop in loops((part,)))]
+        if len(holders) != 1 or not isinstance(body[holders[0]], For):
+            raise IRError(f"stage {self.stage} has not one loop nest of {self.order}")
+        (at,) = holders
+        loop = body[at]
+        assert isinstance(loop, For)
+        if loop.var in self.order:
+            return (*body[:at], *self._reordered(loop), *body[at + 1 :])
+        return (*body[:at], replace(loop, body=self._reorder(loop.body)), *body[at + 1 :])
+
+    def _reordered(self, loop: For) -> tuple[Stmt, ...]:
         nest: dict[str, For] = {}
-        inner: tuple[Stmt, ...] = body
+        inner: tuple[Stmt, ...] = (loop,)
         while len(nest) < len(self.order):
             if len(inner) != 1 or not isinstance(inner[0], For) or inner[0].var not in self.order:
                 missing = sorted(set(self.order) - set(nest))

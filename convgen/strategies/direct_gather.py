@@ -25,6 +25,8 @@ from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
 TASK_TILES = 16
+# The part of the first-level cache that all weights may fill.
+L1_SHARE = 0.75
 
 
 def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
@@ -51,7 +53,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
             *result_passes(problem, nest, square),
             *source_passes(problem, nest, square),
             *weights,
-            *_loop_order(problem, nest, lane, config["pixels"], bool(config["pixels_first"])),
+            *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
     return Schedule(nest, (*passes, *register_tile_passes(f"{lane}_lane")))
 
@@ -140,7 +142,18 @@ def _pack_order(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     return (Reorder("pack_weight", ("packed_ic", *taps, "packed_lane")), parallel)
 
 
-def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int, pixels_first: bool) -> tuple[Pass, ...]:
+def _takes_turns(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether each register tile of pixels meets all blocks of weights before the next does: where the weights stay in the
+    first-level cache. It writes the channels of a channels_last pixel in one go."""
+    return (
+        spec.layout == "channels_last"
+        and spec.groups == 1
+        and spec.made_channels > 1
+        and spec.weight_bytes <= machine.l1d_bytes * L1_SHARE
+    )
+
+
+def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_turns: bool) -> tuple[Pass, ...]:
     """Blocks of channels and parts of images are the tasks."""
     rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
@@ -148,11 +161,15 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, pixels: int, pixels_first
     outer = (*groups, block, "n")
     flat = rows[0] if len(rows) == 1 else "flat"
     merge: tuple[Pass, ...] = () if len(rows) == 1 else (Collapse(tuple(rows), flat),)
+    order: tuple[Pass, ...] = (Parallelize("conv", (*outer, "part")),)
+    if config["pixels_first"]:
+        order = (Reorder("conv", ("n", "part", block)), Parallelize("conv", (*groups, "n", "part", block)))
+    if config["pixels_first"] and takes_turns:
+        order = (order[0], Reorder("conv", ("tile", block)), Parallelize("conv", ("n", "part")))
     return (
         Reorder("conv", (*outer, *rows, f"{lane}_lane")),
         *merge,
-        Tile(flat, pixels, "tiles", "px", tail="overlap"),
+        Tile(flat, config["pixels"], "tiles", "px", tail="overlap"),
         Tile("tiles", TASK_TILES, "part", "tile", tail="clamp"),
-        *((Reorder("conv", ("n", "part", block)),) if pixels_first else ()),
-        Parallelize("conv", (*groups, "n", "part", block) if pixels_first else (*outer, "part")),
+        *order,
     )

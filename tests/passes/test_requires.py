@@ -257,7 +257,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("tile overlap in place", Tile("i", 3, "io", "ii", "overlap"), in_place(step=5), "s.* is read and stored"),
     ("reorder unknown", Reorder("main", ("i", "q")), double(), "'q'"),
     ("reorder imperfect", Reorder("main", ("i", "j")), two_in_a_loop(), "'j'.* not perfectly nested"),
-    ("reorder nowhere", Reorder("main", ("q",)), two_in_a_loop(), "not one loop nest"),
+    ("reorder nowhere", Reorder("main", ("q",)), two_in_a_loop(), "has not one loop nest of"),
     ("reorder triangle", Reorder("main", ("j", "i")), triangle(), "extent of loop j depends"),
     ("reorder in memory", Reorder("main", ("j", "i")), sums_in_memory(), "y.* is read and stored"),
     ("register_tile extent", RegisterTile(("i", "j")), product(), "not perfectly nested around one alloc"),
