@@ -168,8 +168,8 @@ def run(input, weight):
     input = np.ascontiguousarray(input, np.float32).reshape((1, 56, 56, 144))
     weight = np.ascontiguousarray(weight, np.float32).reshape((144, 1, 3, 3))
     output = np.empty((1, 56, 56, 144), np.float32)
-    padded, packed = (np.empty(size, np.uint8) for size in [1002240, 5184])
+    padded, packed = (np.empty(size, np.uint8) for size in [701568, 5184])
     buffers = np.array([array.ctypes.data for array in (input, weight, output, padded, packed)])
     pack_weight(buffers, np.array([3, 3], np.int64), 0, 9, 0)
-    conv(buffers, np.array([1, 56, 56, 56, 56, 28, 30, 58, 1002240], np.int64), 0, 2, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 19, 21, 58, 701568], np.int64), 0, 3, 0)
     return output

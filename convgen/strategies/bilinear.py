@@ -52,7 +52,7 @@ USUAL_VECTORS = 2
 # Images of so many register tiles lose little in the last one.
 PLENTY = 4
 # Measured cycles of a transform over those that its instructions need: chains of few values, tests and addresses.
-TRANSFORM_CYCLES = 2.0
+TRANSFORM_CYCLES = 4.0
 # Bytes a second that one core reads from beyond its own caches, where others read too.
 SHARED_BANDWIDTH = 10e9
 # Registers that hold no accumulators: vectors of weights and the broadcast of the source.
@@ -174,9 +174,8 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         computed = blocks * tiles * waste(tiles, config["pixels"])
         lanes = made * waste(made, config["lanes"])
         contraction = shape.points * computed * reduced * lanes / (peak(spec, machine) * efficiency)
-        seconds += max(
-            contraction, _streaming_seconds(machine, shape.points * size, reduced, lanes, config, shape.tiles)
-        )
+        seconds += contraction
+        seconds += _streaming_seconds(machine, shape.points * size, reduced, lanes, config, shape.tiles)
         source = _transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
         inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * TRANSFORM_CYCLES / CLOCK_HZ

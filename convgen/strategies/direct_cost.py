@@ -19,6 +19,8 @@ from convgen.tuning.cost import (
     MEMORY_BANDWIDTH,
     moving_seconds,
     peak,
+    streaming_seconds,
+    streaming_waste,
     tile_efficiency,
     vector_width,
     waste,
@@ -62,6 +64,9 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         shares_source=tiling.shares_source,
     )
     compute = work / (peak(spec, machine) * efficiency)
+    if tiling.shares_source and spec.direction != "backward_weights":
+        compute *= streaming_waste(spec, machine, config["lanes"])
+        compute += streaming_seconds(spec, machine)
     compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
     if not tiling.shares_source:
         compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ

@@ -16,6 +16,8 @@ from convgen.tuning.cost import (
     CLOCK_HZ,
     moving_seconds,
     peak,
+    streaming_seconds,
+    streaming_waste,
     tile_efficiency,
     vector_width,
     waste,
@@ -77,6 +79,9 @@ def gemm_seconds(
     else:
         crowding = VECTOR_SHARE * max(0.0, 1 / rows - FEWEST_VECTORS)
     compute = work / (peak(spec, machine) * efficiency) * (1 + crowding)
+    if last:
+        compute *= streaming_waste(spec, machine, lanes)
+    compute += streaming_seconds(spec, machine)
     parts = 1.0
     if spec.weight_bytes > machine.l2_bytes * WEIGHTS_SHARE:
         parts = max(1.0, pixels_made(spec) / (config["pixels"] * config["strips"]))

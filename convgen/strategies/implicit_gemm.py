@@ -46,6 +46,8 @@ from convgen.tuning.space import Config
 
 # With fewer channels, a row of a window rather than its channels is the innermost loop.
 FEW_CHANNELS = 16
+# What copying rows of so few channels costs more: they begin anywhere in a vector.
+SHORT_ROWS = 2.0
 # A row of so many taps is unrolled.
 MAX_UNROLLED = 16
 # What copying costs: an element that is tested for padding, and a vector that is not.
@@ -90,7 +92,7 @@ class ImplicitGemm:
         cycles = ELEMENT_CYCLES if not _is_cleared(spec) else VECTOR_CYCLES / width
         few = spec.reduced_channels < FEW_CHANNELS
         loops = math.prod(spec.kernel_size[:-1]) * (1 if few else spec.kernel_size[-1])
-        copied = _copied_elements(spec, config)
+        copied = _copied_elements(spec, config) * (SHORT_ROWS if few else 1.0)
         return gemm_seconds(spec, config, machine, copied=copied, copy_cycles=cycles, loops=loops, streams=False)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:

@@ -25,6 +25,10 @@ L2_CYCLES = 3
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
 L2_SHARE = 0.75
+# Vectors of a long row of weights, and how much shorter ones cost where the weights stream.
+LONGEST_ROW = 4
+STREAMED_SHARE = 0.55
+STREAM_BANDWIDTH = 20e9
 # Bytes a second, read plus written, while everything fits the second-level cache and beyond it.
 CACHE_BANDWIDTH = 68e9
 MEMORY_BANDWIDTH = 29.5e9
@@ -48,6 +52,20 @@ def moving_seconds(size: int, machine: Machine) -> float:
 def waste(extent: int, block: int) -> float:
     """Work in whole blocks over work needed, at least 1."""
     return -(-extent // block) * block / extent if extent else 1.0
+
+
+def streaming_seconds(spec: ConvSpec, machine: Machine) -> float:
+    """What weights that do not fit the second-level cache cost beside their traffic: few loads are in flight at a time."""
+    return spec.weight_bytes / STREAM_BANDWIDTH if spec.weight_bytes > machine.l2_bytes else 0.0
+
+
+def streaming_waste(spec: ConvSpec, machine: Machine, lanes: int) -> float:
+    """Time over that of the longest rows of weights, at least 1: what comes from beyond the second-level cache comes quicker in
+    rows of four vectors than in shorter ones."""
+    if spec.weight_bytes <= machine.l2_bytes:
+        return 1.0
+    vectors = max(1, lanes // vector_width(spec, machine))
+    return 1 + STREAMED_SHARE * max(0.0, 1 / vectors - 1 / LONGEST_ROW)
 
 
 def tile_efficiency(
