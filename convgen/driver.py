@@ -27,6 +27,8 @@ PassObserver = Callable[[str, Program], None]
 
 # Below this much work (some 10 µs of one core) a second thread costs more than it brings.
 MIN_PARALLEL_MACS = 500_000
+# A message names so many configurations.
+NAMED_CONFIGS = 6
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,9 @@ def given_plan(
         return _smaller_plan(spec, (chosen,), "given", machine, workspace_limit, threads)
     offered = chosen.space(spec, machine)
     if config not in offered:
-        raise NotApplicable(
-            f"config={str(config)!r} is not one of {strategy}'s; allowed: {', or '.join(map(str, offered))}"
-        )
+        allowed = ", or ".join(map(str, offered[:NAMED_CONFIGS]))
+        more = f", or {len(offered) - NAMED_CONFIGS} others" if len(offered) > NAMED_CONFIGS else ""
+        raise NotApplicable(f"config={str(config)!r} is not one of {strategy}'s; allowed: {allowed}{more}")
     return Plan(spec, strategy, config, "given")
 
 

@@ -110,6 +110,13 @@ def test_tune_without_emit_writes_nothing(capsys: Output) -> None:
     assert list(Path().iterdir()) == []
 
 
+def test_tune_keeps_to_a_workspace_limit(capsys: Output) -> None:
+    out = run(capsys, "tune", TINY, "--budget", "0", "--threads", "1", "--no-emit", "--workspace-limit", "0")
+    assert "reference" in out
+    message = fail(capsys, "tune", TINY, "--no-emit", "--workspace-limit", "-1")
+    assert "workspace_limit=-1" in message
+
+
 def test_tune_looks_at_the_folder_first(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_command, "tune", no_measurement)
     assert "output='/dev/null/out' cannot be written" in fail(capsys, "tune", TINY, "-o", "/dev/null/out")

@@ -58,6 +58,9 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads of a call (default CONVGEN_NUM_THREADS or all cores)"
     )
+    parser.add_argument(
+        "--workspace-limit", type=int, metavar="B", help="bytes of scratch memory that a call may use (default any)"
+    )
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the sources (default convgen-out/NAME)")
     parser.add_argument("--force", action="store_true", help="measure again what the database knows")
     parser.add_argument(

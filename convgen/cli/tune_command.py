@@ -36,7 +36,8 @@ def run_tune(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.output) if arguments.output else OUTPUT / source.name
     if arguments.emit:  # what cannot be written is better known before minutes of tuning
         make_folder(directory)
-    results = _tune_all(source, max(0.0, arguments.budget - (time.perf_counter() - start)), threads, arguments.force)
+    left = max(0.0, arguments.budget - (time.perf_counter() - start))
+    results = _tune_all(source, left, threads, arguments.workspace_limit, arguments.force)
     written = _emit_all(results, directory) if arguments.emit else "not written"
     print_table(_COLUMNS, [_row(*pair) for pair in zip(source.problems, results, strict=True)])
     for line in _summary(source, results, threads, time.perf_counter() - start):
@@ -46,11 +47,16 @@ def run_tune(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tune_all(source: Source, budget: float, threads: int, force: bool) -> list[TunedPlan]:
+def _tune_all(source: Source, budget: float, threads: int, workspace_limit: int | None, force: bool) -> list[TunedPlan]:
     specs = [problem.spec for problem in source.problems]
     with progress(f"tuning {source.name}", len(specs)) as advance:
         results = tune(
-            specs, budget, threads=threads, force=force, observer=lambda _, result: advance(str(result.plan.spec))
+            specs,
+            budget,
+            threads=threads,
+            workspace_limit=workspace_limit,
+            force=force,
+            observer=lambda _, result: advance(str(result.plan.spec)),
         )
     assert isinstance(results, list)
     return results
