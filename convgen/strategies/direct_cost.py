@@ -66,7 +66,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     compute = work / (peak(spec, machine) * efficiency)
     if tiling.shares_source and spec.direction != "backward_weights":
         compute *= streaming_waste(spec, machine, config["lanes"])
-        compute += streaming_seconds(spec, machine)
+        # Each box meets all weights.
+        compute += streaming_seconds(spec, machine) * (1 if box is None else spec.batch * box.count)
     compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
     if not tiling.shares_source:
         compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ

@@ -31,6 +31,8 @@ SCALAR_COPY_CYCLES = 3.0
 # the second-level cache. The best tiles have so few of them that it does not show.
 BROADCAST_SHARE, FEWEST_BROADCASTS = 0.15, 1 / 4
 VECTOR_SHARE, FEWEST_VECTORS = 0.8, 1 / 14
+# How much of the time that cores without work would have saved counts: how many threads there will be is not known yet.
+IDLE_SHARE = 0.5
 
 
 def gemm_refusal(spec: ConvSpec) -> str | None:
@@ -86,7 +88,17 @@ def gemm_seconds(
     if spec.weight_bytes > machine.l2_bytes * WEIGHTS_SHARE:
         parts = max(1.0, pixels_made(spec) / (config["pixels"] * config["strips"]))
     compute += spec.weight_bytes * (parts - 1) / CACHE_BANDWIDTH
+    if last:
+        compute *= 1 + IDLE_SHARE * (_imbalance(spec, config, machine) - 1)
     return CALL_SECONDS + compute + copied * copy_cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)
+
+
+def _imbalance(spec: ConvSpec, config: Config, machine: Machine) -> float:
+    """The time of all cores over that of those with work, where strips of pixels times panels are the tasks."""
+    pixels = pixels_made(spec) // max(1, spec.batch)
+    parts = -(-pixels // (config["pixels"] * config["strips"]))
+    shares = -(-spec.made_channels // (config["made"] * config["panels"]))
+    return waste(max(1, spec.batch * spec.groups * parts * shares), machine.cores)
 
 
 def pixels_made(spec: ConvSpec) -> int:
