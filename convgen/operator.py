@@ -25,13 +25,12 @@ _SMALL_BYTES = 4096
 class PackedWeights:
     """Weights in the order in which one operator's kernel reads them; made by ``CompiledConv.pack``."""
 
-    __slots__ = ("_storage", "address", "layout", "places")
+    __slots__ = ("_storage", "address", "layout")
 
-    def __init__(self, layout: str, nbytes: int, offsets: Sequence[int] = ()) -> None:
+    def __init__(self, layout: str, nbytes: int) -> None:
         self.layout = layout
         self._storage = aligned_empty((max(nbytes, 1),), np.uint8)
         self.address = int(self._storage.ctypes.data)
-        self.places = tuple(self.address + offset for offset in offsets)
 
     @property
     def nbytes(self) -> int:
@@ -68,8 +67,8 @@ class CompiledConv:
         self._result_dtype = DTYPES[storage.result].numpy
         self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
         self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace", "local"))
-        # Nothing but two operands and a result: the call that is worth a shortcut.
         self._is_plain = len(self._names) == 2
+        # Nothing but two operands and a result: the call that is worth a shortcut.
         self._is_bare = self._is_plain and not self._scratch
         nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize
         self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
@@ -160,7 +159,7 @@ class CompiledConv:
             return None
         call = self._packed_launcher.call
         if not self._packed_pool.nbytes:
-            return call(first, packed.address, *operands, result, *packed.places)
+            return call(first, packed.address, *operands, result, *self._addresses(packed.address, 0))
         base = self._packed_pool.acquire()
         try:
             return call(first, packed.address, *operands, result, *self._addresses(packed.address, base))
@@ -176,8 +175,7 @@ class CompiledConv:
         if self._weight_index is None:
             raise OperandError("weight cannot be packed: a weight gradient has no weights")
         array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
-        offsets = [offset for _, offset in self._offsets] if not self._packed_pool.nbytes else []
-        packed = PackedWeights(self._layout, self._lowered.packed_bytes, offsets)
+        packed = PackedWeights(self._layout, self._lowered.packed_bytes)
         if self._lowered.packed_bytes:
             arrays = [0] * (len(self._names) + 1)
             arrays[self._weight_index] = array.ctypes.data

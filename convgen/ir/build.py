@@ -53,6 +53,11 @@ def mul(*factors: int | str | Index) -> Index:
     return result
 
 
+def divides(factor: int | Index, extent: Index) -> bool:
+    """Whether the factor is known to divide the extent: a constant, or anything by 1."""
+    return factor == 1 or (isinstance(factor, int) and isinstance(extent, Int) and extent.value % factor == 0)
+
+
 def floordiv(a: int | str | Index, b: int | str | Index) -> Index:
     match as_index(a), as_index(b):
         case Int(x), Int(y) if y:

@@ -79,6 +79,11 @@ def evaluate_index(expression: Index, names: Mapping[str, int]) -> int:
             return _INDEX[op](evaluate_index(a, names), evaluate_index(b, names))
 
 
+def stage_sizes(stage: Stage, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The values of the program's sizes and of the stage's own."""
+    return dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+
+
 def buffer_shape(buffer: Buffer, names: Mapping[str, int]) -> tuple[int, ...]:
     """The shape of a buffer for given sizes."""
     return tuple(evaluate_index(extent, names) for extent in buffer.shape)
@@ -106,7 +111,7 @@ def interpret(
             memory[buffer.name] = _poisoned(shape, DTYPES[buffer.dtype].numpy)
     check_needs(program, sizes)
     for stage in program.stages:
-        names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+        names = stage_sizes(stage, sizes)
         for view in stage.views:
             if buffer_shape(view, names) != memory[view.name].shape:
                 raise IRError(f"stage {stage.name}: view of {view.name} is not {memory[view.name].shape}")
@@ -117,7 +122,7 @@ def interpret(
 def check_needs(program: Program, sizes: Mapping[str, int]) -> None:
     """Raises IRError where the sizes are not what a stage needs, naming the stage."""
     for stage in program.stages:
-        names = dict(sizes) | {name: evaluate_index(value, sizes) for name, value in stage.bindings}
+        names = stage_sizes(stage, sizes)
         for need in stage.needs:
             if not evaluate_index(need.a, names) < evaluate_index(need.b, names):
                 raise IRError(f"stage {stage.name} needs {format_condition(need)}, which does not hold for {names}")

@@ -144,17 +144,27 @@ def rewrite_loops(body: tuple[Stmt, ...], var: str, change: Callable[[For], tupl
     """Replaces every loop over ``var``, innermost first, by what ``change`` makes of it."""
     result: list[Stmt] = []
     for statement in body:
-        match statement:
-            case For(name, extent, inner, kind):
-                loop = For(name, extent, rewrite_loops(inner, var, change), kind)
-                result.extend(change(loop) if name == var else (loop,))
-            case If(condition, inner):
-                result.append(If(condition, rewrite_loops(inner, var, change)))
-            case Alloc(buffer, inner):
-                result.append(Alloc(buffer, rewrite_loops(inner, var, change)))
-            case Store() | Transform() | Transpose():
-                result.append(statement)
+        rewritten = map_body(statement, lambda inner: rewrite_loops(inner, var, change))
+        result.extend(change(rewritten) if isinstance(rewritten, For) and rewritten.var == var else (rewritten,))
     return tuple(result)
+
+
+def map_body(statement: Stmt, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]]) -> Stmt:
+    """The statement with its block changed; itself where it has none."""
+    match statement:
+        case For() | If() | Alloc():
+            return replace(statement, body=change(statement.body))
+        case Store() | Transform() | Transpose():
+            return statement
+
+
+def perfect_nest(body: tuple[Stmt, ...]) -> tuple[tuple[For, ...], tuple[Stmt, ...]]:
+    """The loops that are all that a block, and the loop before, hold, outermost first; and what the last one holds."""
+    nest: list[For] = []
+    while len(body) == 1 and isinstance(loop := body[0], For):
+        nest.append(loop)
+        body = loop.body
+    return tuple(nest), body
 
 
 def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:

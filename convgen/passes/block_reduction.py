@@ -19,11 +19,9 @@ from convgen.ir.nodes import (
     Program,
     Stmt,
     Store,
-    Transform,
-    Transpose,
     Var,
 )
-from convgen.ir.rewrite import loops, rewrite_loops, rewrite_named, stores, substitute_block, variables
+from convgen.ir.rewrite import loops, map_body, rewrite_loops, rewrite_named, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
@@ -129,10 +127,6 @@ def _largest(loop: For, sizes: frozenset[str]) -> Index:
 
 def _with_alloc(statement: Stmt, alloc: Alloc) -> Stmt:
     """The nest with its alloc replaced."""
-    match statement:
-        case Alloc():
-            return alloc
-        case Store() | Transform() | Transpose():
-            return statement
-        case _:
-            return replace(statement, body=tuple(_with_alloc(inner, alloc) for inner in statement.body))
+    if isinstance(statement, Alloc):
+        return alloc
+    return map_body(statement, lambda body: tuple(_with_alloc(inner, alloc) for inner in body))

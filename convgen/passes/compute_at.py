@@ -12,6 +12,7 @@ from convgen.ir.rewrite import (
     loops,
     map_statement,
     map_value,
+    perfect_nest,
     reads,
     rewrite_named,
     substitute,
@@ -88,16 +89,12 @@ class ComputeAt:
 
 def copy_nest(stage: Stage) -> tuple[tuple[For, ...], Store]:
     """The loops of a stage that copies, and its store at their variables, with the stage's bindings put in."""
-    body = substitute_block(stage.body, dict(stage.bindings))
-    nest: list[For] = []
-    while len(body) == 1 and isinstance(loop := body[0], For):
-        nest.append(loop)
-        body = loop.body
+    nest, body = perfect_nest(substitute_block(stage.body, dict(stage.bindings)))
     if len(body) != 1 or not isinstance(store := body[0], Store) or store.lanes != 1:
         raise IRError(f"stage {stage.name} is not a nest around one store")
     if set(store.index) != {Var(loop.var) for loop in nest} or len(store.index) != len(nest):
         raise IRError(f"stage {stage.name} does not store at its loop variables")
-    return tuple(nest), store
+    return nest, store
 
 
 def piece_of_copy(nest: tuple[For, ...], copy: Store, pieces: tuple[tuple[Index, Index], ...]) -> tuple[Stmt, ...]:

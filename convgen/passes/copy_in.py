@@ -97,7 +97,7 @@ class CopyIn:
             return tuple(substitute(part, kept) for part in index)
         places = {axis.label: axis.place for axis in self.axes}
         for part, origin in zip(index, self.origin, strict=True):
-            if _terms(part) != _terms(substitute(origin, places)):
+            if _canonical(part) != _canonical(substitute(origin, places)):
                 raise IRError(f"{self.buffer} is not read where {self.into} keeps it")
         return tuple(substitute(origin, labels) for origin in self.origin)
 
@@ -109,26 +109,16 @@ def _count(axis: CopiedAxis, extents: Mapping[str, Index]) -> Index:
     return extents.get(axis.place.name, axis.extent) if isinstance(axis.place, Var) else axis.extent
 
 
-def _terms(index: Index) -> tuple[dict[Index, int], int]:
-    """An index as a sum, in which the order of terms means nothing, nor does it inside quotients and remainders."""
+def _canonical(index: Index) -> Affine:
+    """An index as a sum whose terms stand in one order, inside quotients and remainders too."""
     form = rejoined(affine(index))
-    terms: dict[Index, int] = {}
-    for atom, factor in form.terms:
-        ordered = _ordered(atom)
-        terms[ordered] = terms.get(ordered, 0) + factor
-    return terms, form.constant
+    terms = sorted(((_ordered(atom), factor) for atom, factor in form.terms), key=repr)
+    return affine(Affine(tuple(terms), form.constant).index())
 
 
 def _ordered(atom: Index) -> Index:
     match atom:
         case IndexOp(op, a, b):
-            return IndexOp(op, _sorted(a), _sorted(b))
+            return IndexOp(op, _canonical(a).index(), _canonical(b).index())
         case _:
             return atom
-
-
-def _sorted(index: Index) -> Index:
-    form = affine(index)
-    return Affine(
-        tuple(sorted(((_ordered(atom), factor) for atom, factor in form.terms), key=repr)), form.constant
-    ).index()

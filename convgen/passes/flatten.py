@@ -17,11 +17,9 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
-    Transform,
-    Transpose,
     Value,
 )
-from convgen.ir.rewrite import map_statement
+from convgen.ir.rewrite import map_body, map_statement
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,8 @@ class Flatten:
                 return Store(buffer, self._place(index, shapes[buffer]), value)
             case Store(buffer) if buffer in shapes:
                 raise IRError(f"{buffer} is stored in vectors")
-            case Store() | Transform() | Transpose():
-                return statement
             case _:
-                return replace(statement, body=tuple(self._moved(inner, shapes) for inner in statement.body))
+                return map_body(statement, lambda body: tuple(self._moved(inner, shapes) for inner in body))
 
     def _place(self, index: tuple[Index, ...], shape: tuple[Index, ...]) -> tuple[Index, ...]:
         first = len(index) - self.axes

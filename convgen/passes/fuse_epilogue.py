@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import For, Index, Load, Program, Stage, Stmt, Store, Transform, Transpose, Value, Var
-from convgen.ir.rewrite import map_value, reads, stores, substitute
+from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.rewrite import map_body, map_value, perfect_nest, reads, stores, substitute
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,8 @@ class FuseEpilogue:
 
     def _shape(self, stage: Stage, program: Program) -> tuple[tuple[str, ...], Store]:
         """The loop variables in the order of the axes of ``sums``, and the one store inside."""
-        extents: dict[str, Index] = {}
-        body = stage.body
-        while len(body) == 1 and isinstance(loop := body[0], For):
-            extents[loop.var] = loop.extent
-            body = loop.body
+        nest, body = perfect_nest(stage.body)
+        extents = {loop.var: loop.extent for loop in nest}
         if len(body) != 1 or not isinstance(store := body[0], Store):
             raise IRError(f"stage {self.stage} is not a nest around one store")
         places = {read.index for read in reads(body) if read.buffer == self.sums}
@@ -68,10 +65,8 @@ class FuseEpilogue:
         match statement:
             case Store(buffer, index, value) if buffer == self.sums:
                 return self._store(dict(zip(axes, index, strict=True)), value, epilogue)
-            case Store() | Transform() | Transpose():
-                return statement
             case _:
-                return replace(statement, body=tuple(self._fused(inner, axes, epilogue) for inner in statement.body))
+                return map_body(statement, lambda body: tuple(self._fused(inner, axes, epilogue) for inner in body))
 
     def _store(self, places: dict[str, Index], value: Value, epilogue: Store) -> Store:
         def index(expression: Index) -> Index:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from convgen.errors import IRError
-from convgen.ir.build import add, ceildiv, floordiv, mod, mul
+from convgen.ir.build import add, ceildiv, divides, floordiv, mod, mul
 from convgen.ir.nodes import (
     Buffer,
     Choose,
@@ -120,7 +120,7 @@ class Pack:
         beyond = tuple(
             Less(origin[part.axis], source.shape[part.axis])
             for part in self.layout
-            if part.part == "block" and not _divides(part.factor, source.shape[part.axis])
+            if part.part == "block" and not divides(part.factor, source.shape[part.axis])
         )
         value: Value = Load(self.buffer, tuple(origin[axis] for axis in range(len(source.shape))))
         if beyond:
@@ -137,7 +137,3 @@ class Pack:
             for name, part in zip(names, self.layout, strict=True)
             if part.part == "whole" and isinstance(extent := source.shape[part.axis], Int)
         }
-
-
-def _divides(factor: int, extent: Index) -> bool:
-    return factor == 1 or (isinstance(extent, Int) and extent.value % factor == 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Transform, Transpose, Value
-from convgen.ir.rewrite import map_statement
+from convgen.ir.nodes import Index, Load, Program, Stage, Stmt, Store, Value
+from convgen.ir.rewrite import map_body, map_statement
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,5 @@ class Relayout:
                 return Store(buffer, self._place(index), value)
             case Store(buffer) if buffer == self.buffer:
                 raise IRError(f"{self.buffer} is stored in vectors")
-            case Store() | Transform() | Transpose():
-                return statement
             case _:
-                return replace(statement, body=tuple(map(self._moved, statement.body)))
+                return map_body(statement, lambda body: tuple(map(self._moved, body)))

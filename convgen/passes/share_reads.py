@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from convgen.ir.nodes import Fma, Index, Load, Program, Stmt, Store, Transform, Transpose
-from convgen.ir.rewrite import map_stages, reads
+from convgen.ir.nodes import Fma, Index, Load, Program, Stmt, Store
+from convgen.ir.rewrite import map_body, map_stages, reads
 
 Place = tuple[Index, ...]
 
@@ -44,10 +44,8 @@ class ShareReads:
                         run = []
                     run.append(statement)
                     continue
-                case Store() | Transform() | Transpose():
-                    kept: Stmt = statement
                 case _:
-                    kept = replace(statement, body=self._block(statement.body))
+                    kept = map_body(statement, self._block)
             result.extend(self._grouped(run))
             run = []
             result.append(kept)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from convgen.ir.nodes import If, Less, Program, Stmt, Store, Transform, Transpose
-from convgen.ir.rewrite import map_stages
+from convgen.ir.nodes import If, Less, Program, Stmt
+from convgen.ir.rewrite import map_body, map_stages
 from convgen.passes.masked import masked_update
 
 
@@ -30,15 +30,8 @@ class Skip:
             if condition is not None:
                 result.append(If(condition, self._block(tuple(_without(statement, condition) for statement in inner))))
                 continue
-            result.extend(self._inside(statement) for statement in inner)
+            result.extend(map_body(statement, self._block) for statement in inner)
         return tuple(result)
-
-    def _inside(self, statement: Stmt) -> Stmt:
-        match statement:
-            case Store() | Transform() | Transpose():
-                return statement
-            case _:
-                return replace(statement, body=self._block(statement.body))
 
 
 def _first_condition(statement: Stmt) -> Less | None:

@@ -9,7 +9,7 @@ from convgen.errors import IRError
 from convgen.ir.affine import affine
 from convgen.ir.build import add, continued, maximum, minimum, mul, sub
 from convgen.ir.nodes import Const, For, If, Index, Int, Less, Load, PaddedLoad, Program, Stmt, Store, Var
-from convgen.ir.rewrite import rewrite_named, substitute_block, variables
+from convgen.ir.rewrite import perfect_nest, rewrite_named, substitute_block, variables
 from convgen.ir.types import compute_dtype
 
 
@@ -45,13 +45,11 @@ class _Copy:
 
     @staticmethod
     def collect(program: Program, loop: For) -> _Copy:
-        nest = [loop]
-        while len(nest[-1].body) == 1 and isinstance(inner := nest[-1].body[0], For):
-            nest.append(inner)
-        match nest[-1].body:
+        nest, body = perfect_nest((loop,))
+        match body:
             case (Store(_, _, PaddedLoad() as load) as store,):
                 source = program.buffer(load.buffer)
-                return _Copy(tuple(nest), store, load, source.shape, Const(0.0, compute_dtype(source.dtype)))
+                return _Copy(nest, store, load, source.shape, Const(0.0, compute_dtype(source.dtype)))
             case _:
                 raise IRError(f"loop {loop.var} is not a perfect nest around one padded copy")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from convgen.errors import IRError
-from convgen.ir.build import add, as_index, ceildiv, minimum, mul, sub
+from convgen.ir.build import add, as_index, ceildiv, divides, minimum, mul, sub
 from convgen.ir.nodes import Alloc, For, If, Index, Int, Less, Program, Stage, Stmt
 from convgen.ir.rewrite import loops, reads, rewrite_named, statements, stores, substitute_block, variables
 
@@ -49,16 +49,16 @@ class Tile:
         return replace(stage, needs=(*stage.needs, *needs))
 
     def _tile(self, loop: For) -> tuple[Stmt, ...]:
-        divides = self.factor == 1 or _divides(self.factor, loop.extent)
+        even = divides(self.factor, loop.extent)
         start, extent = mul(self.outer, self.factor), as_index(self.factor)
-        if not divides and self.tail == "overlap":
+        if not even and self.tail == "overlap":
             self._check_repeatable(loop)
             start = minimum(start, sub(loop.extent, self.factor))
         value = add(start, self.inner)
         body = substitute_block(loop.body, {self.loop: value})
-        if not divides and self.tail == "clamp":
+        if not even and self.tail == "clamp":
             extent = minimum(self.factor, sub(loop.extent, start))
-        if not divides and self.tail == "guard":
+        if not even and self.tail == "guard":
             body = (If(Less(value, loop.extent), body),)
         return (For(self.outer, ceildiv(loop.extent, self.factor), (For(self.inner, extent, body),), loop.kind),)
 
@@ -69,7 +69,3 @@ class Tile:
             raise IRError(f"loop {self.loop} cannot be repeated: {sorted(both)} is read and stored")
         if isinstance(self.factor, int) and isinstance(loop.extent, Int) and loop.extent.value < self.factor:
             raise IRError(f"factor={self.factor} is larger than the extent {loop.extent.value} of loop {self.loop}")
-
-
-def _divides(factor: int | Index, extent: Index) -> bool:
-    return isinstance(factor, int) and isinstance(extent, Int) and extent.value % factor == 0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from convgen.errors import IRError
 from convgen.ir.affine import affine
-from convgen.ir.build import ceildiv, mul, sub
-from convgen.ir.nodes import For, Index, Int, Load, Program, Stmt, Store, Transpose, Var
-from convgen.ir.rewrite import rewrite_named, substitute, variables
+from convgen.ir.build import ceildiv, divides, mul, sub
+from convgen.ir.nodes import For, Index, Load, Program, Stmt, Store, Transpose, Var
+from convgen.ir.rewrite import perfect_nest, rewrite_named, substitute, variables
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,9 @@ class TransposeBlocks:
         return rewrite_named(program, self.nest, lambda loop: self._blocks(program, loop))
 
     def _blocks(self, program: Program, loop: For) -> tuple[Stmt, ...]:
-        nest = [loop]
-        while len(nest[-1].body) == 1 and isinstance(inner := nest[-1].body[0], For):
-            nest.append(inner)
+        nest, body = perfect_nest((loop,))
         extents = {found.var: found.extent for found in nest}
-        match nest[-1].body:
+        match body:
             case (Store(target, place, Load(source, index, 1, None), 1, None),) if target != source:
                 pass
             case _:
@@ -85,6 +83,4 @@ class TransposeBlocks:
 
     def _count(self, extent: Index, begin: Index) -> Index | None:
         """How many rows or columns are left; None where squares come out even."""
-        if isinstance(extent, Int) and extent.value % self.size == 0:
-            return None
-        return sub(extent, begin)
+        return None if divides(self.size, extent) else sub(extent, begin)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Buffer, For, Load, Program, Stage, Stmt, Store, Transform, Transpose, Var
-from convgen.ir.rewrite import loop_names, reads, stores
+from convgen.ir.nodes import Buffer, For, Load, Program, Stage, Stmt, Store, Var
+from convgen.ir.rewrite import loop_names, map_body, reads, stores
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,8 @@ class Unpack:
         match statement:
             case Store(buffer, index, value) if buffer == self.buffer:
                 return Store(self.into, tuple(index[axis] for axis in self.order), value)
-            case Store() | Transform() | Transpose():
-                return statement
             case _:
-                return replace(statement, body=tuple(map(self._redirect, statement.body)))
+                return map_body(statement, lambda body: tuple(map(self._redirect, body)))
 
     def _copy_stage(self, target: Buffer) -> Stage:
         names = loop_names(self.into, self.labels, len(target.shape))

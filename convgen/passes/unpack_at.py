@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.build import add, sub
-from convgen.ir.nodes import For, Index, Load, Program, Stmt, Store, Transform, Transpose, Var
+from convgen.ir.nodes import For, Index, Load, Program, Stmt, Store, Transpose, Var
 from convgen.ir.regions import region, stores_with_loops
-from convgen.ir.rewrite import rewrite_named, stores
+from convgen.ir.rewrite import map_body, rewrite_named
 from convgen.passes.compute_at import copy_nest
 
 
@@ -65,9 +65,7 @@ class UnpackAt:
         match statement:
             case Store(name, index, value, 1, None) if name == buffer:
                 return Store(name, tuple(map(sub, index, origin)), value)
-            case Store() | Transform() | Transpose():
-                if any(store.buffer == buffer for store in stores((statement,))):
-                    raise IRError(f"{buffer} is stored in vectors")
-                return statement
+            case Store(name) | Transpose(name) if name == buffer:
+                raise IRError(f"{buffer} is stored in vectors")
             case _:
-                return replace(statement, body=tuple(self._redirect(i, buffer, origin) for i in statement.body))
+                return map_body(statement, lambda body: tuple(self._redirect(i, buffer, origin) for i in body))

@@ -17,9 +17,9 @@ from convgen.tuning.cost import L2_SHARE, MEMORY_BANDWIDTH, peak, waste
 # Into how many parts an axis may be cut: one that is alone, or the rows of images; widths, and the axes of volumes.
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
 FEW_PARTS = (1, 2, 4, 8, 16, 32)
+CUTS = {1: (PARTS,), 2: (PARTS, FEW_PARTS), 3: (FEW_PARTS, FEW_PARTS, (1, 2))}
 # Times that an evicted part of a result is moved: fetched, and written back half done, at the pace of scattered lines.
 REWRITES = 6.0
-CUTS = {1: (PARTS,), 2: (PARTS, FEW_PARTS), 3: (FEW_PARTS, FEW_PARTS, (1, 2))}
 
 
 @dataclass(frozen=True)

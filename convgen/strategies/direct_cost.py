@@ -19,6 +19,7 @@ from convgen.tuning.cost import (
     MEMORY_BANDWIDTH,
     moving_seconds,
     peak,
+    pixels_made,
     streaming_seconds,
     streaming_waste,
     tile_efficiency,
@@ -85,14 +86,10 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
 def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:
     """The copies of all boxes, and results that are turned on their way out or, written with a stride, as a whole image."""
     classes = math.prod(spec.stride) if spec.writes_with_stride else 1
-    copied = 2 * spec.batch * box.count * classes * box_source_bytes(spec, box)
-    seconds = (
-        spec.batch
-        * box.count
-        * rewritten_bytes(spec, math.prod(box.result), lanes, box_source_bytes(spec, box), machine)
-    )
-    seconds /= MEMORY_BANDWIDTH
-    seconds += copied / (CACHE_BANDWIDTH if box_source_bytes(spec, box) <= machine.l2_bytes else MEMORY_BANDWIDTH)
+    boxes, copied = spec.batch * box.count, box_source_bytes(spec, box)
+    seconds = boxes * rewritten_bytes(spec, math.prod(box.result), lanes, copied, machine) / MEMORY_BANDWIDTH
+    bandwidth = CACHE_BANDWIDTH if copied <= machine.l2_bytes else MEMORY_BANDWIDTH
+    seconds += 2 * boxes * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
     result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)
@@ -103,8 +100,7 @@ def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:
     """What is moved because all pixels meet one block of channels before the next."""
     if spec.direction == "backward_weights" or config["pixels_first"]:
         return 0
-    pixels = math.prod(spec.result_shape) // max(1, spec.made_channels * spec.groups)
-    return int(rewritten_bytes(spec, pixels, config["lanes"], 0.0, machine))
+    return int(rewritten_bytes(spec, pixels_made(spec), config["lanes"], 0.0, machine))
 
 
 def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:

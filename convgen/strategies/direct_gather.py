@@ -161,15 +161,19 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_tur
     outer = (*groups, block, "n")
     flat = rows[0] if len(rows) == 1 else "flat"
     merge: tuple[Pass, ...] = () if len(rows) == 1 else (Collapse(tuple(rows), flat),)
-    order: tuple[Pass, ...] = (Parallelize("conv", (*outer, "part")),)
+    order: tuple[Pass, ...] = ()
+    tasks = (*outer, "part")
     if config["pixels_first"]:
-        order = (Reorder("conv", ("n", "part", block)), Parallelize("conv", (*groups, "n", "part", block)))
-    if config["pixels_first"] and takes_turns:
-        order = (order[0], Reorder("conv", ("tile", block)), Parallelize("conv", ("n", "part")))
+        order = (Reorder("conv", ("n", "part", block)),)
+        tasks = (*groups, "n", "part", block)
+        if takes_turns:
+            order += (Reorder("conv", ("tile", block)),)
+            tasks = ("n", "part")
     return (
         Reorder("conv", (*outer, *rows, f"{lane}_lane")),
         *merge,
         Tile(flat, config["pixels"], "tiles", "px", tail="overlap"),
         Tile("tiles", TASK_TILES, "part", "tile", tail="clamp"),
         *order,
+        Parallelize("conv", tasks),
     )

@@ -16,6 +16,7 @@ from convgen.tuning.cost import (
     CLOCK_HZ,
     moving_seconds,
     peak,
+    pixels_made,
     streaming_seconds,
     streaming_waste,
     tile_efficiency,
@@ -99,11 +100,6 @@ def _imbalance(spec: ConvSpec, config: Config, machine: Machine) -> float:
     parts = -(-pixels // (config["pixels"] * config["strips"]))
     shares = -(-spec.made_channels // (config["made"] * config["panels"]))
     return waste(max(1, spec.batch * spec.groups * parts * shares), machine.cores)
-
-
-def pixels_made(spec: ConvSpec) -> int:
-    """The pixels of the whole batch's result."""
-    return math.prod(spec.result_shape) // max(1, spec.made_channels * spec.groups)
 
 
 def pixel_waste(spec: ConvSpec, pixels: int) -> float:

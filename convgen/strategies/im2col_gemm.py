@@ -26,10 +26,10 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.gemm import Blocking, Reading, fewest_pixels, gemm_schedule, part_of, pixel_position
-from convgen.strategies.gemm_cost import gemm_refusal, gemm_seconds, is_matrix, pixels_made
+from convgen.strategies.gemm_cost import gemm_refusal, gemm_seconds, is_matrix
 from convgen.strategies.gemm_tiles import blockings
 from convgen.strategies.reference import sum_error_bound
-from convgen.tuning.cost import vector_width
+from convgen.tuning.cost import pixels_made, vector_width
 from convgen.tuning.space import Config
 
 # From so many channels on, windows are written in vectors.

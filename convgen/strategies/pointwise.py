@@ -28,11 +28,11 @@ from convgen.strategies.gemm_cost import (
     gemm_refusal,
     gemm_seconds,
     is_matrix,
-    pixels_made,
     vector_copy_cycles,
 )
 from convgen.strategies.gemm_tiles import blockings
 from convgen.strategies.reference import sum_error_bound
+from convgen.tuning.cost import pixels_made
 from convgen.tuning.space import Config
 
 

@@ -9,6 +9,8 @@ only ratios matter.
 
 from __future__ import annotations
 
+import math
+
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
@@ -52,6 +54,11 @@ def moving_seconds(size: int, machine: Machine) -> float:
 def waste(extent: int, block: int) -> float:
     """Work in whole blocks over work needed, at least 1."""
     return -(-extent // block) * block / extent if extent else 1.0
+
+
+def pixels_made(spec: ConvSpec) -> int:
+    """The pixels of the whole batch's result."""
+    return math.prod(spec.result_shape) // max(1, spec.made_channels * spec.groups)
 
 
 def streaming_seconds(spec: ConvSpec, machine: Machine) -> float:

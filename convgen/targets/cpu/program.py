@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from convgen.dtypes import DTYPES
-from convgen.ir.interp import buffer_shape, evaluate_index
+from convgen.ir.interp import buffer_shape, evaluate_index, stage_sizes
 from convgen.ir.nodes import Buffer, Program, Stage
 from convgen.ir.rewrite import stores
 from convgen.machine import Machine
@@ -115,7 +115,7 @@ class CpuProgram:
         )
 
     def _extents(self, stage: Stage, lowered: LoweredStage) -> tuple[int, tuple[int, ...]]:
-        names = dict(self.sizes) | {name: evaluate_index(value, self.sizes) for name, value in stage.bindings}
+        names = stage_sizes(stage, self.sizes)
         names[WORKER_BYTES] = self.worker_bytes
         return evaluate_index(lowered.tasks, names), tuple(names[name] for name in lowered.sizes)
 
