@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights
-strategy  direct, pixels=6 lanes=64
+strategy  direct, pixels=4 lanes=64
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct --config 'pixels=6 lanes=64' -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct --config 'pixels=4 lanes=64' -o .
 """
 
 from inspect import Parameter, Signature
@@ -126,29 +126,24 @@ def conv(buffers, sizes, begin, end, worker):
     N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
     for task in range(begin, end):
         kh, kw, oc_block = task // ((OC + 63) // 64 * 3), task // ((OC + 63) // 64) % 3, task % ((OC + 63) // 64)
-        for tile in range(11):
-            start = min(tile * 6, 58)
-            acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
+        for tile in range(16):
+            acc0 = acc1 = acc2 = acc3 = splat_f32x64(0.0)
             for n in range(N):
                 for oh in range(OH):
                     for ow in range(OW):
-                        padded_at = ((n * PH + (oh + kh)) * PW + (ow + kw)) * 64 + start
+                        padded_at = ((n * PH + (oh + kh)) * PW + (ow + kw)) * 64 + tile * 4
                         plain_here = load_some_f32x64(plain, ((n * OH + oh) * OW + ow) * OC + oc_block * 64, OC - oc_block * 64)
                         valid = OC - oc_block * 64
                         acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at)), plain_here, acc0)
                         acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 1)), plain_here, acc1)
                         acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 2)), plain_here, acc2)
                         acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 3)), plain_here, acc3)
-                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 4)), plain_here, acc4)
-                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 5)), plain_here, acc5)
-            unpacked_at = ((kh * 3 + kw) * 64 + start) * OC + oc_block * 64
+            unpacked_at = ((kh * 3 + kw) * 64 + tile * 4) * OC + oc_block * 64
             valid = OC - oc_block * 64
             store_some_f32x64(unpacked, unpacked_at, acc0, valid)
             store_some_f32x64(unpacked, unpacked_at + OC, acc1, valid)
             store_some_f32x64(unpacked, unpacked_at + OC * 2, acc2, valid)
             store_some_f32x64(unpacked, unpacked_at + OC * 3, acc3, valid)
-            store_some_f32x64(unpacked, unpacked_at + OC * 4, acc4, valid)
-            store_some_f32x64(unpacked, unpacked_at + OC * 5, acc5, valid)
 
 @njit(error_model="numpy", nogil=True)
 def unpack_grad_weight(buffers, sizes, begin, end, worker):

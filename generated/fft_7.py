@@ -251,8 +251,8 @@ def conv(buffers, sizes, begin, end, worker):
         v_at9, v_at10, v_at11, v_at12 = 9 * (T * 64 + 16), 10 * (T * 64 + 16), 11 * (T * 64 + 16), 12 * (T * 64 + 16)
         v_at13, v_at14, v_at15, v_at16 = 13 * (T * 64 + 16), 14 * (T * 64 + 16), 15 * (T * 64 + 16), 16 * (T * 64 + 16)
         v_at17, v_at18, v_at19, v_at20 = 17 * (T * 64 + 16), 18 * (T * 64 + 16), 19 * (T * 64 + 16), 20 * (T * 64 + 16)
-        v_at21, v_at22, v_at23, v_at24, v_at25, v_at26 = 21 * (T * 64 + 16), 22 * (T * 64 + 16), 64, 128, 192, 256
-        v_at27, v_at28, v_at29 = 320, 384, 448
+        v_at21, v_at22, v_at23, v_at24, v_at25, v_at26 = 21 * (T * 64 + 16), 22 * (T * 64 + 16), 16, 32, 48, 64
+        v_at27, v_at28, v_at29 = 80, 96, 112
         m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, T * 32 + 16
         m_at9, m_at10, m_at11, m_at12 = 2 * (T * 32 + 16), 3 * (T * 32 + 16), 4 * (T * 32 + 16), 5 * (T * 32 + 16)
         m_at13, m_at14, m_at15, m_at16 = 6 * (T * 32 + 16), 7 * (T * 32 + 16), 8 * (T * 32 + 16), 9 * (T * 32 + 16)
@@ -376,7 +376,7 @@ def conv(buffers, sizes, begin, end, worker):
                 x20 = part_x64
                 x21 = part_x47
                 x22 = part_x46
-                v_by = tile * 64 + c_block * 16
+                v_by = c_block * T * 16 + tile * 16
                 store_f32x16(v, v_at0 + v_by, x0)
                 store_f32x16(v, v_at1 + v_by, x1)
                 store_f32x16(v, v_at2 + v_by, x2)
@@ -405,17 +405,18 @@ def conv(buffers, sizes, begin, end, worker):
                 for pixels in range((T + 7) // 8):
                     start1 = min(pixels * 8, T - 8)
                     acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = acc6 = acc7 = splat_f32x32(0.0)
-                    for c in range(64):
-                        v_by = point * (T * 64 + 16) + (start1 * 64 + c)
-                        u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + c) * 32)
-                        acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
-                        acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at23 + v_by)), u_here, acc1)
-                        acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at24 + v_by)), u_here, acc2)
-                        acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at25 + v_by)), u_here, acc3)
-                        acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at26 + v_by)), u_here, acc4)
-                        acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at27 + v_by)), u_here, acc5)
-                        acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at28 + v_by)), u_here, acc6)
-                        acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at29 + v_by)), u_here, acc7)
+                    for c_block in range(4):
+                        for c in range(min(16, 0 - c_block * 16 + 64)):
+                            v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
+                            u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
+                            acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
+                            acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at23 + v_by)), u_here, acc1)
+                            acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at24 + v_by)), u_here, acc2)
+                            acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at25 + v_by)), u_here, acc3)
+                            acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at26 + v_by)), u_here, acc4)
+                            acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at27 + v_by)), u_here, acc5)
+                            acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at28 + v_by)), u_here, acc6)
+                            acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at29 + v_by)), u_here, acc7)
                     m_by = point * (T * 32 + 16) + start1 * 32
                     store_f32x32(m, m_at0 + m_by, acc0)
                     store_f32x32(m, m_at1 + m_by, acc1)

@@ -183,8 +183,8 @@ def conv(buffers, sizes, begin, end, worker):
         row0, row1 = (OH + 3) // 4, (OW + 3) // 4
         start = min(block * T, N * row0 * row1 - T)
         v_at0, v_at1, v_at2, v_at3, v_at4 = 0, T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
-        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10, v_at11, v_at12 = 5 * (T * 64 + 16), 64, 128, 192, 256, 320, 384, 448
-        v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 512, 576, 640, 704, 768, 832
+        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10, v_at11, v_at12 = 5 * (T * 64 + 16), 16, 32, 48, 64, 80, 96, 112
+        v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 128, 144, 160, 176, 192, 208
         m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, 256
         m_at9, m_at10, m_at11, m_at12, m_at13, m_at14 = 288, 320, 352, 384, 416, 6 * (T * 32 + 16)
         m_at15, m_at16, m_at17, m_at18 = 12 * (T * 32 + 16), 18 * (T * 32 + 16), 24 * (T * 32 + 16), 30 * (T * 32 + 16)
@@ -266,7 +266,7 @@ def conv(buffers, sizes, begin, end, worker):
                     x3 = part_x8
                     x4 = part_x9
                     x5 = part_x11
-                    v_by = ih * 6 * (T * 64 + 16) + (tile * 64 + c_block * 16)
+                    v_by = ih * 6 * (T * 64 + 16) + (c_block * T * 16 + tile * 16)
                     store_f32x16(v, v_at0 + v_by, x0)
                     store_f32x16(v, v_at1 + v_by, x1)
                     store_f32x16(v, v_at2 + v_by, x2)
@@ -281,23 +281,24 @@ def conv(buffers, sizes, begin, end, worker):
                     acc1 = splat_f32x32(0.0)
                     acc2 = splat_f32x32(0.0)
                     acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = splat_f32x32(0.0)
-                    for c in range(64):
-                        v_by = point * (T * 64 + 16) + (start1 * 64 + c)
-                        u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + c) * 32)
-                        acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
-                        acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at6 + v_by)), u_here, acc1)
-                        acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at7 + v_by)), u_here, acc2)
-                        acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc3)
-                        acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc4)
-                        acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc5)
-                        acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc6)
-                        acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc7)
-                        acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc8)
-                        acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc9)
-                        acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc10)
-                        acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc11)
-                        acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc12)
-                        acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc13)
+                    for c_block in range(4):
+                        for c in range(min(16, 0 - c_block * 16 + 64)):
+                            v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
+                            u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
+                            acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
+                            acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at6 + v_by)), u_here, acc1)
+                            acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at7 + v_by)), u_here, acc2)
+                            acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc3)
+                            acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc4)
+                            acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc5)
+                            acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc6)
+                            acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc7)
+                            acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc8)
+                            acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc9)
+                            acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc10)
+                            acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc11)
+                            acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc12)
+                            acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc13)
                     m_by = point * (T * 32 + 16) + start1 * 32
                     store_f32x32(m, m_at0 + m_by, acc0)
                     store_f32x32(m, m_at1 + m_by, acc1)

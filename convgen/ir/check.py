@@ -20,6 +20,7 @@ from convgen.ir.nodes import (
     Less,
     Load,
     PaddedLoad,
+    Prefetch,
     Program,
     Stage,
     Stmt,
@@ -117,6 +118,8 @@ class _Checker:
                     self._transform(statement, buffers)
                 case Transpose():
                     self._transpose(statement, names, buffers)
+                case Prefetch():
+                    self._prefetch(statement, names, buffers)
 
     def _loop(self, loop: For, names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool) -> None:
         _check_index(loop.extent, names)
@@ -192,6 +195,11 @@ class _Checker:
                 raise IRError(f"transpose along axis {axis} of {buffer.name}, which is not before its last")
         if transpose.size < 2 or transpose.size & (transpose.size - 1):
             raise IRError(f"transpose of {transpose.size} rows, which is not a power of two above 1")
+
+    def _prefetch(self, prefetch: Prefetch, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        self._access(Load(prefetch.buffer, prefetch.index, prefetch.lanes), names, buffers)
+        if buffers[prefetch.buffer].space == "register":
+            raise IRError(f"prefetch of {prefetch.buffer}, which is a register")
 
     def _value(self, value: Value, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         match value:

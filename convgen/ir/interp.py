@@ -28,6 +28,7 @@ from convgen.ir.nodes import (
     Less,
     Load,
     PaddedLoad,
+    Prefetch,
     Program,
     Splat,
     Stage,
@@ -173,6 +174,8 @@ class _Run:
                     register[: len(linear.outputs)] = linear.apply(register[: linear.inputs], 0)
                 case Transpose():
                     self._transpose(statement, names)
+                case Prefetch():
+                    pass
 
     def _transpose(self, transpose: Transpose, names: Mapping[str, int]) -> None:
         rows, columns = (

@@ -215,7 +215,18 @@ class Transpose:
     columns: Index | None = None
 
 
-Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose
+@dataclass(frozen=True)
+class Prefetch:
+    """``lanes`` elements of a memory buffer, ``ahead`` elements behind ``index``, will soon be read. Nothing is read and nothing
+    changes: the elements need not exist."""
+
+    buffer: str
+    index: tuple[Index, ...]
+    lanes: int
+    ahead: int
+
+
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch
 
 
 # ---- programs

@@ -18,6 +18,7 @@ from convgen.ir.nodes import (
     Less,
     Load,
     PaddedLoad,
+    Prefetch,
     Program,
     Splat,
     Stage,
@@ -141,4 +142,6 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}transform {name}[{linear.inputs} -> {len(linear.outputs)}] by {label}")
             case Transpose():
                 lines.append(pad + _transpose(statement))
+            case Prefetch(name, index, lanes, ahead):
+                lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
     return lines

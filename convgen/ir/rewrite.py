@@ -21,6 +21,7 @@ from convgen.ir.nodes import (
     Less,
     Load,
     PaddedLoad,
+    Prefetch,
     Program,
     Splat,
     Stmt,
@@ -111,6 +112,8 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
             )
         case Transform():
             return statement
+        case Prefetch():
+            return replace(statement, index=tuple(map(index, statement.index)))
         case Transpose():
             return replace(
                 statement,
@@ -154,7 +157,7 @@ def map_body(statement: Stmt, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, .
     match statement:
         case For() | If() | Alloc():
             return replace(statement, body=change(statement.body))
-        case Store() | Transform() | Transpose():
+        case Store() | Transform() | Transpose() | Prefetch():
             return statement
 
 
@@ -174,7 +177,7 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         match statement:
             case For() | If() | Alloc():
                 yield from statements(statement.body)
-            case Store() | Transform() | Transpose():
+            case Store() | Transform() | Transpose() | Prefetch():
                 pass
 
 

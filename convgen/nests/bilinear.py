@@ -5,9 +5,10 @@
     m[p, tile, oc] = sum over c of v[p, tile, c] * u[p, c, oc]
     y[tile, oc]   = A^T m
 
-where the matrices act along each spatial axis in turn (transforms/bilinear.py). A task is a block of T tiles, whose v
-and m stay in the worker's memory (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; the blocks are
-those of Zlateski et al., "FFT convolutions are faster than Winograd on modern CPUs, here is why", 2018).
+where the matrices act along each spatial axis in turn (transforms/bilinear.py). A task is a block of T tiles, whose v and m stay
+in the worker's memory (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; the blocks are those of
+Zlateski et al., "FFT convolutions are faster than Winograd on modern CPUs, here is why", 2018). v lies there as
+[p][block of channels][tile][lane], so that what a register tile reads is close together, however many channels there are.
 """
 
 from __future__ import annotations
@@ -139,6 +140,10 @@ class _Class:
         return self.nest.channels.reduced
 
     @property
+    def channel_blocks(self) -> int:
+        return -(-self.reduced // self.blocking.source_lanes)
+
+    @property
     def counts(self) -> tuple[Index, ...]:
         """How many results there are along each axis."""
         letters = axis_letters(self.spec.ndim)
@@ -174,7 +179,7 @@ class _Class:
         blocking, points = self.blocking, self.points
         space: Space = "local" if blocking.fused else "workspace"
         blocks = () if blocking.fused else (self._whole_blocks(),)
-        row = add(mul(self.tiles, self.reduced), SKEW)
+        row = add(mul(self.tiles, self.channel_blocks * blocking.source_lanes), SKEW)
         sums = add(mul(self.tiles, blocking.made_lanes), SKEW)
         found = [
             self._buffer("u", (Int(points), self.made_blocks, Int(self.reduced), Int(blocking.made_lanes)), "packed"),
@@ -264,7 +269,7 @@ class _Class:
         n, tile = self._tile_position(add(self.first_tile, "tile"))
         channels = (channel,) if self.nest.channels.has_reduced else ()
         blocks = () if self.blocking.fused else (Var("block"),)
-        place = add(mul("tile", self.reduced), channel)
+        place = self._place_in_row("tile", "c_lane")
 
         def read(position: Position) -> Value:
             spatial = tuple(
@@ -278,15 +283,22 @@ class _Class:
         body = self._chain("x", self._source_steps(), (Var("c_lane"),), read, write)
         if self.reduced % lanes:
             body = (If(Less(channel, Int(self.reduced)), body),)
-        loops = (("tile", self.tiles), ("c_block", ceildiv(self.reduced, lanes)), ("c_lane", Int(lanes)))
+        loops = (("tile", self.tiles), ("c_block", Int(self.channel_blocks)), ("c_lane", Int(lanes)))
         return loops_around(body, loops)
+
+    def _place_in_row(self, tile: str, lane: str) -> Index:
+        """Where a tile's channel lies among those of a point."""
+        return add(mul(add(mul("c_block", self.tiles), tile), self.blocking.source_lanes), lane)
 
     def _contraction(self) -> tuple[Stmt, ...]:
         """The products of all points for one block of made channels, and their inverse transform."""
         lanes, blocks = self.blocking.made_lanes, () if self.blocking.fused else (Var("block"),)
-        weight = Load(self._name("u"), (Var("point"), Var("ob"), Var("c"), Var("oc_lane")))
-        source = Load(self._name("v"), (*blocks, Var("point"), add(mul("pixel", self.reduced), "c")))
-        update = For("c", Int(self.reduced), (Store("acc", (), Fma(source, weight, Load("acc", ()))),))
+        first = mul("c_block", self.blocking.source_lanes)
+        weight = Load(self._name("u"), (Var("point"), Var("ob"), add(first, "c"), Var("oc_lane")))
+        source = Load(self._name("v"), (*blocks, Var("point"), self._place_in_row("pixel", "c")))
+        rest = minimum(self.blocking.source_lanes, sub(self.reduced, first))
+        sum_of_block = For("c", rest, (Store("acc", (), Fma(source, weight, Load("acc", ()))),))
+        update = For("c_block", Int(self.channel_blocks), (sum_of_block,))
         finish = Store(self._name("m"), (Var("point"), add(mul("pixel", lanes), "oc_lane")), Load("acc", ()))
         alloc = Alloc(
             Buffer("acc", self.accumulator, (), "register"),

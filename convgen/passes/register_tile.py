@@ -14,6 +14,7 @@ from convgen.ir.nodes import (
     Int,
     Less,
     Load,
+    Prefetch,
     Program,
     Stmt,
     Store,
@@ -108,7 +109,7 @@ class _Nest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
-            case If() | Alloc() | Transform() | Transpose():
+            case If() | Alloc() | Transform() | Transpose() | Prefetch():
                 raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
 
     def _wrapped(self, store: Store) -> Stmt:

@@ -7,7 +7,22 @@ from dataclasses import dataclass, field, replace
 
 from convgen.ir.affine import affine, bounds, simplified
 from convgen.ir.build import sub
-from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Store, Transform, Transpose, Value
+from convgen.ir.nodes import (
+    Alloc,
+    Choose,
+    For,
+    If,
+    Index,
+    Int,
+    Less,
+    Prefetch,
+    Program,
+    Stmt,
+    Store,
+    Transform,
+    Transpose,
+    Value,
+)
 from convgen.ir.rewrite import map_condition, map_statement, map_value, substitute_block
 
 
@@ -44,6 +59,8 @@ class Simplify:
                     result.append(Store(buffer, place, scope.value(value), lanes, limit))
                 case Transform():
                     result.append(statement)
+                case Prefetch():
+                    result.append(replace(statement, index=tuple(map(scope.index, statement.index))))
                 case Transpose():
                     result.append(_transpose(statement, scope))
         return tuple(result)

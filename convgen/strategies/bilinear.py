@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
+from convgen.ir.nodes import Int
 from convgen.machine import Machine
 from convgen.nests.bilinear import Blocking, ClassTiling, bilinear_nest
 from convgen.nests.build import unfolded_problem
@@ -17,6 +18,7 @@ from convgen.nests.classes import AxisClass, gather_classes
 from convgen.nests.nest import Nest, spatial_axes
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.pipeline import Pass
+from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.simplify import Simplify
 from convgen.passes.tile import Tile
@@ -26,6 +28,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes, source_passes
+from convgen.strategies.tiles import even_pixels
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.transforms.linear import LinearProgram
@@ -33,6 +36,7 @@ from convgen.tuning.cost import (
     CALL_SECONDS,
     CLOCK_HZ,
     FMA_PORTS,
+    L2_SHARE,
     LOAD_PORTS,
     moving_seconds,
     peak,
@@ -55,6 +59,8 @@ PLENTY = 4
 TRANSFORM_CYCLES = 4.0
 # Bytes a second that one core reads from beyond its own caches, where others read too.
 SHARED_BANDWIDTH = 10e9
+# How far ahead of their use weights are asked for.
+PREFETCHED_BYTES = 8 << 10
 # Registers that hold no accumulators: vectors of weights and the broadcast of the source.
 OTHER_REGISTERS = 3
 
@@ -122,7 +128,7 @@ def blocked_configs(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], 
         most, lanes = min(smallest, _most_pixels(machine, vectors)), _lanes(spec, machine, vectors)
         for fused in (1, 0):
             options = [
-                Config.of(**fixed, pixels=_pixels(tiles, most), lanes=lanes, tiles=tiles, fused=fused)
+                Config.of(**fixed, pixels=even_pixels(tiles, most), lanes=lanes, tiles=tiles, fused=fused)
                 for tiles in _blocks(largest.tiles, most)
             ]
             configs.append(min(options, key=lambda config: bilinear_seconds(spec, machine, found, config)))
@@ -146,11 +152,6 @@ def _blocks(tiles: int, smallest: int) -> list[int]:
     """Sizes of blocks worth a thought: all tiles, a half of them, a third, .. down to a register tile."""
     counts = [count for count in BLOCK_COUNTS if tiles // count >= smallest] or [1]
     return sorted({-(-tiles // count) for count in counts})
-
-
-def _pixels(tiles: int, most: int) -> int:
-    """The pixels of a register tile that waste the least of a block."""
-    return min(range(max(1, most // 2), most + 1), key=lambda pixels: waste(tiles, pixels) * (1 + 1 / pixels))
 
 
 def _most_pixels(machine: Machine, vectors: int) -> int:
@@ -239,8 +240,19 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
         Unroll("px"),
         Unroll("e"),
         Simplify(),
+        *_prefetches(spec, nest, machine),
     )
     return Schedule(nest, passes)
+
+
+def _prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass, ...]:
+    """Weights that do not stay in the second-level cache are asked for ahead of their use."""
+    size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
+    weights = [buffer for buffer in nest.program.buffers if buffer.space == "packed"]
+    points = sum(extent.value for buffer in weights if isinstance(extent := buffer.shape[0], Int))
+    if points * spec.made_channels * spec.reduced_channels * size <= machine.l2_bytes * L2_SHARE:
+        return ()
+    return tuple(PrefetchReads(buffer.name, PREFETCHED_BYTES // size) for buffer in weights)
 
 
 def _source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:

@@ -19,7 +19,7 @@ from convgen.strategies.direct_cost import direct_seconds
 from convgen.strategies.direct_gather import gather_schedule, most_pixels, prefers_pixels_first
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
-from convgen.strategies.tiles import candidate_tiles, lane_bytes, lane_channels
+from convgen.strategies.tiles import candidate_tiles
 from convgen.tuning.space import Config
 
 
@@ -36,10 +36,11 @@ class Direct:
         return self.space(spec, machine)[0]
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
-        tiles = candidate_tiles(lane_channels(spec), lane_bytes(spec), spec.dtype, machine)
         if spec.direction == "backward_weights":
             most = weights_extent(spec)
+            tiles = candidate_tiles(spec, most, machine)
             return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
+        tiles = candidate_tiles(spec, most_pixels(spec, pixels_first=False), machine)
         first = int(prefers_pixels_first(spec, tiles[0], machine))
         configs = (
             Config.of(pixels=min(pixels, most_pixels(spec, pixels_first=bool(order))), lanes=lanes, pixels_first=order)

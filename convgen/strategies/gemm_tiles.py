@@ -10,6 +10,7 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
+from convgen.strategies.tiles import even_pixels
 from convgen.tuning.cost import L2_SHARE, vector_width
 from convgen.tuning.space import Config
 
@@ -57,10 +58,8 @@ def blockings(
 
 
 def _rows(machine: Machine, vectors: int, extent: int) -> int:
-    """As many rows as the registers hold beside a vector and a broadcast, but no more than divide the extent evenly."""
-    most = max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
-    tiles = max(1, -(-extent // most))
-    return max(1, -(-extent // tiles))
+    """As many rows as the registers hold beside a vector and a broadcast, or somewhat fewer that waste less of the extent."""
+    return even_pixels(extent, max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors))
 
 
 def _blocks(machine: Machine, terms: int, size: int) -> tuple[int, ...]:

@@ -12,18 +12,22 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import L2_SHARE
+from convgen.tuning.cost import L2_SHARE, vector_width, waste
 
 MAX_PIXELS = 16
 MAX_VECTORS = 4
+# So many tiles lose little in the last one, and the largest tile, whatever the image's size, lets images share their kernels.
+PLENTY = 16
+# What a tile of one pixel loses beside one of many, which share their loads of weights.
+LOADS_SHARE = 0.3
 
 
-def lane_channels(spec: ConvSpec) -> int:
+def _lane_channels(spec: ConvSpec) -> int:
     """How many channels lie along the lanes: those made per group, or the groups themselves where that is one."""
     return spec.groups if spec.made_channels == 1 and spec.groups > 1 else spec.made_channels
 
 
-def lane_bytes(spec: ConvSpec) -> int:
+def _lane_bytes(spec: ConvSpec) -> int:
     """The bytes of packed weights for each lane; a weight gradient has none."""
     if spec.direction == "backward_weights":
         return 0
@@ -32,25 +36,36 @@ def lane_bytes(spec: ConvSpec) -> int:
     return terms * DTYPES[spec.dtype].itemsize
 
 
-def candidate_tiles(channels: int, lane_bytes: int, dtype: str, machine: Machine) -> tuple[tuple[int, int], ...]:
-    """(pixels, lanes) of tiles that fill the registers, best first, whatever the image's size.
+def even_pixels(extent: int, most: int) -> int:
+    """The pixels of a register tile, up to ``most``, that waste the least of a row of ``extent``."""
+    if extent >= PLENTY * most:
+        return most
+    sizes = range(max(1, min(most, extent) // 2), max(1, min(most, extent)) + 1)
+    return min(sizes, key=lambda size: waste(extent, size) * (1 + LOADS_SHARE / size))
+
+
+def candidate_tiles(spec: ConvSpec, extent: int, machine: Machine) -> tuple[tuple[int, int], ...]:
+    """(pixels, lanes) of tiles that fill the registers, best first, for rows of ``extent`` pixels.
 
     A tile of p pixels and v vectors needs p * v accumulators, v registers for weights and, for more than one vector, one for
     the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, but
-    lanes that waste channels, or whose weights (``lane_bytes`` for each lane) overflow the second-level cache, come last.
+    lanes that waste channels, or whose weights overflow the second-level cache, come last.
     """
-    width = machine.vector_bytes // DTYPES[DTYPES[dtype].accumulator].itemsize
+    channels = _lane_channels(spec)
+    width = vector_width(spec, machine)
     needed = 1 << max(0, channels - 1).bit_length()
     tiles: list[tuple[int, int]] = []
     for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in (MAX_VECTORS, 2, 1)):
         vectors = max(1, lanes // width)
-        pixels = min(MAX_PIXELS, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
-        tiles += [(count, lanes) for count in (pixels, pixels + 1 if vectors == MAX_VECTORS else pixels // 2)]
+        most = min(MAX_PIXELS, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
+        pixels = even_pixels(extent, max(1, most))
+        tiles += [(pixels, lanes), (max(1, most // (1 if vectors == MAX_VECTORS else 2)), lanes)]
+    lane_bytes = _lane_bytes(spec)
 
     def order(tile: tuple[int, int]) -> tuple[float, bool]:
         return _waste(channels, tile[1]), tile[1] * lane_bytes > machine.l2_bytes * L2_SHARE
 
-    return tuple(sorted(dict.fromkeys((max(1, count), lanes) for count, lanes in tiles), key=order))
+    return tuple(sorted(dict.fromkeys(tiles), key=order))
 
 
 def _waste(channels: int, lanes: int) -> float:

@@ -31,7 +31,7 @@ from convgen.transforms.toom_cook import winograd
 from convgen.tuning.space import Config
 
 # Results of a tile along an axis, the most promising first.
-OUTPUTS = (4, 2, 6, 3)
+OUTPUTS = (4, 2, 6, 3, 5)
 # Longer filters are cut into pieces: more points for one product each cost accuracy.
 LONGEST_FILTER = 5
 LONGEST_PIECE = 4

@@ -22,6 +22,7 @@ from convgen.ir.nodes import (
     Less,
     Load,
     PaddedLoad,
+    Prefetch,
     Program,
     Splat,
     Stage,
@@ -68,7 +69,9 @@ def every_node() -> Program:
     linear = LinearProgram(2, (Add(0, 1),), (2, 0))
     change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
     turn = Transpose("l", (i, Int(0)), 0, "z", (Int(0), i), 0, 8, n, IndexOp("-", n, i))
-    nest = For("n", n, (For("i", IndexOp("+", n, Int(1)), (body, change, turn)),), "parallel")
+    nest = For(
+        "n", n, (For("i", IndexOp("+", n, Int(1)), (body, change, turn, Prefetch("z", (n, i), 8, 64))),), "parallel"
+    )
     buffers = (
         Buffer("x", "float16", (n, n), "operand"),
         Buffer("y", "float32", (n, IndexOp("*", Int(4), n)), "result"),

@@ -26,6 +26,7 @@ from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
@@ -136,6 +137,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "flatten": (small.double(), (Collapse(("i", "j"), "v"), Flatten(("x", "y"), 2))),
     "vectorize_transform": (small.transformed_columns(4), (Vectorize("c"), Unroll("i"))),
+    "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }
 

@@ -29,6 +29,7 @@ from convgen.ir.nodes import (
     Int,
     Less,
     Load,
+    Prefetch,
     Program,
     Splat,
     Stage,
@@ -203,8 +204,13 @@ class _Writer:
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform | Transpose) -> None:
+    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch) -> None:
         match statement:
+            case Prefetch(name, index, lanes, ahead):
+                self.bases = {}
+                dtype = self.program.buffer(name).dtype
+                operation = self.use(Operation("prefetch", dtype, lanes, dtype))
+                self.line(f"{operation}({name}, {self.place(name, (*index[:-1], add(index[-1], ahead)))})")
             case Transpose():
                 self.transpose(statement)
             case Transform():

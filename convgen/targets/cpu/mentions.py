@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from convgen.ir.nodes import Alloc, Choose, For, If, Index, Load, Program, Stage, Stmt, Store, Transform, Transpose
+from convgen.ir.nodes import (
+    Alloc,
+    Choose,
+    For,
+    If,
+    Index,
+    Load,
+    Prefetch,
+    Program,
+    Stage,
+    Stmt,
+    Store,
+    Transform,
+    Transpose,
+)
 from convgen.ir.rewrite import reads, statements, stores, values, variables
 
 # The size of one worker's local memory, among a stage's sizes.
@@ -26,6 +40,8 @@ def mentioned_names(program: Program, stage: Stage) -> frozenset[str]:
                 note(statement.extent)
             case If(condition):
                 note(condition.a, condition.b)
+            case Prefetch(_, index):
+                note(*index)
             case Alloc() | Transform() | Store() | Transpose():
                 pass
     for store in stores(stage.body):
@@ -67,5 +83,5 @@ def outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
                 yield statement
             case If(_, inner) | Alloc(_, inner):
                 yield from outer_loops(inner)
-            case Store() | Transform() | Transpose():
+            case Store() | Transform() | Transpose() | Prefetch():
                 pass

@@ -84,6 +84,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("place_if")
     if "splat" in kinds:
         needed.add("splat")
+    if "prefetch" in kinds:
+        needed |= {"prefetch", "call"}
     if kinds & {"fma", "min", "max"}:
         needed.add("call")
     if functions := kinds & _FUNCTIONS:
@@ -129,6 +131,10 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: {_call(op, 'x, y')}")
         case "transpose" | "transpose_some":
             return _transpose(op)
+        case "prefetch":
+            size = DTYPES[op.storage].itemsize
+            emit = f"lambda b, base, i: prefetch(b, base, i, {size}, {op.lanes * size})"
+            return OperationText(op.name, "types.void", "i64, i64", emit)
         case _:
             method = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)[op.kind]
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: b.{method}(x, y)")

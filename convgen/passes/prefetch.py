@@ -1,0 +1,45 @@
+"""prefetch: what a loop will read of a buffer some iterations later is asked for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.errors import IRError
+from convgen.ir.nodes import For, Load, Prefetch, Program, Stmt
+from convgen.ir.rewrite import loops, map_body, map_stages, reads
+
+
+@dataclass(frozen=True)
+class PrefetchReads:
+    """for v: acc = acc + x[v :32] * y   →   for v: prefetch x[v :32] + 2048; acc = acc + x[v :32] * y
+
+    In innermost loops every vector of ``buffer`` that is read is preceded by a prefetch of as many elements, ``ahead`` elements
+    behind it.
+
+    Requires: an innermost loop that reads the buffer in vectors. Ensures: the same stores of the same values.
+    """
+
+    buffer: str
+    ahead: int
+
+    def __call__(self, program: Program) -> Program:
+        changed = map_stages(program, self._block)
+        if changed == program:
+            raise IRError(f"no innermost loop reads {self.buffer} in vectors")
+        return changed
+
+    def _block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(map(self._statement, body))
+
+    def _statement(self, statement: Stmt) -> Stmt:
+        if isinstance(statement, For) and not any(True for _ in loops(statement.body)):
+            return map_body(statement, self._with_prefetches)
+        return map_body(statement, self._block)
+
+    def _with_prefetches(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        found = dict.fromkeys(
+            Prefetch(read.buffer, read.index, read.lanes, self.ahead)
+            for read in reads(body)
+            if isinstance(read, Load) and read.buffer == self.buffer and read.lanes > 1
+        )
+        return (*found, *body)
