@@ -46,7 +46,8 @@ class Machine:
     ``triple``, ``cpu`` and ``features`` are what LLVM is told (``features`` names every feature with ``+`` or ``-``, so
     the name in ``cpu`` only chooses the scheduling model); ``isa`` is ``"avx512"``, ``"avx2"`` or ``"generic"``;
     ``vector_bytes`` and ``vector_registers`` describe its vector file; the caches are in bytes, one core's share;
-    ``cores`` are the logical processors this process may run on.
+    ``cores`` are the logical processors this process may run on; ``core`` is LLVM's name for the processor itself, whatever
+    is masked.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Machine:
     l2_bytes: int
     l3_bytes: int
     cores: int
+    core: str = ""
 
     @classmethod
     def host(cls) -> Machine:
@@ -164,6 +166,7 @@ def _host() -> Machine:
         l2_bytes=caches[2],
         l3_bytes=caches[3],
         cores=len(processors),
+        core=cpu,
     )
 
 

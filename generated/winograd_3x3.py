@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
-strategy  winograd, m=4 pixels=14 lanes=32 tiles=28 fused=1
+strategy  winograd, m=6 pixels=14 lanes=32 tiles=28 fused=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=4 pixels=14 lanes=32 tiles=28 fused=1' -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=6 pixels=14 lanes=32 tiles=28 fused=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -99,78 +99,106 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 g0 = chosen
                 g1 = chosen1
                 g2 = chosen2
-                # weight transform of F(4,3)
+                # weight transform of F(6,3)
                 factor_g0 = np.float32(4.0)
-                factor_g1 = np.float32(0.5)
-                factor_g2 = np.float32(-0.5)
-                factor_g3 = np.float32(0.25)
-                factor_g4 = np.float32(-0.16666666666666666)
-                factor_g5 = np.float32(0.16666666666666666)
-                factor_g6 = np.float32(0.08333333333333333)
-                factor_g7 = np.float32(-0.08333333333333333)
+                factor_g1 = np.float32(0.25)
+                factor_g2 = np.float32(0.5)
+                factor_g3 = np.float32(-0.5)
+                factor_g4 = np.float32(2.0)
+                factor_g5 = np.float32(-2.0)
+                factor_g6 = np.float32(-1.0)
+                factor_g7 = np.float32(-0.2222222222222222)
+                factor_g8 = np.float32(0.2222222222222222)
+                factor_g9 = np.float32(0.022222222222222223)
+                factor_g10 = np.float32(-0.022222222222222223)
+                factor_g11 = np.float32(0.35555555555555557)
+                factor_g12 = np.float32(-0.35555555555555557)
                 part_g0 = add_f32(g0, g2)
                 part_g1 = fma_f32(g2, factor_g0, g0)
-                part_g2 = add_f32(g1, part_g0)
-                part_g3 = sub_f32(g1, part_g0)
-                part_g4 = fma_f32(part_g1, factor_g1, g1)
+                part_g2 = fma_f32(g2, factor_g1, g0)
+                part_g3 = add_f32(g1, part_g0)
+                part_g4 = sub_f32(g1, part_g0)
                 part_g5 = fma_f32(part_g1, factor_g2, g1)
-                part_g6 = mul_f32(g0, factor_g3)
-                part_g7 = mul_f32(part_g2, factor_g4)
-                part_g8 = mul_f32(part_g3, factor_g5)
-                part_g9 = mul_f32(part_g4, factor_g6)
-                part_g10 = mul_f32(part_g5, factor_g7)
+                part_g6 = fma_f32(part_g1, factor_g3, g1)
+                part_g7 = fma_f32(part_g2, factor_g4, g1)
+                part_g8 = fma_f32(part_g2, factor_g5, g1)
+                part_g9 = mul_f32(g0, factor_g6)
+                part_g10 = mul_f32(part_g3, factor_g7)
+                part_g11 = mul_f32(part_g4, factor_g8)
+                part_g12 = mul_f32(part_g5, factor_g9)
+                part_g13 = mul_f32(part_g6, factor_g10)
+                part_g14 = mul_f32(part_g7, factor_g11)
+                part_g15 = mul_f32(part_g8, factor_g12)
                 moved_g2 = g2
-                g0 = part_g6
-                g1 = part_g7
-                g2 = part_g8
-                g3 = part_g9
-                g4 = part_g10
-                g5 = moved_g2
+                g0 = part_g9
+                g1 = part_g10
+                g2 = part_g11
+                g3 = part_g12
+                g4 = part_g13
+                g5 = part_g14
+                g6 = part_g15
+                g7 = moved_g2
                 store_f32(g_kept, iw, g0)
                 store_f32(g_kept, iw + 3, g1)
                 store_f32(g_kept, iw + 6, g2)
                 store_f32(g_kept, iw + 9, g3)
                 store_f32(g_kept, iw + 12, g4)
                 store_f32(g_kept, iw + 15, g5)
-            for ih in range(6):
+                store_f32(g_kept, iw + 18, g6)
+                store_f32(g_kept, iw + 21, g7)
+            for ih in range(8):
                 g_kept_at = ih * 3
                 g0 = load_f32(g_kept, g_kept_at)
                 g1 = load_f32(g_kept, g_kept_at + 1)
                 g2 = load_f32(g_kept, g_kept_at + 2)
-                # weight transform of F(4,3)
+                # weight transform of F(6,3)
                 factor_g0 = np.float32(4.0)
-                factor_g1 = np.float32(0.5)
-                factor_g2 = np.float32(-0.5)
-                factor_g3 = np.float32(0.25)
-                factor_g4 = np.float32(-0.16666666666666666)
-                factor_g5 = np.float32(0.16666666666666666)
-                factor_g6 = np.float32(0.08333333333333333)
-                factor_g7 = np.float32(-0.08333333333333333)
+                factor_g1 = np.float32(0.25)
+                factor_g2 = np.float32(0.5)
+                factor_g3 = np.float32(-0.5)
+                factor_g4 = np.float32(2.0)
+                factor_g5 = np.float32(-2.0)
+                factor_g6 = np.float32(-1.0)
+                factor_g7 = np.float32(-0.2222222222222222)
+                factor_g8 = np.float32(0.2222222222222222)
+                factor_g9 = np.float32(0.022222222222222223)
+                factor_g10 = np.float32(-0.022222222222222223)
+                factor_g11 = np.float32(0.35555555555555557)
+                factor_g12 = np.float32(-0.35555555555555557)
                 part_g0 = add_f32(g0, g2)
                 part_g1 = fma_f32(g2, factor_g0, g0)
-                part_g2 = add_f32(g1, part_g0)
-                part_g3 = sub_f32(g1, part_g0)
-                part_g4 = fma_f32(part_g1, factor_g1, g1)
+                part_g2 = fma_f32(g2, factor_g1, g0)
+                part_g3 = add_f32(g1, part_g0)
+                part_g4 = sub_f32(g1, part_g0)
                 part_g5 = fma_f32(part_g1, factor_g2, g1)
-                part_g6 = mul_f32(g0, factor_g3)
-                part_g7 = mul_f32(part_g2, factor_g4)
-                part_g8 = mul_f32(part_g3, factor_g5)
-                part_g9 = mul_f32(part_g4, factor_g6)
-                part_g10 = mul_f32(part_g5, factor_g7)
+                part_g6 = fma_f32(part_g1, factor_g3, g1)
+                part_g7 = fma_f32(part_g2, factor_g4, g1)
+                part_g8 = fma_f32(part_g2, factor_g5, g1)
+                part_g9 = mul_f32(g0, factor_g6)
+                part_g10 = mul_f32(part_g3, factor_g7)
+                part_g11 = mul_f32(part_g4, factor_g8)
+                part_g12 = mul_f32(part_g5, factor_g9)
+                part_g13 = mul_f32(part_g6, factor_g10)
+                part_g14 = mul_f32(part_g7, factor_g11)
+                part_g15 = mul_f32(part_g8, factor_g12)
                 moved_g2 = g2
-                g0 = part_g6
-                g1 = part_g7
-                g2 = part_g8
-                g3 = part_g9
-                g4 = part_g10
-                g5 = moved_g2
-                u_at = ((ih * 6 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + u_lane
+                g0 = part_g9
+                g1 = part_g10
+                g2 = part_g11
+                g3 = part_g12
+                g4 = part_g13
+                g5 = part_g14
+                g6 = part_g15
+                g7 = moved_g2
+                u_at = ((ih * 8 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + u_lane
                 store_f32(u, u_at, g0)
                 store_f32(u, u_at + (OC + 31) // 32 * 2048, g1)
                 store_f32(u, u_at + (OC + 31) // 32 * 4096, g2)
                 store_f32(u, u_at + (OC + 31) // 32 * 6144, g3)
                 store_f32(u, u_at + (OC + 31) // 32 * 8192, g4)
                 store_f32(u, u_at + (OC + 31) // 32 * 10240, g5)
+                store_f32(u, u_at + (OC + 31) // 32 * 12288, g6)
+                store_f32(u, u_at + (OC + 31) // 32 * 14336, g7)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -180,101 +208,151 @@ def conv(buffers, sizes, begin, end, worker):
     v, m = buffers[5] + worker * worker_bytes, buffers[6] + worker * worker_bytes
     x_kept, y_kept = buffers[8] + worker * worker_bytes, buffers[9] + worker * worker_bytes
     for block in range(begin, end):
-        row0, row1 = (OH + 3) // 4, (OW + 3) // 4
+        row0, row1 = (OH + 5) // 6, (OW + 5) // 6
         start = min(block * T, N * row0 * row1 - T)
         v_at0, v_at1, v_at2, v_at3, v_at4 = 0, T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
-        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10, v_at11, v_at12 = 5 * (T * 64 + 16), 16, 32, 48, 64, 80, 96, 112
-        v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 128, 144, 160, 176, 192, 208
+        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10 = 5 * (T * 64 + 16), 6 * (T * 64 + 16), 7 * (T * 64 + 16), 16, 32, 48
+        v_at11, v_at12, v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 64, 80, 96, 112, 128, 144, 160, 176
+        v_at19, v_at20 = 192, 208
         m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, 256
-        m_at9, m_at10, m_at11, m_at12, m_at13, m_at14 = 288, 320, 352, 384, 416, 6 * (T * 32 + 16)
-        m_at15, m_at16, m_at17, m_at18 = 12 * (T * 32 + 16), 18 * (T * 32 + 16), 24 * (T * 32 + 16), 30 * (T * 32 + 16)
+        m_at9, m_at10, m_at11, m_at12, m_at13, m_at14 = 288, 320, 352, 384, 416, 8 * (T * 32 + 16)
+        m_at15, m_at16, m_at17, m_at18 = 16 * (T * 32 + 16), 24 * (T * 32 + 16), 32 * (T * 32 + 16), 40 * (T * 32 + 16)
+        m_at19, m_at20 = 48 * (T * 32 + 16), 56 * (T * 32 + 16)
         for tile in range(T):
             row2 = (start + tile) // row1
             col = start + tile - row2 * row1
             row3 = row2 // row0
             col1 = row2 - row3 * row0
             for c_block in range(4):
-                for iw in range(6):
-                    input_at = ((row3 * IH + col1 * 4) * IW + (col * 4 + iw)) * 64 + c_block * 16
-                    inside = (0 <= col * 4 + iw - 1) & (col * 4 + iw - 1 < IW)
-                    x0 = load_if_f32x16(input, input_at - (IW * 64 + 64), (0 <= col1 * 4 - 1) & (col1 * 4 - 1 < IH) & inside)
-                    x1 = load_if_f32x16(input, input_at - 64, (0 <= col1 * 4) & (col1 * 4 < IH) & inside)
-                    x2 = load_if_f32x16(input, input_at + (IW * 64 - 64), (0 <= col1 * 4 + 1) & (col1 * 4 + 1 < IH) & inside)
-                    x3 = load_if_f32x16(input, input_at + (IW * 128 - 64), (0 <= col1 * 4 + 2) & (col1 * 4 + 2 < IH) & inside)
-                    x4 = load_if_f32x16(input, input_at + (IW * 192 - 64), (0 <= col1 * 4 + 3) & (col1 * 4 + 3 < IH) & inside)
-                    x5 = load_if_f32x16(input, input_at + (IW * 256 - 64), (0 <= col1 * 4 + 4) & (col1 * 4 + 4 < IH) & inside)
-                    # input transform of F(4,3)
-                    factor_x0 = splat_f32x16(-4.0)
-                    factor_x1 = splat_f32x16(4.0)
-                    factor_x2 = splat_f32x16(-5.0)
-                    factor_x3 = splat_f32x16(-2.0)
-                    factor_x4 = splat_f32x16(2.0)
-                    part_x0 = sub_f32x16(x1, x3)
-                    part_x1 = sub_f32x16(x4, x2)
-                    part_x2 = fma_f32x16(x1, factor_x0, x3)
-                    part_x3 = fma_f32x16(x2, factor_x0, x4)
-                    part_x4 = fma_f32x16(x0, factor_x1, x4)
-                    part_x5 = fma_f32x16(x2, factor_x2, part_x4)
-                    part_x6 = add_f32x16(part_x2, part_x3)
-                    part_x7 = sub_f32x16(part_x3, part_x2)
-                    part_x8 = fma_f32x16(part_x0, factor_x3, part_x1)
-                    part_x9 = fma_f32x16(part_x0, factor_x4, part_x1)
-                    part_x10 = fma_f32x16(x1, factor_x1, x5)
-                    part_x11 = fma_f32x16(x3, factor_x2, part_x10)
-                    x0 = part_x5
-                    x1 = part_x6
-                    x2 = part_x7
-                    x3 = part_x8
-                    x4 = part_x9
-                    x5 = part_x11
+                for iw in range(8):
+                    input_at = ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16
+                    inside = (0 <= col * 6 + iw - 1) & (col * 6 + iw - 1 < IW)
+                    x0 = load_if_f32x16(input, input_at - (IW * 64 + 64), (0 <= col1 * 6 - 1) & (col1 * 6 - 1 < IH) & inside)
+                    x1 = load_if_f32x16(input, input_at - 64, (0 <= col1 * 6) & (col1 * 6 < IH) & inside)
+                    x2 = load_if_f32x16(input, input_at + (IW * 64 - 64), (0 <= col1 * 6 + 1) & (col1 * 6 + 1 < IH) & inside)
+                    x3 = load_if_f32x16(input, input_at + (IW * 128 - 64), (0 <= col1 * 6 + 2) & (col1 * 6 + 2 < IH) & inside)
+                    x4 = load_if_f32x16(input, input_at + (IW * 192 - 64), (0 <= col1 * 6 + 3) & (col1 * 6 + 3 < IH) & inside)
+                    x5 = load_if_f32x16(input, input_at + (IW * 256 - 64), (0 <= col1 * 6 + 4) & (col1 * 6 + 4 < IH) & inside)
+                    x6 = load_if_f32x16(input, input_at + (IW * 320 - 64), (0 <= col1 * 6 + 5) & (col1 * 6 + 5 < IH) & inside)
+                    x7 = load_if_f32x16(input, input_at + (IW * 384 - 64), (0 <= col1 * 6 + 6) & (col1 * 6 + 6 < IH) & inside)
+                    # input transform of F(6,3)
+                    factor_x0 = splat_f32x16(4.0)
+                    factor_x1 = splat_f32x16(0.25)
+                    factor_x2 = splat_f32x16(-0.2)
+                    factor_x3 = splat_f32x16(-5.0)
+                    factor_x4 = splat_f32x16(-0.8)
+                    factor_x5 = splat_f32x16(-1.25)
+                    factor_x6 = splat_f32x16(-4.25)
+                    factor_x7 = splat_f32x16(5.25)
+                    factor_x8 = splat_f32x16(-5.25)
+                    factor_x9 = splat_f32x16(-2.5)
+                    factor_x10 = splat_f32x16(2.5)
+                    part_x0 = add_f32x16(x1, x5)
+                    part_x1 = add_f32x16(x2, x6)
+                    part_x2 = fma_f32x16(x5, factor_x0, x1)
+                    part_x3 = fma_f32x16(x5, factor_x1, x1)
+                    part_x4 = fma_f32x16(x2, factor_x1, x6)
+                    part_x5 = fma_f32x16(x2, factor_x0, x6)
+                    part_x6 = fma_f32x16(part_x2, factor_x2, x3)
+                    part_x7 = fma_f32x16(x4, factor_x3, part_x5)
+                    part_x8 = fma_f32x16(part_x3, factor_x4, x3)
+                    part_x9 = fma_f32x16(x4, factor_x5, part_x4)
+                    part_x10 = fma_f32x16(x3, factor_x6, part_x0)
+                    part_x11 = fma_f32x16(x4, factor_x6, part_x1)
+                    part_x12 = sub_f32x16(x6, x0)
+                    part_x13 = fma_f32x16(x2, factor_x7, part_x12)
+                    part_x14 = fma_f32x16(x4, factor_x8, part_x13)
+                    part_x15 = add_f32x16(part_x10, part_x11)
+                    part_x16 = sub_f32x16(part_x11, part_x10)
+                    part_x17 = fma_f32x16(part_x6, factor_x9, part_x9)
+                    part_x18 = fma_f32x16(part_x6, factor_x10, part_x9)
+                    part_x19 = fma_f32x16(part_x8, factor_x9, part_x7)
+                    part_x20 = fma_f32x16(part_x8, factor_x10, part_x7)
+                    part_x21 = sub_f32x16(x7, x1)
+                    part_x22 = fma_f32x16(x3, factor_x7, part_x21)
+                    part_x23 = fma_f32x16(x5, factor_x8, part_x22)
+                    x0 = part_x14
+                    x1 = part_x15
+                    x2 = part_x16
+                    x3 = part_x17
+                    x4 = part_x18
+                    x5 = part_x19
+                    x6 = part_x20
+                    x7 = part_x23
                     x_kept_at = iw * 16
                     store_f32x16(x_kept, x_kept_at, x0)
-                    store_f32x16(x_kept, x_kept_at + 96, x1)
-                    store_f32x16(x_kept, x_kept_at + 192, x2)
-                    store_f32x16(x_kept, x_kept_at + 288, x3)
-                    store_f32x16(x_kept, x_kept_at + 384, x4)
-                    store_f32x16(x_kept, x_kept_at + 480, x5)
-                for ih in range(6):
-                    x_kept_at = ih * 6 * 16
+                    store_f32x16(x_kept, x_kept_at + 128, x1)
+                    store_f32x16(x_kept, x_kept_at + 256, x2)
+                    store_f32x16(x_kept, x_kept_at + 384, x3)
+                    store_f32x16(x_kept, x_kept_at + 512, x4)
+                    store_f32x16(x_kept, x_kept_at + 640, x5)
+                    store_f32x16(x_kept, x_kept_at + 768, x6)
+                    store_f32x16(x_kept, x_kept_at + 896, x7)
+                for ih in range(8):
+                    x_kept_at = ih * 8 * 16
                     x0 = load_f32x16(x_kept, x_kept_at)
                     x1 = load_f32x16(x_kept, x_kept_at + 16)
                     x2 = load_f32x16(x_kept, x_kept_at + 32)
                     x3 = load_f32x16(x_kept, x_kept_at + 48)
                     x4 = load_f32x16(x_kept, x_kept_at + 64)
                     x5 = load_f32x16(x_kept, x_kept_at + 80)
-                    # input transform of F(4,3)
-                    factor_x0 = splat_f32x16(-4.0)
-                    factor_x1 = splat_f32x16(4.0)
-                    factor_x2 = splat_f32x16(-5.0)
-                    factor_x3 = splat_f32x16(-2.0)
-                    factor_x4 = splat_f32x16(2.0)
-                    part_x0 = sub_f32x16(x1, x3)
-                    part_x1 = sub_f32x16(x4, x2)
-                    part_x2 = fma_f32x16(x1, factor_x0, x3)
-                    part_x3 = fma_f32x16(x2, factor_x0, x4)
-                    part_x4 = fma_f32x16(x0, factor_x1, x4)
-                    part_x5 = fma_f32x16(x2, factor_x2, part_x4)
-                    part_x6 = add_f32x16(part_x2, part_x3)
-                    part_x7 = sub_f32x16(part_x3, part_x2)
-                    part_x8 = fma_f32x16(part_x0, factor_x3, part_x1)
-                    part_x9 = fma_f32x16(part_x0, factor_x4, part_x1)
-                    part_x10 = fma_f32x16(x1, factor_x1, x5)
-                    part_x11 = fma_f32x16(x3, factor_x2, part_x10)
-                    x0 = part_x5
-                    x1 = part_x6
-                    x2 = part_x7
-                    x3 = part_x8
-                    x4 = part_x9
-                    x5 = part_x11
-                    v_by = ih * 6 * (T * 64 + 16) + (c_block * T * 16 + tile * 16)
+                    x6 = load_f32x16(x_kept, x_kept_at + 96)
+                    x7 = load_f32x16(x_kept, x_kept_at + 112)
+                    # input transform of F(6,3)
+                    factor_x0 = splat_f32x16(4.0)
+                    factor_x1 = splat_f32x16(0.25)
+                    factor_x2 = splat_f32x16(-0.2)
+                    factor_x3 = splat_f32x16(-5.0)
+                    factor_x4 = splat_f32x16(-0.8)
+                    factor_x5 = splat_f32x16(-1.25)
+                    factor_x6 = splat_f32x16(-4.25)
+                    factor_x7 = splat_f32x16(5.25)
+                    factor_x8 = splat_f32x16(-5.25)
+                    factor_x9 = splat_f32x16(-2.5)
+                    factor_x10 = splat_f32x16(2.5)
+                    part_x0 = add_f32x16(x1, x5)
+                    part_x1 = add_f32x16(x2, x6)
+                    part_x2 = fma_f32x16(x5, factor_x0, x1)
+                    part_x3 = fma_f32x16(x5, factor_x1, x1)
+                    part_x4 = fma_f32x16(x2, factor_x1, x6)
+                    part_x5 = fma_f32x16(x2, factor_x0, x6)
+                    part_x6 = fma_f32x16(part_x2, factor_x2, x3)
+                    part_x7 = fma_f32x16(x4, factor_x3, part_x5)
+                    part_x8 = fma_f32x16(part_x3, factor_x4, x3)
+                    part_x9 = fma_f32x16(x4, factor_x5, part_x4)
+                    part_x10 = fma_f32x16(x3, factor_x6, part_x0)
+                    part_x11 = fma_f32x16(x4, factor_x6, part_x1)
+                    part_x12 = sub_f32x16(x6, x0)
+                    part_x13 = fma_f32x16(x2, factor_x7, part_x12)
+                    part_x14 = fma_f32x16(x4, factor_x8, part_x13)
+                    part_x15 = add_f32x16(part_x10, part_x11)
+                    part_x16 = sub_f32x16(part_x11, part_x10)
+                    part_x17 = fma_f32x16(part_x6, factor_x9, part_x9)
+                    part_x18 = fma_f32x16(part_x6, factor_x10, part_x9)
+                    part_x19 = fma_f32x16(part_x8, factor_x9, part_x7)
+                    part_x20 = fma_f32x16(part_x8, factor_x10, part_x7)
+                    part_x21 = sub_f32x16(x7, x1)
+                    part_x22 = fma_f32x16(x3, factor_x7, part_x21)
+                    part_x23 = fma_f32x16(x5, factor_x8, part_x22)
+                    x0 = part_x14
+                    x1 = part_x15
+                    x2 = part_x16
+                    x3 = part_x17
+                    x4 = part_x18
+                    x5 = part_x19
+                    x6 = part_x20
+                    x7 = part_x23
+                    v_by = ih * 8 * (T * 64 + 16) + (c_block * T * 16 + tile * 16)
                     store_f32x16(v, v_at0 + v_by, x0)
                     store_f32x16(v, v_at1 + v_by, x1)
                     store_f32x16(v, v_at2 + v_by, x2)
                     store_f32x16(v, v_at3 + v_by, x3)
                     store_f32x16(v, v_at4 + v_by, x4)
                     store_f32x16(v, v_at5 + v_by, x5)
+                    store_f32x16(v, v_at6 + v_by, x6)
+                    store_f32x16(v, v_at7 + v_by, x7)
         for ob in range((OC + 31) // 32):
-            for point in range(36):
+            for point in range(64):
                 for pixels in range((T + 13) // 14):
                     start1 = min(pixels * 14, T - 14)
                     acc0 = splat_f32x32(0.0)
@@ -286,19 +364,19 @@ def conv(buffers, sizes, begin, end, worker):
                             v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
                             u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
                             acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
-                            acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at6 + v_by)), u_here, acc1)
-                            acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at7 + v_by)), u_here, acc2)
-                            acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc3)
-                            acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc4)
-                            acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc5)
-                            acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc6)
-                            acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc7)
-                            acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc8)
-                            acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc9)
-                            acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc10)
-                            acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc11)
-                            acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc12)
-                            acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc13)
+                            acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc1)
+                            acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc2)
+                            acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc3)
+                            acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc4)
+                            acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc5)
+                            acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc6)
+                            acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc7)
+                            acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc8)
+                            acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc9)
+                            acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc10)
+                            acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc11)
+                            acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at19 + v_by)), u_here, acc12)
+                            acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at20 + v_by)), u_here, acc13)
                     m_by = point * (T * 32 + 16) + start1 * 32
                     store_f32x32(m, m_at0 + m_by, acc0)
                     store_f32x32(m, m_at1 + m_by, acc1)
@@ -320,7 +398,7 @@ def conv(buffers, sizes, begin, end, worker):
                 row3 = row2 // row0
                 col1 = row2 - row3 * row0
                 for y_block in range(2):
-                    for iw in range(6):
+                    for iw in range(8):
                         m_by = iw * (T * 32 + 16) + (tile * 32 + y_block * 16)
                         y0 = load_f32x16(m, m_at0 + m_by)
                         y1 = load_f32x16(m, m_at14 + m_by)
@@ -328,67 +406,117 @@ def conv(buffers, sizes, begin, end, worker):
                         y3 = load_f32x16(m, m_at16 + m_by)
                         y4 = load_f32x16(m, m_at17 + m_by)
                         y5 = load_f32x16(m, m_at18 + m_by)
-                        # output transform of F(4,3)
+                        y6 = load_f32x16(m, m_at19 + m_by)
+                        y7 = load_f32x16(m, m_at20 + m_by)
+                        # output transform of F(6,3)
                         factor_y0 = splat_f32x16(2.0)
-                        factor_y1 = splat_f32x16(4.0)
-                        factor_y2 = splat_f32x16(8.0)
+                        factor_y1 = splat_f32x16(0.5)
+                        factor_y2 = splat_f32x16(4.0)
+                        factor_y3 = splat_f32x16(0.25)
+                        factor_y4 = splat_f32x16(8.0)
+                        factor_y5 = splat_f32x16(0.125)
+                        factor_y6 = splat_f32x16(16.0)
+                        factor_y7 = splat_f32x16(0.0625)
+                        factor_y8 = splat_f32x16(32.0)
+                        factor_y9 = splat_f32x16(0.03125)
                         part_y0 = add_f32x16(y1, y2)
                         part_y1 = sub_f32x16(y1, y2)
                         part_y2 = add_f32x16(y3, y4)
                         part_y3 = sub_f32x16(y3, y4)
-                        part_y4 = add_f32x16(y0, part_y0)
-                        part_y5 = add_f32x16(part_y4, part_y2)
-                        part_y6 = fma_f32x16(part_y3, factor_y0, part_y1)
-                        part_y7 = fma_f32x16(part_y2, factor_y1, part_y0)
-                        part_y8 = add_f32x16(y5, part_y1)
-                        part_y9 = fma_f32x16(part_y3, factor_y2, part_y8)
-                        y0 = part_y5
-                        y1 = part_y6
-                        y2 = part_y7
-                        y3 = part_y9
+                        part_y4 = add_f32x16(y5, y6)
+                        part_y5 = sub_f32x16(y5, y6)
+                        part_y6 = add_f32x16(y0, part_y0)
+                        part_y7 = add_f32x16(part_y6, part_y2)
+                        part_y8 = add_f32x16(part_y7, part_y4)
+                        part_y9 = fma_f32x16(part_y3, factor_y0, part_y1)
+                        part_y10 = fma_f32x16(part_y5, factor_y1, part_y9)
+                        part_y11 = fma_f32x16(part_y2, factor_y2, part_y0)
+                        part_y12 = fma_f32x16(part_y4, factor_y3, part_y11)
+                        part_y13 = fma_f32x16(part_y3, factor_y4, part_y1)
+                        part_y14 = fma_f32x16(part_y5, factor_y5, part_y13)
+                        part_y15 = fma_f32x16(part_y2, factor_y6, part_y0)
+                        part_y16 = fma_f32x16(part_y4, factor_y7, part_y15)
+                        part_y17 = add_f32x16(y7, part_y1)
+                        part_y18 = fma_f32x16(part_y3, factor_y8, part_y17)
+                        part_y19 = fma_f32x16(part_y5, factor_y9, part_y18)
+                        y0 = part_y8
+                        y1 = part_y10
+                        y2 = part_y12
+                        y3 = part_y14
+                        y4 = part_y16
+                        y5 = part_y19
                         y_kept_at = iw * 16
                         store_f32x16(y_kept, y_kept_at, y0)
-                        store_f32x16(y_kept, y_kept_at + 96, y1)
-                        store_f32x16(y_kept, y_kept_at + 192, y2)
-                        store_f32x16(y_kept, y_kept_at + 288, y3)
-                    for ih in range(4):
-                        y_kept_at = ih * 6 * 16
+                        store_f32x16(y_kept, y_kept_at + 128, y1)
+                        store_f32x16(y_kept, y_kept_at + 256, y2)
+                        store_f32x16(y_kept, y_kept_at + 384, y3)
+                        store_f32x16(y_kept, y_kept_at + 512, y4)
+                        store_f32x16(y_kept, y_kept_at + 640, y5)
+                    for ih in range(6):
+                        y_kept_at = ih * 8 * 16
                         y0 = load_f32x16(y_kept, y_kept_at)
                         y1 = load_f32x16(y_kept, y_kept_at + 16)
                         y2 = load_f32x16(y_kept, y_kept_at + 32)
                         y3 = load_f32x16(y_kept, y_kept_at + 48)
                         y4 = load_f32x16(y_kept, y_kept_at + 64)
                         y5 = load_f32x16(y_kept, y_kept_at + 80)
-                        # output transform of F(4,3)
+                        y6 = load_f32x16(y_kept, y_kept_at + 96)
+                        y7 = load_f32x16(y_kept, y_kept_at + 112)
+                        # output transform of F(6,3)
                         factor_y0 = splat_f32x16(2.0)
-                        factor_y1 = splat_f32x16(4.0)
-                        factor_y2 = splat_f32x16(8.0)
+                        factor_y1 = splat_f32x16(0.5)
+                        factor_y2 = splat_f32x16(4.0)
+                        factor_y3 = splat_f32x16(0.25)
+                        factor_y4 = splat_f32x16(8.0)
+                        factor_y5 = splat_f32x16(0.125)
+                        factor_y6 = splat_f32x16(16.0)
+                        factor_y7 = splat_f32x16(0.0625)
+                        factor_y8 = splat_f32x16(32.0)
+                        factor_y9 = splat_f32x16(0.03125)
                         part_y0 = add_f32x16(y1, y2)
                         part_y1 = sub_f32x16(y1, y2)
                         part_y2 = add_f32x16(y3, y4)
                         part_y3 = sub_f32x16(y3, y4)
-                        part_y4 = add_f32x16(y0, part_y0)
-                        part_y5 = add_f32x16(part_y4, part_y2)
-                        part_y6 = fma_f32x16(part_y3, factor_y0, part_y1)
-                        part_y7 = fma_f32x16(part_y2, factor_y1, part_y0)
-                        part_y8 = add_f32x16(y5, part_y1)
-                        part_y9 = fma_f32x16(part_y3, factor_y2, part_y8)
-                        y0 = part_y5
-                        y1 = part_y6
-                        y2 = part_y7
-                        y3 = part_y9
-                        if col1 * 4 + ih < OH:
-                            if col * 4 < OW:
-                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16), max_f32x16(add_f32x16(y0, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
-                        if col1 * 4 + ih < OH:
-                            if col * 4 + 1 < OW:
-                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC, max_f32x16(add_f32x16(y1, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
-                        if col1 * 4 + ih < OH:
-                            if col * 4 + 2 < OW:
-                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC * 2, max_f32x16(add_f32x16(y2, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
-                        if col1 * 4 + ih < OH:
-                            if col * 4 + 3 < OW:
-                                store_some_f32x16(output, ((row3 * OH + (col1 * 4 + ih)) * OW + col * 4) * OC + (ob * 32 + y_block * 16) + OC * 3, max_f32x16(add_f32x16(y3, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        part_y4 = add_f32x16(y5, y6)
+                        part_y5 = sub_f32x16(y5, y6)
+                        part_y6 = add_f32x16(y0, part_y0)
+                        part_y7 = add_f32x16(part_y6, part_y2)
+                        part_y8 = add_f32x16(part_y7, part_y4)
+                        part_y9 = fma_f32x16(part_y3, factor_y0, part_y1)
+                        part_y10 = fma_f32x16(part_y5, factor_y1, part_y9)
+                        part_y11 = fma_f32x16(part_y2, factor_y2, part_y0)
+                        part_y12 = fma_f32x16(part_y4, factor_y3, part_y11)
+                        part_y13 = fma_f32x16(part_y3, factor_y4, part_y1)
+                        part_y14 = fma_f32x16(part_y5, factor_y5, part_y13)
+                        part_y15 = fma_f32x16(part_y2, factor_y6, part_y0)
+                        part_y16 = fma_f32x16(part_y4, factor_y7, part_y15)
+                        part_y17 = add_f32x16(y7, part_y1)
+                        part_y18 = fma_f32x16(part_y3, factor_y8, part_y17)
+                        part_y19 = fma_f32x16(part_y5, factor_y9, part_y18)
+                        y0 = part_y8
+                        y1 = part_y10
+                        y2 = part_y12
+                        y3 = part_y14
+                        y4 = part_y16
+                        y5 = part_y19
+                        if col1 * 6 + ih < OH:
+                            if col * 6 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16), max_f32x16(add_f32x16(y0, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 6 + ih < OH:
+                            if col * 6 + 1 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC, max_f32x16(add_f32x16(y1, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 6 + ih < OH:
+                            if col * 6 + 2 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 2, max_f32x16(add_f32x16(y2, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 6 + ih < OH:
+                            if col * 6 + 3 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 3, max_f32x16(add_f32x16(y3, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 6 + ih < OH:
+                            if col * 6 + 4 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 4, max_f32x16(add_f32x16(y4, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
+                        if col1 * 6 + ih < OH:
+                            if col * 6 + 5 < OW:
+                                store_some_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 5, max_f32x16(add_f32x16(y5, load_some_f32x16(bias, ob * 32 + y_block * 16, OC - ob * 32 - y_block * 16)), splat_f32x16(0.0)), OC - ob * 32 - y_block * 16)
 
 # ---- the whole problem on one thread
 def run(input, weight, bias):
@@ -396,8 +524,8 @@ def run(input, weight, bias):
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
     bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
     output = np.empty((1, 56, 56, 64), np.float32)
-    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [589824, 260352, 131328, 72, 2304, 1536])
+    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 462848, 233472, 96, 4096, 3072])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, g_kept, x_kept, y_kept)])
-    transform_weight(buffers, np.array([64, 395648], np.int64), 0, 128, 0)
-    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 28, 395648], np.int64), 0, 7, 0)
+    transform_weight(buffers, np.array([64, 703616], np.int64), 0, 128, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 28, 703616], np.int64), 0, 4, 0)
     return output

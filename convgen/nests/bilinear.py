@@ -9,6 +9,9 @@ where the matrices act along each spatial axis in turn (transforms/bilinear.py).
 in the worker's memory (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; the blocks are those of
 Zlateski et al., "FFT convolutions are faster than Winograd on modern CPUs, here is why", 2018). v lies there as
 [p][block of channels][tile][lane], so that what a register tile reads is close together, however many channels there are.
+
+Along an axis with dilation, results whose windows interleave belong to different tiles: those of one residue after another.
+Groups of channels are convolutions of their own.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from convgen.ir.nodes import (
 )
 from convgen.nests.build import SUMS, build_nest, unfolded_problem
 from convgen.nests.classes import AxisClass, gather_classes
-from convgen.nests.nest import Nest, axis_letters, image_index, loops_around, pad_mode
+from convgen.nests.nest import Nest, axis_letters, group_axis, image_index, loops_around, pad_mode, reduced_axis
 from convgen.spec import ConvSpec
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.linear import LinearProgram
@@ -76,7 +79,7 @@ class ClassTiling:
 
 
 def bilinear_nest(spec: ConvSpec, tilings: Sequence[ClassTiling], blocking: Blocking) -> Nest:
-    """The program of a forward or data-gradient problem without groups; a tiling for each residue class.
+    """The program of a forward or data-gradient problem with several made channels; a tiling for each residue class.
 
     Classes without taps keep the naive stage, which stores zeros. Loops that schedules refer to: ``e`` runs over the elements
     of a register, ``c_lane``, ``pixel``, ``oc_lane`` and ``y_lane`` are those of the contraction and the transforms.
@@ -151,7 +154,7 @@ class _Class:
 
     @property
     def tiles_along(self) -> tuple[Index, ...]:
-        return tuple(ceildiv(n, a.outputs) for n, a in zip(self.counts, self.algorithms, strict=True))
+        return tuple(map(_tiles_of, self.axes, self.algorithms, self.counts))
 
     @property
     def tile_count(self) -> Index:
@@ -178,11 +181,14 @@ class _Class:
         """u, v, m and what the transforms keep between axes."""
         blocking, points = self.blocking, self.points
         space: Space = "local" if blocking.fused else "workspace"
-        blocks = () if blocking.fused else (self._whole_blocks(),)
+        groups = self._group_axis(Int(self.nest.channels.groups))
+        blocks = () if blocking.fused else (*groups, self._whole_blocks())
         row = add(mul(self.tiles, self.channel_blocks * blocking.source_lanes), SKEW)
         sums = add(mul(self.tiles, blocking.made_lanes), SKEW)
         found = [
-            self._buffer("u", (Int(points), self.made_blocks, Int(self.reduced), Int(blocking.made_lanes)), "packed"),
+            self._buffer(
+                "u", (Int(points), *groups, self.made_blocks, Int(self.reduced), Int(blocking.made_lanes)), "packed"
+            ),
             self._buffer("v", (*blocks, Int(points), row), space),
             self._buffer("m", (Int(points), sums), "local"),
         ]
@@ -202,11 +208,14 @@ class _Class:
             f"count_{x}": Int(axis.count) for x, axis in zip(axis_letters(self.spec.ndim), self.axes, strict=True)
         }
         counts = [values.get(n.name, n) if isinstance(n, Var) else n for n in self.counts]
-        along = [ceildiv(n, a.outputs) for n, a in zip(counts, self.algorithms, strict=True)]
-        return ceildiv(mul("N", *along), self.tiles)
+        return ceildiv(mul("N", *map(_tiles_of, self.axes, self.algorithms, counts)), self.tiles)
 
     def _buffer(self, name: str, shape: tuple[Index, ...], space: Space) -> Buffer:
         return Buffer(self._name(name), self.accumulator, shape, space)
+
+    def _group_axis(self, index: Index | None = None) -> tuple[Index, ...]:
+        """The group, or the given index, where there are groups."""
+        return group_axis(self.nest.channels, Var("g") if index is None else index)
 
     def _name(self, name: str) -> str:
         return f"{name}{self.suffix}"
@@ -215,20 +224,24 @@ class _Class:
 
     def stages(self) -> tuple[Stage, ...]:
         bindings = self._bindings()
-        weights = Stage(f"transform_weight{self.suffix}", self._weight_transform(), ())
+        weights = Stage(f"transform_weight{self.suffix}", self._each_group(self._weight_transform()), ())
         source = self._source_transform()
         if self.blocking.fused:
             blocks = For("ob", self.made_blocks, self._contraction())
             body = (For("block", self.block_count, (*source, blocks), "parallel"),)
-            return weights, Stage(f"conv{self.suffix}", body, bindings)
+            return weights, Stage(f"conv{self.suffix}", self._each_group(body), bindings)
         transform = (For("block", self.block_count, source, "parallel"),)
         inner = For("block", self.block_count, self._contraction(), "parallel")
         conv = (For("ob", self.made_blocks, (inner,), "parallel"),)
         return (
             weights,
-            Stage(f"transform_source{self.suffix}", transform, bindings),
-            Stage(f"conv{self.suffix}", conv, bindings),
+            Stage(f"transform_source{self.suffix}", self._each_group(transform), bindings),
+            Stage(f"conv{self.suffix}", self._each_group(conv), bindings),
         )
+
+    def _each_group(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        channels = self.nest.channels
+        return (For("g", Int(channels.groups), body, "parallel"),) if channels.has_groups else body
 
     def _bindings(self) -> tuple[tuple[str, Index], ...]:
         if not self.suffix:
@@ -249,12 +262,12 @@ class _Class:
         oc = add(mul("ob", self.blocking.made_lanes), "u_lane")
         reduced = (Var("c"),) if self.nest.channels.has_reduced else ()
         pair = (oc, *reduced) if not self.spec.writes_with_stride else (*reduced, oc)
-        target = (Var("ob"), Var("c"), Var("u_lane"))
+        target = (*self._group_axis(), Var("ob"), Var("c"), Var("u_lane"))
 
         def read(position: Position) -> Value:
             taps = tuple(_tap(axis, place) for axis, place in zip(self.axes, position, strict=True))
             zero = Const(0.0, self.accumulator)
-            return Choose((Less(oc, Var("OC")),), Load("weight", (*pair, *taps)), zero)
+            return Choose((Less(oc, Var("OC")),), Load("weight", (*self._group_axis(), *pair, *taps)), zero)
 
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("u"), (self._point(position), *target), value),)
@@ -267,8 +280,8 @@ class _Class:
         lanes = self.blocking.source_lanes
         channel = add(mul("c_block", lanes), "c_lane")
         n, tile = self._tile_position(add(self.first_tile, "tile"))
-        channels = (channel,) if self.nest.channels.has_reduced else ()
-        blocks = () if self.blocking.fused else (Var("block"),)
+        channels = (*self._group_axis(), *reduced_axis(self.nest.channels, channel))
+        blocks = () if self.blocking.fused else (*self._group_axis(), Var("block"))
         place = self._place_in_row("tile", "c_lane")
 
         def read(position: Position) -> Value:
@@ -292,9 +305,10 @@ class _Class:
 
     def _contraction(self) -> tuple[Stmt, ...]:
         """The products of all points for one block of made channels, and their inverse transform."""
-        lanes, blocks = self.blocking.made_lanes, () if self.blocking.fused else (Var("block"),)
+        lanes, groups = self.blocking.made_lanes, self._group_axis()
+        blocks = () if self.blocking.fused else (*groups, Var("block"))
         first = mul("c_block", self.blocking.source_lanes)
-        weight = Load(self._name("u"), (Var("point"), Var("ob"), add(first, "c"), Var("oc_lane")))
+        weight = Load(self._name("u"), (Var("point"), *groups, Var("ob"), add(first, "c"), Var("oc_lane")))
         source = Load(self._name("v"), (*blocks, Var("point"), self._place_in_row("pixel", "c")))
         rest = minimum(self.blocking.source_lanes, sub(self.reduced, first))
         sum_of_block = For("c", rest, (Store("acc", (), Fma(source, weight, Load("acc", ()))),))
@@ -322,10 +336,11 @@ class _Class:
             for letter, axis, algorithm, count, t, i in zip(
                 axis_letters(self.spec.ndim), self.axes, self.algorithms, self.counts, tile, position, strict=True
             ):
-                along = add(mul(t, algorithm.outputs), i)
+                along = _result_place(axis, algorithm, t, i)
                 written.append(add(mul(along, axis.step), Var(f"start_{letter}") if self.suffix else Int(axis.start)))
-                inside += [Less(along, count)] if algorithm.outputs > 1 else []
-            body: tuple[Stmt, ...] = (Store(target, image_index(self.spec, n, (oc,), tuple(written)), value),)
+                inside += [Less(along, count)] if algorithm.outputs > 1 or axis.interleaved > 1 else []
+            place = image_index(self.spec, n, (*self._group_axis(), oc), tuple(written))
+            body: tuple[Stmt, ...] = (Store(target, place, value),)
             for condition in reversed((*inside, Less(oc, Var("OC")))):
                 body = (If(condition, body),)
             return body
@@ -341,9 +356,11 @@ class _Class:
         source, end where the last result's window ends.
         """
         letter, one = axis_letters(self.spec.ndim)[axis], self.axes[axis]
-        position = add(mul(tile, self.algorithms[axis].outputs * one.source_step), element)
+        first = _result_place(one, self.algorithms[axis], tile, Int(0))
+        position = add(mul(first, one.source_step), mul(element, one.spacing))
         if pad_mode(self.spec) != "zeros" or self.spec.layout != "channels_last":
-            position = minimum(position, add(mul(sub(self.counts[axis], 1), one.source_step), one.taps - 1))
+            last = add(mul(sub(self.counts[axis], 1), one.source_step), (one.taps - 1) * one.spacing)
+            position = minimum(position, last)
         return add(position, Var(f"offset_{letter}") if self.suffix else Int(self._offset(one)))
 
     def _tile_position(self, number: Index) -> tuple[Index, tuple[Index, ...]]:
@@ -418,6 +435,18 @@ class _Class:
             others = tuple((f"i{x}", Int(step.after[axis])) for axis, x in enumerate(letters) if axis != step.axis)
             body += loops_around((registers,), others)
         return tuple(body)
+
+
+def _tiles_of(axis: AxisClass, algorithm: AxisAlgorithm, count: Index) -> Index:
+    """The tiles of so many results along an axis."""
+    return mul(ceildiv(ceildiv(count, axis.interleaved), algorithm.outputs), axis.interleaved)
+
+
+def _result_place(axis: AxisClass, algorithm: AxisAlgorithm, tile: Index, output: Index) -> Index:
+    """Which result along an axis a tile's output is: tiles take the residues in turn."""
+    interleaved = axis.interleaved
+    row = add(mul(floordiv(tile, interleaved), algorithm.outputs), output)
+    return add(mul(row, interleaved), mod(tile, interleaved))
 
 
 def _tap(axis: AxisClass, place: Index) -> Index:

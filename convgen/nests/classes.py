@@ -34,6 +34,27 @@ class AxisClass:
     taps: int
 
     @property
+    def spacing(self) -> int:
+        """How far apart the source positions of neighbouring taps are."""
+        return abs(self.tap_source_step) if self.taps > 1 else 1
+
+    @property
+    def interleaved(self) -> int:
+        """Results so many apart read positions that are whole spacings apart, as a convolution without dilation does; the class
+        is as many of these, one for each residue of the result."""
+        return self.spacing // math.gcd(self.spacing, self.source_step)
+
+    @property
+    def longest_run(self) -> int:
+        """The results of the longest of the interleaved convolutions."""
+        return -(-self.count // self.interleaved)
+
+    @property
+    def spaced_step(self) -> int:
+        """The stride of each of the interleaved convolutions, in spacings."""
+        return self.source_step // math.gcd(self.spacing, self.source_step)
+
+    @property
     def lowest(self) -> int:
         """The smallest source position that is read (0 where nothing is)."""
         if not self.taps or not self.count:

@@ -28,13 +28,12 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes, source_passes
-from convgen.strategies.tiles import even_pixels
+from convgen.strategies.tiles import even_pixels, most_rows
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.transforms.linear import LinearProgram
 from convgen.tuning.cost import (
     CALL_SECONDS,
-    CLOCK_HZ,
     FMA_PORTS,
     L2_SHARE,
     LOAD_PORTS,
@@ -44,6 +43,7 @@ from convgen.tuning.cost import (
     vector_width,
     waste,
 )
+from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 # In so many blocks may the tiles of an image fall.
@@ -55,14 +55,12 @@ IDLE_PENALTY = 1.3
 USUAL_VECTORS = 2
 # Images of so many register tiles lose little in the last one.
 PLENTY = 4
-# Measured cycles of a transform over those that its instructions need: chains of few values, tests and addresses.
-TRANSFORM_CYCLES = 4.0
-# Bytes a second that one core reads from beyond its own caches, where others read too.
-SHARED_BANDWIDTH = 10e9
+# A group of fewer channels has none to share a transform.
+FEWEST_CHANNELS = 4
+# The part of the time to fetch weights, or to use them, that the other does not hide.
+EXPOSED_SHARE = 0.3
 # How far ahead of their use weights are asked for.
 PREFETCHED_BYTES = 8 << 10
-# Registers that hold no accumulators: vectors of weights and the broadcast of the source.
-OTHER_REGISTERS = 3
 
 Choose = Callable[[AxisClass], AxisAlgorithm]
 
@@ -90,13 +88,10 @@ def general_refusal(spec: ConvSpec) -> str | None:
         return "direction='backward_weights' has no transform over pixels here"
     if spec.dtype == "int8":
         return "dtype='int8' has no fractions"
-    if spec.groups > 1:
+    if spec.groups > 1 and min(spec.made_channels, spec.reduced_channels) < FEWEST_CHANNELS:
         return f"groups={spec.groups} leaves too few channels to share a transform"
     if spec.in_channels == 0 or 0 in spec.result_shape:
         return "there is nothing to sum"
-    axes = [axis for group in gather_classes(unfolded_problem(spec)) for axis in group if axis.taps > 1]
-    if any(abs(axis.tap_source_step) != 1 for axis in axes):
-        return f"dilation={spec.dilation} leaves gaps in the window"
     return None
 
 
@@ -106,9 +101,12 @@ def shapes(spec: ConvSpec, choose: Choose) -> tuple[Shape, ...]:
     for axes in gather_classes(unfolded_problem(spec)):
         if all(axis.taps for axis in axes):
             algorithms = tuple(map(choose, axes))
-            counts = (-(-axis.count // a.outputs) for axis, a in zip(axes, algorithms, strict=True))
-            found.append(Shape(algorithms, spec.batch * math.prod(counts)))
+            found.append(Shape(algorithms, spec.batch * math.prod(map(_tiles_along, axes, algorithms))))
     return tuple(found)
+
+
+def _tiles_along(axis: AxisClass, algorithm: AxisAlgorithm) -> int:
+    return -(-axis.longest_run // algorithm.outputs) * axis.interleaved
 
 
 def bilinear_error(spec: ConvSpec, found: tuple[Shape, ...]) -> float:
@@ -125,7 +123,7 @@ def blocked_configs(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], 
     smallest = min(shape.tiles for shape in found)
     configs = []
     for vectors in (USUAL_VECTORS, 4):
-        most, lanes = min(smallest, _most_pixels(machine, vectors)), _lanes(spec, machine, vectors)
+        most, lanes = min(smallest, most_rows(machine, vectors)), _lanes(spec, machine, vectors)
         for fused in (1, 0):
             options = [
                 Config.of(**fixed, pixels=even_pixels(tiles, most), lanes=lanes, tiles=tiles, fused=fused)
@@ -137,7 +135,7 @@ def blocked_configs(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], 
 
 def usual_config(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], **fixed: int) -> Config | None:
     """The configuration of images with tiles in plenty, whose kernel is the same whatever their size; None for others."""
-    most, lanes = _most_pixels(machine, USUAL_VECTORS), _lanes(spec, machine, USUAL_VECTORS)
+    most, lanes = most_rows(machine, USUAL_VECTORS), _lanes(spec, machine, USUAL_VECTORS)
     fewest = min(shape.tiles for shape in found)
     if fewest < PLENTY * most:
         return None
@@ -154,41 +152,41 @@ def _blocks(tiles: int, smallest: int) -> list[int]:
     return sorted({-(-tiles // count) for count in counts})
 
 
-def _most_pixels(machine: Machine, vectors: int) -> int:
-    return max(1, (machine.vector_registers - OTHER_REGISTERS) // vectors)
-
-
 def _lanes(spec: ConvSpec, machine: Machine, vectors: int) -> int:
     return min(vectors * vector_width(spec, machine), 1 << max(0, spec.made_channels - 1).bit_length())
 
 
 def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], config: Config) -> float:
     """The transforms' and the contraction's cycles, and the bytes that pass through the caches."""
-    width = vector_width(spec, machine)
+    width, rates = vector_width(spec, machine), rates_of(machine)
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     made, reduced = spec.made_channels, spec.reduced_channels
     efficiency = tile_efficiency(spec, machine, pixels=config["pixels"], lanes=config["lanes"], steps=reduced, loops=1)
-    seconds = CALL_SECONDS + moving_seconds(spec.bytes_moved, machine)
+    seconds = 0.0
     for shape in found:
         tiles = min(config["tiles"], shape.tiles)
         blocks = -(-shape.tiles // tiles)
         computed = blocks * tiles * waste(tiles, config["pixels"])
         lanes = made * waste(made, config["lanes"])
         contraction = shape.points * computed * reduced * lanes / (peak(spec, machine) * efficiency)
-        seconds += contraction
-        seconds += _streaming_seconds(machine, shape.points * size, reduced, lanes, config, shape.tiles)
+        row = shape.points * size
+        weights, points = _streamed_seconds(machine, row, reduced, lanes, config, shape.tiles)
+        # Weights are asked for while others are used.
+        seconds += max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
         source = _transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
         inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
-        seconds += blocks * tiles * (source + inverse) * TRANSFORM_CYCLES / CLOCK_HZ
+        seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
-            seconds += 2 * shape.points * size * shape.tiles * reduced / SHARED_BANDWIDTH
+            seconds += 2 * shape.points * size * shape.tiles * reduced / rates.shared
         if blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
             seconds *= IDLE_PENALTY
-    return seconds
+    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + spec.groups * seconds
 
 
-def _streaming_seconds(machine: Machine, row: int, reduced: int, made: float, config: Config, all_tiles: int) -> float:
-    """The time in which weights and points come from beyond the second-level cache, which holds a block's points first.
+def _streamed_seconds(
+    machine: Machine, row: int, reduced: int, made: float, config: Config, all_tiles: int
+) -> tuple[float, float]:
+    """The times in which weights and points come from beyond the second-level cache, which holds a block's points first.
 
     ``row`` is the bytes of all points of one tile and channel.
     """
@@ -199,7 +197,8 @@ def _streaming_seconds(machine: Machine, row: int, reduced: int, made: float, co
     weights_kept = min(1.0, max(0.0, machine.l2_bytes - sums - points) / weights)
     points_read = blocks * points * (1 - kept) * (1 + made / config["lanes"])
     weights_read = weights * (weights > machine.l2_bytes) + (blocks - 1) * weights * (1 - weights_kept)
-    return (points_read + weights_read) / SHARED_BANDWIDTH
+    rate = rates_of(machine).shared
+    return weights_read / rate, points_read / rate
 
 
 def _transform_cycles(maps: list[LinearProgram]) -> float:
@@ -250,7 +249,7 @@ def _prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass, ...
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     weights = [buffer for buffer in nest.program.buffers if buffer.space == "packed"]
     points = sum(extent.value for buffer in weights if isinstance(extent := buffer.shape[0], Int))
-    if points * spec.made_channels * spec.reduced_channels * size <= machine.l2_bytes * L2_SHARE:
+    if points * spec.groups * spec.made_channels * spec.reduced_channels * size <= machine.l2_bytes * L2_SHARE:
         return ()
     return tuple(PrefetchReads(buffer.name, PREFETCHED_BYTES // size) for buffer in weights)
 

@@ -12,7 +12,8 @@ from convgen.machine import Machine
 from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import AxisClass, gather_classes
 from convgen.spec import ConvSpec
-from convgen.tuning.cost import L2_SHARE, MEMORY_BANDWIDTH, peak, waste
+from convgen.tuning.cost import L2_SHARE, peak, waste
+from convgen.tuning.rates import rates_of
 
 # Into how many parts an axis may be cut: one that is alone, or the rows of images; widths, and the axes of volumes.
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
@@ -116,6 +117,6 @@ def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Mach
     if copied + problem.weight_bytes > room:
         moved += problem.weight_bytes / 2
     moved += rewritten_bytes(problem, result, lanes, held, machine)
-    moved /= MEMORY_BANDWIDTH
+    moved /= rates_of(machine).memory
     rounds = -(-tasks // machine.cores) * machine.cores
     return rounds * classes * (compute + moved)

@@ -7,17 +7,16 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.depthwise_last import GROUPS_LAST
+from convgen.strategies.depthwise_last import GROUPS_FIRST, GROUPS_LAST
 from convgen.tuning.cost import (
     CALL_SECONDS,
-    CLOCK_HZ,
     FMA_PORTS,
-    L2_CYCLES,
     LOAD_PORTS,
     moving_seconds,
     vector_width,
     waste,
 )
+from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 # One turn of the loop over a window's rows, with its tests of the border.
@@ -29,6 +28,7 @@ TILE_CYCLES = 20
 def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """Tiles of rows x pixels x lanes: their multiply-adds or loads, what does not fit the registers, and the image's way through
     the caches."""
+    rates = rates_of(machine)
     result = spec.spatial_size if spec.direction == "backward_data" else spec.output_size
     steps = (1,) * spec.ndim if spec.writes_with_stride else spec.stride
     taps = [-(-k // s) if spec.writes_with_stride else k for k, s in zip(spec.kernel_size, spec.stride, strict=True)]
@@ -45,8 +45,14 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     spilled = max(0, accumulators + 2 * vectors - machine.vector_registers) * read_rows
     size = DTYPES[spec.dtype].itemsize
     lines = columns * read_rows * lanes * size / machine.vector_bytes
+    traffic = moving_seconds(spec.bytes_moved, machine)
+    if config["order"] == GROUPS_FIRST:
+        traffic *= rates.scattered
+        if window_rows * result[-1] * steps[-1] * lanes * size <= machine.l1d_bytes // 2:
+            # The rows that two rows of results share are still in the first-level cache.
+            lines /= max(1.0, read_rows / max(1, rows * math.prod(steps[:-1])))
     # The weights that are used between two uses of the same ones stay in the first-level cache, or come from the second.
     if math.prod(taps) * size * (spec.groups if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
         lines += math.prod(taps) * lanes * size / machine.vector_bytes
-    cycles = max(fma, loads) + lines * L2_CYCLES + spilled + accumulators + ROW_CYCLES * read_rows + TILE_CYCLES
-    return CALL_SECONDS + tiles * cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)
+    cycles = max(fma, loads) + lines * rates.line + spilled + accumulators + ROW_CYCLES * read_rows + TILE_CYCLES
+    return CALL_SECONDS + tiles * cycles / rates.clock + traffic

@@ -11,12 +11,8 @@ from convgen.spec import ConvSpec
 from convgen.strategies.boxes import Box, box_source_bytes, rewritten_bytes
 from convgen.strategies.direct_gather import gather_box
 from convgen.tuning.cost import (
-    CACHE_BANDWIDTH,
     CALL_SECONDS,
-    CLOCK_HZ,
-    L2_CYCLES,
     L2_SHARE,
-    MEMORY_BANDWIDTH,
     moving_seconds,
     peak,
     pixels_made,
@@ -26,6 +22,7 @@ from convgen.tuning.cost import (
     vector_width,
     waste,
 )
+from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 
@@ -50,7 +47,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
     first-level cache.
     """
-    box = None
+    box, rates = None, rates_of(machine)
     if spec.direction != "backward_weights" and config["pixels_first"]:
         box = gather_box(spec, config["pixels"], config["lanes"], machine)
     tiling = _tiling(spec, config, box)
@@ -69,9 +66,9 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         compute *= streaming_waste(spec, machine, config["lanes"])
         # Each box meets all weights.
         compute += streaming_seconds(spec, machine) * (1 if box is None else spec.batch * box.count)
-    compute += _weight_traffic(spec, machine, config, tiling) / MEMORY_BANDWIDTH
+    compute += _weight_traffic(spec, machine, config, tiling) / rates.memory
     if not tiling.shares_source:
-        compute += work / vector_width(spec, machine) * L2_CYCLES / CLOCK_HZ
+        compute += work / vector_width(spec, machine) * rates.line / rates.clock
     if box is None:
         moved = spec.bytes_moved + _copied_bytes(spec) + _rewritten_bytes(spec, config, machine)
         return CALL_SECONDS + compute + moving_seconds(moved, machine)
@@ -86,14 +83,15 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
 def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:
     """The copies of all boxes, and results that are turned on their way out or, written with a stride, as a whole image."""
     classes = math.prod(spec.stride) if spec.writes_with_stride else 1
+    rates = rates_of(machine)
     boxes, copied = spec.batch * box.count, box_source_bytes(spec, box)
-    seconds = boxes * rewritten_bytes(spec, math.prod(box.result), lanes, copied, machine) / MEMORY_BANDWIDTH
-    bandwidth = CACHE_BANDWIDTH if copied <= machine.l2_bytes else MEMORY_BANDWIDTH
+    seconds = boxes * rewritten_bytes(spec, math.prod(box.result), lanes, copied, machine) / rates.memory
+    bandwidth = rates.cache if copied <= machine.l2_bytes else rates.memory
     seconds += 2 * boxes * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
     result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)
-    return seconds + result / (MEMORY_BANDWIDTH if spec.writes_with_stride else CACHE_BANDWIDTH)
+    return seconds + result / (rates.memory if spec.writes_with_stride else rates.cache)
 
 
 def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:

@@ -45,7 +45,7 @@ class Fft:
         reason = general_refusal(spec)
         if reason is not None:
             return reason
-        if any(axis.source_step > 1 < axis.taps for axes in gather_classes(unfolded_problem(spec)) for axis in axes):
+        if any(axis.spaced_step > 1 < axis.taps for axes in gather_classes(unfolded_problem(spec)) for axis in axes):
             return f"stride={spec.stride} throws results away"
         if max(spec.kernel_size) < SHORTEST:
             return f"kernel_size={spec.kernel_size} is shorter than {SHORTEST}"
@@ -102,7 +102,7 @@ def _along(n: int) -> Choose:
     def choose(axis: AxisClass) -> AxisAlgorithm:
         if axis.taps == 1:
             return direct(1, 1)
-        return fourier(max(1, min(n - axis.taps + 1, axis.count)), axis.taps, n)
+        return fourier(max(1, min(n - axis.taps + 1, axis.longest_run)), axis.taps, n)
 
     return choose
 

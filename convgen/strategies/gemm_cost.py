@@ -11,9 +11,7 @@ from convgen.nests.classes import gather_classes
 from convgen.spec import ConvSpec
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
 from convgen.tuning.cost import (
-    CACHE_BANDWIDTH,
     CALL_SECONDS,
-    CLOCK_HZ,
     moving_seconds,
     peak,
     pixels_made,
@@ -23,6 +21,7 @@ from convgen.tuning.cost import (
     vector_width,
     waste,
 )
+from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 # What copying one element costs: in vectors, and where each is fetched on its own.
@@ -70,6 +69,7 @@ def gemm_seconds(
     ``loops`` is how many innermost loops make a sum; ``streams`` says that vectors of pixels do not come from the first-level
     cache.
     """
+    rates = rates_of(machine)
     terms = spec.macs / max(1, math.prod(spec.result_shape))
     last = spec.layout == "channels_last"
     rows, lanes = (config["pixels"], config["made"]) if last else (config["made"], config["pixels"])
@@ -88,10 +88,10 @@ def gemm_seconds(
     parts = 1.0
     if spec.weight_bytes > machine.l2_bytes * WEIGHTS_SHARE:
         parts = max(1.0, pixels_made(spec) / (config["pixels"] * config["strips"]))
-    compute += spec.weight_bytes * (parts - 1) / CACHE_BANDWIDTH
+    compute += spec.weight_bytes * (parts - 1) / rates.cache
     if last:
         compute *= 1 + IDLE_SHARE * (_imbalance(spec, config, machine) - 1)
-    return CALL_SECONDS + compute + copied * copy_cycles / CLOCK_HZ + moving_seconds(spec.bytes_moved, machine)
+    return CALL_SECONDS + compute + copied * copy_cycles / rates.clock + moving_seconds(spec.bytes_moved, machine)
 
 
 def _imbalance(spec: ConvSpec, config: Config, machine: Machine) -> float:

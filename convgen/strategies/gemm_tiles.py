@@ -10,7 +10,7 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
-from convgen.strategies.tiles import even_pixels
+from convgen.strategies.tiles import even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width
 from convgen.tuning.space import Config
 
@@ -59,7 +59,7 @@ def blockings(
 
 def _rows(machine: Machine, vectors: int, extent: int) -> int:
     """As many rows as the registers hold beside a vector and a broadcast, or somewhat fewer that waste less of the extent."""
-    return even_pixels(extent, max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors))
+    return even_pixels(extent, most_rows(machine, vectors))
 
 
 def _blocks(machine: Machine, terms: int, size: int) -> tuple[int, ...]:

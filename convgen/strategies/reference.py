@@ -18,7 +18,7 @@ from convgen.passes.pipeline import Pass
 from convgen.passes.simplify import Simplify
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.tuning.cost import CLOCK_HZ
+from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 # One scalar multiply-add with its tests for padding.
@@ -44,7 +44,7 @@ class Reference:
         return sum_error_bound(spec)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
-        return spec.macs * MAC_CYCLES / CLOCK_HZ
+        return spec.macs * MAC_CYCLES / rates_of(machine).clock
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         folds = spec.direction == "backward_data" and spec.padding_mode != "zeros"

@@ -36,6 +36,11 @@ def _lane_bytes(spec: ConvSpec) -> int:
     return terms * DTYPES[spec.dtype].itemsize
 
 
+def most_rows(machine: Machine, vectors: int) -> int:
+    """How many rows of so many vectors the registers hold, beside a row of weights and, for several vectors, a broadcast."""
+    return max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
+
+
 def even_pixels(extent: int, most: int) -> int:
     """The pixels of a register tile, up to ``most``, that waste the least of a row of ``extent``."""
     if extent >= PLENTY * most:
@@ -57,8 +62,8 @@ def candidate_tiles(spec: ConvSpec, extent: int, machine: Machine) -> tuple[tupl
     tiles: list[tuple[int, int]] = []
     for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in (MAX_VECTORS, 2, 1)):
         vectors = max(1, lanes // width)
-        most = min(MAX_PIXELS, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
-        pixels = even_pixels(extent, max(1, most))
+        most = min(MAX_PIXELS, most_rows(machine, vectors))
+        pixels = even_pixels(extent, most)
         tiles += [(pixels, lanes), (max(1, most // (1 if vectors == MAX_VECTORS else 2)), lanes)]
     lane_bytes = _lane_bytes(spec)
 

@@ -32,6 +32,9 @@ from convgen.tuning.space import Config
 
 # Results of a tile along an axis, the most promising first.
 OUTPUTS = (4, 2, 6, 3, 5)
+# Images with tiles in plenty take tiles of 6 results where the transformed weights of so few channels do not get in the way, and
+# of 4 elsewhere: of any size the same, so that they share kernels.
+MOST_CHANNELS = 160
 # Longer filters are cut into pieces: more points for one product each cost accuracy.
 LONGEST_FILTER = 5
 LONGEST_PIECE = 4
@@ -81,9 +84,9 @@ class Winograd:
         return max(shapes(spec, _along(config["m"])), key=lambda shape: shape.points).algorithms
 
     def _usual(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
-        if OUTPUTS[0] not in self._outputs(spec):
-            return ()
-        config = usual_config(spec, machine, shapes(spec, _along(OUTPUTS[0])), m=OUTPUTS[0])
+        is_small = spec.reduced_channels <= MOST_CHANNELS and all(step == 1 for step in spec.stride)
+        m = next((m for m in ((6, 4) if is_small else (4,)) if m in self._outputs(spec)), None)
+        config = None if m is None else usual_config(spec, machine, shapes(spec, _along(m)), m=m)
         return () if config is None else (config,)
 
     @staticmethod
@@ -101,8 +104,9 @@ def _along(m: int) -> Choose:
     def choose(axis: AxisClass) -> AxisAlgorithm:
         if axis.taps == 1:
             return winograd(1, 1)
-        is_short = axis.taps <= LONGEST_FILTER * axis.source_step
-        return strided(winograd if is_short else _in_pieces, min(m, axis.count), axis.taps, axis.source_step)
+        step = axis.spaced_step
+        is_short = axis.taps <= LONGEST_FILTER * step
+        return strided(winograd if is_short else _in_pieces, min(m, axis.longest_run), axis.taps, step)
 
     return choose
 

@@ -3,8 +3,7 @@
 Time is that of the arithmetic, at the part of the peak that a register tile can reach (see ``step_cycles``), plus that
 of moving the data. Both are the terms of the roofline (Williams, Waterman and Patterson, "Roofline", 2009), but their
 sum, not the larger, orders configurations that are bound by memory, and predicts better how much slower 7×7 images are.
-Constants are those of a core with two ports for multiply-adds and two for loads, at the clock that it keeps under wide vectors;
-only ratios matter.
+The core has two ports for multiply-adds and two for loads; how fast it is otherwise says ``tuning/rates.py``.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.tuning.rates import rates_of
 
-CLOCK_HZ = 2.3e9
 FMA_PORTS = 2
 LOAD_PORTS = 2
 FMA_LATENCY = 4
 # What starting and leaving an innermost loop costs.
 LOOP_CYCLES = 4
-# One vector from the second-level cache.
-L2_CYCLES = 3
 # What calling the stages of a kernel costs, however small the problem.
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
@@ -30,10 +27,6 @@ L2_SHARE = 0.75
 # Vectors of a long row of weights, and how much shorter ones cost where the weights stream.
 LONGEST_ROW = 4
 STREAMED_SHARE = 0.55
-STREAM_BANDWIDTH = 20e9
-# Bytes a second, read plus written, while everything fits the second-level cache and beyond it.
-CACHE_BANDWIDTH = 68e9
-MEMORY_BANDWIDTH = 29.5e9
 
 
 def vector_width(spec: ConvSpec, machine: Machine) -> int:
@@ -43,12 +36,13 @@ def vector_width(spec: ConvSpec, machine: Machine) -> int:
 
 def peak(spec: ConvSpec, machine: Machine) -> float:
     """Multiply-adds a second that one core cannot exceed."""
-    return CLOCK_HZ * FMA_PORTS * vector_width(spec, machine)
+    return rates_of(machine).clock * FMA_PORTS * vector_width(spec, machine)
 
 
 def moving_seconds(size: int, machine: Machine) -> float:
     """The time to move that many bytes, read plus written, once."""
-    return size / (CACHE_BANDWIDTH if size <= machine.l2_bytes else MEMORY_BANDWIDTH)
+    rates = rates_of(machine)
+    return size / (rates.cache if size <= machine.l2_bytes else rates.memory)
 
 
 def waste(extent: int, block: int) -> float:
@@ -63,7 +57,7 @@ def pixels_made(spec: ConvSpec) -> int:
 
 def streaming_seconds(spec: ConvSpec, machine: Machine) -> float:
     """What weights that do not fit the second-level cache cost beside their traffic: few loads are in flight at a time."""
-    return spec.weight_bytes / STREAM_BANDWIDTH if spec.weight_bytes > machine.l2_bytes else 0.0
+    return spec.weight_bytes / rates_of(machine).stream if spec.weight_bytes > machine.l2_bytes else 0.0
 
 
 def streaming_waste(spec: ConvSpec, machine: Machine, lanes: int) -> float:

@@ -42,11 +42,23 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "epilogue": dict(epilogue=("bias", "relu", "residual")),
     "circular gradient": dict(direction="backward_data", padding_mode="circular"),
     "channels first": dict(layout="channels_first"),
+    "dilated": dict(dilation=2, padding=2, spatial_size=(5, 7)),
+    "unevenly dilated": dict(dilation=(1, 3), padding=(0, 2), spatial_size=(4, 9), batch=2),
+    "dilated with a stride": dict(dilation=(2, 3), stride=(4, 2), padding=(1, 3), spatial_size=(9, 10)),
+    "dilated, reflect": dict(dilation=2, padding=2, spatial_size=(5, 4), padding_mode="reflect"),
+    "dilated, channels first": dict(dilation=2, padding=1, spatial_size=(5, 6), layout="channels_first"),
+    "dilated gradient": dict(direction="backward_data", dilation=2, spatial_size=(5, 7), padding=1),
+    "dilated, transposed": dict(transposed=True, stride=2, dilation=3, spatial_size=(3, 2), padding=2),
+    "groups": dict(groups=2, in_channels=4, out_channels=6),
+    "groups with one channel each": dict(groups=2, in_channels=2, out_channels=6, epilogue=("bias", "relu")),
+    "groups, channels first": dict(groups=2, in_channels=4, out_channels=6, layout="channels_first", dilation=2),
+    "groups of a gradient": dict(groups=2, in_channels=4, out_channels=6, direction="backward_data", stride=2),
+    "groups, transposed": dict(groups=2, in_channels=4, out_channels=6, transposed=True, stride=2, kernel_size=4),
 }
 
 
 def along(m: int, axis: AxisClass) -> AxisAlgorithm:
-    return strided(winograd, min(m, axis.count), axis.taps, axis.source_step)
+    return strided(winograd, min(m, axis.longest_run), axis.taps, axis.spaced_step)
 
 
 def tilings(spec: ConvSpec, m: int, block: int) -> list[ClassTiling]:
@@ -56,7 +68,7 @@ def tilings(spec: ConvSpec, m: int, block: int) -> list[ClassTiling]:
             found.append(ClassTiling((), 0))
             continue
         algorithms = tuple(along(m, axis) for axis in axes)
-        tiles = (-(-axis.count // a.outputs) for axis, a in zip(axes, algorithms, strict=True))
+        tiles = (axis.interleaved * -(-axis.longest_run // a.outputs) for axis, a in zip(axes, algorithms, strict=True))
         found.append(ClassTiling(algorithms, min(block, spec.batch * math.prod(tiles))))
     return found
 

@@ -1,0 +1,47 @@
+"""How fast processors are, as far as choosing between configurations needs to know: measured once for each kind of core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convgen.machine import Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """One core's speed; only ratios matter.
+
+    ``clock`` is the clock in Hz that it keeps under wide vectors. Bytes a second: ``cache`` within the second-level cache and
+    ``memory`` beyond it, read plus written; ``stream`` for weights of matrix products that come from beyond it, beside their
+    traffic, because few loads are in flight at a time; ``shared`` for what a bilinear algorithm reads from there. ``line`` is
+    cycles for one vector from the second-level cache; ``scattered`` the time to read vectors far apart from each other over
+    that of whole rows; ``transform`` measured cycles of a transform over those that its instructions need: chains of few
+    values, tests and addresses.
+    """
+
+    clock: float
+    cache: float
+    memory: float
+    stream: float
+    shared: float
+    line: float
+    scattered: float
+    transform: float
+
+
+# By LLVM's name of the core.
+_KNOWN = {
+    # A server core of Zen 5 with 1 MiB of second-level cache, 32 MiB shared.
+    "znver5": Rates(
+        clock=4.1e9, cache=250e9, memory=65e9, stream=40e9, shared=40e9, line=2.0, scattered=1.0, transform=1.25
+    ),
+}
+# A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
+_OTHERS = Rates(
+    clock=2.3e9, cache=68e9, memory=29.5e9, stream=20e9, shared=10e9, line=3.0, scattered=2.0, transform=4.0
+)
+
+
+def rates_of(machine: Machine) -> Rates:
+    """The rates of a machine's core, whatever the feature level it is lowered to."""
+    return _KNOWN.get(machine.core, _OTHERS)
