@@ -57,8 +57,12 @@ USUAL_VECTORS = 2
 PLENTY = 4
 # A group of fewer channels has none to share a transform.
 FEWEST_CHANNELS = 4
+# The part of the first-level cache that the weights of a point may fill.
+L1_SHARE = 0.5
+# The part of the time to fetch vectors from the second-level cache that multiply-adds do not hide.
+LINES_SHARE = 0.3
 # The part of the time to fetch weights, or to use them, that the other does not hide.
-EXPOSED_SHARE = 0.3
+EXPOSED_SHARE = 0.5
 # How far ahead of their use weights are asked for.
 PREFETCHED_BYTES = 8 << 10
 
@@ -169,6 +173,10 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         computed = blocks * tiles * waste(tiles, config["pixels"])
         lanes = made * waste(made, config["lanes"])
         contraction = shape.points * computed * reduced * lanes / (peak(spec, machine) * efficiency)
+        if reduced * config["lanes"] * size > machine.l1d_bytes * L1_SHARE:
+            # Each register tile fetches the weights of its point from the second-level cache.
+            rows = computed / config["pixels"] * shape.points * reduced * lanes / width
+            contraction += LINES_SHARE * rows * rates.line / rates.clock
         row = shape.points * size
         weights, points = _streamed_seconds(machine, row, reduced, lanes, config, shape.tiles)
         # Weights are asked for while others are used.
@@ -186,7 +194,8 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
 def _streamed_seconds(
     machine: Machine, row: int, reduced: int, made: float, config: Config, all_tiles: int
 ) -> tuple[float, float]:
-    """The times in which weights and points come from beyond the second-level cache, which holds a block's points first.
+    """The times in which weights, and points and their sums, come from beyond the second-level cache, which holds a block's sums
+    first and then its points.
 
     ``row`` is the bytes of all points of one tile and channel.
     """
@@ -196,6 +205,7 @@ def _streamed_seconds(
     kept = min(1.0, max(0.0, machine.l2_bytes - sums) / points)
     weights_kept = min(1.0, max(0.0, machine.l2_bytes - sums - points) / weights)
     points_read = blocks * points * (1 - kept) * (1 + made / config["lanes"])
+    points_read += 2 * blocks * made / config["lanes"] * max(0.0, sums - machine.l2_bytes)
     weights_read = weights * (weights > machine.l2_bytes) + (blocks - 1) * weights * (1 - weights_kept)
     rate = rates_of(machine).shared
     return weights_read / rate, points_read / rate

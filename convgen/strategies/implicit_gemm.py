@@ -67,6 +67,8 @@ class ImplicitGemm:
             return reason
         if is_matrix(spec):
             return "windows of one pixel need no rows around them"
+        if spec.layout == "channels_last" and spec.groups > 1 and spec.reduced_channels == 1:
+            return f"groups={spec.groups} of one reduced channel leave nothing that lies side by side"
         if len(gather_classes(unfolded_problem(spec))) > 1:
             return f"stride={spec.stride} leaves each class of pixels taps of its own"
         if spec.layout == "channels_first" and spec.stride[-1] > 1 and spec.padding_mode != "zeros":

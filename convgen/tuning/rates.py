@@ -33,7 +33,7 @@ class Rates:
 _KNOWN = {
     # A server core of Zen 5 with 1 MiB of second-level cache, 32 MiB shared.
     "znver5": Rates(
-        clock=4.1e9, cache=250e9, memory=65e9, stream=40e9, shared=40e9, line=2.0, scattered=1.0, transform=1.25
+        clock=4.1e9, cache=250e9, memory=65e9, stream=40e9, shared=70e9, line=2.0, scattered=1.0, transform=1.25
     ),
 }
 # A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
