@@ -42,24 +42,24 @@ from convgen.spec import ConvSpec
 SUMS = "sums"
 
 
-def build_nest(spec: ConvSpec) -> Nest:
+def build_nest(spec: ConvSpec, *, keeps_made: bool = False) -> Nest:
     """The naive program: one accumulator a result element, summed over taps and channels in order.
 
     Stages are called ``conv`` (with a number per residue class where the result is written with a stride), ``epilogue`` and
-    ``fold_*`` (the adjoint of a padding mode).
+    ``fold_*`` (the adjoint of a padding mode). With ``keeps_made`` results have an axis of made channels even if it is one.
     """
     match spec.direction:
         case "backward_weights":
             return _weight_gradient(spec)
         case "backward_data" if spec.padding_mode != "zeros":
-            return _folded_data_gradient(spec)
+            return _folded_data_gradient(spec, keeps_made=keeps_made)
         case _:
-            return _gather(spec)
+            return _gather(spec, keeps_made=keeps_made)
 
 
-def _gather(spec: ConvSpec, result_space: Space = "result") -> Nest:
+def _gather(spec: ConvSpec, result_space: Space = "result", *, keeps_made: bool) -> Nest:
     """Forward and data-gradient problems."""
-    channels = Channels(spec.groups, spec.reduced_channels, spec.made_channels)
+    channels = Channels(spec.groups, spec.reduced_channels, spec.made_channels, keeps_made)
     letters = axis_letters(spec.ndim)
     forward = spec.direction == "forward"
     source, result = ("input", "output") if forward else ("grad_output", "grad_input")
@@ -177,10 +177,10 @@ def unfolded_problem(spec: ConvSpec) -> ConvSpec:
     return spec.replace(padding=0, padding_mode="zeros", spatial_size=padded)
 
 
-def _folded_data_gradient(spec: ConvSpec) -> Nest:
+def _folded_data_gradient(spec: ConvSpec, *, keeps_made: bool) -> Nest:
     """The data gradient under a padding mode: that of the padded image, folded back."""
     letters = axis_letters(spec.ndim)
-    inner = _gather(unfolded_problem(spec), "workspace")
+    inner = _gather(unfolded_problem(spec), "workspace", keeps_made=keeps_made)
     channels = inner.channels
     names = tuple(f"F{letter.upper()}" for letter in letters)
     group, made = group_axis(channels, Int(channels.groups)), made_axis(channels, Var("OC"))

@@ -15,11 +15,13 @@ from convgen.spec import ConvSpec
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of a problem per group: ``reduced`` are summed over, ``made`` are those of the result."""
+    """The channels of a problem per group: ``reduced`` are summed over, ``made`` are those of the result, which have an axis even
+    where it is one if ``keeps_made``."""
 
     groups: int
     reduced: int
     made: int
+    keeps_made: bool = False
 
     @property
     def has_groups(self) -> bool:
@@ -31,7 +33,7 @@ class Channels:
 
     @property
     def has_made(self) -> bool:
-        return self.made != 1 or not self.has_groups
+        return self.keeps_made or self.made != 1 or not self.has_groups
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from convgen.nests.classes import AxisClass, gather_classes
 from convgen.spec import ConvSpec
 from convgen.tuning.cost import L2_SHARE, peak, waste
 from convgen.tuning.rates import rates_of
+from convgen.tuning.space import Config
 
 # Into how many parts an axis may be cut: one that is alone, or the rows of images; widths, and the axes of volumes.
 PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 1024, 4096)
@@ -39,8 +40,9 @@ class Box:
 
 
 @functools.lru_cache(maxsize=4096)
-def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine) -> Box:
-    """The box that is expected to be fastest for register tiles of ``pixels`` times ``lanes``.
+def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine, *, by_rows: bool = False) -> Box:
+    """The box that is expected to be fastest for register tiles of ``pixels`` times ``lanes``, ``by_rows`` for those that stay
+    within a row.
 
     It weighs copying the border between boxes, pixels that are computed twice, reading all weights for every box, what
     overflows the second-level cache, and cores without work.
@@ -50,15 +52,45 @@ def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine) -> 
         sorted({-(-size // part) for part in parts if part <= size}, reverse=True)
         for (size, _, _), parts in zip(axes, CUTS[len(axes)], strict=True)
     ]
-    least = min(pixels, math.prod(size for size, _, _ in axes[-2:]))
-    boxes = [_box(sizes, axes) for sizes in itertools.product(*options)]
+    least = min(pixels, math.prod(size for size, _, _ in axes[-1 if by_rows else -2 :]))
+    boxes = [_box(sizes, axes, by_rows=by_rows) for sizes in itertools.product(*options)]
     allowed = [box for box in boxes if box.run >= least]
     return min(allowed, key=lambda box: _seconds(problem, box, pixels, lanes, machine))
+
+
+def is_by_rows(config: Config) -> bool:
+    """Whether register tiles stay within rows, and rows of taps outside of the image are left out."""
+    return bool(config.get("by_rows", 0))
 
 
 def box_extent(problem: ConvSpec) -> int:
     """The most pixels that a register tile of a box may have."""
     return max(1, math.prod(size for size, _, _ in _axes(problem)[-2:]))
+
+
+def row_extent(problem: ConvSpec) -> int:
+    """The most pixels that a register tile may have that stays within a row."""
+    return max(1, _axes(problem)[-1][0])
+
+
+def inside_share(problem: ConvSpec) -> float:
+    """The part of the products that is left if rows of taps outside of the image are left out."""
+    unfolded = unfolded_problem(problem)
+    sizes = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+    all_taps = inside = 0
+    for axes in gather_classes(unfolded):
+        rows, inner = 1, 1
+        for axis, size in zip(axes[:-1], sizes[:-1], strict=True):
+            rows *= axis.count * axis.taps
+            inner *= sum(
+                0 <= q * axis.source_step + j * axis.tap_source_step + axis.offset < size
+                for q in range(axis.count)
+                for j in range(axis.taps)
+            )
+        row = axes[-1].count * axes[-1].taps
+        all_taps += rows * row
+        inside += inner * row
+    return inside / all_taps if all_taps else 1.0
 
 
 def box_source_bytes(problem: ConvSpec, box: Box) -> int:
@@ -85,8 +117,8 @@ def _axes(problem: ConvSpec) -> list[tuple[int, int, tuple[AxisClass, ...]]]:
     return [(min(count), max(count), found) for count, found in zip(counts, classes, strict=True)]
 
 
-def _box(sizes: tuple[int, ...], axes: list[tuple[int, int, tuple[AxisClass, ...]]]) -> Box:
-    is_wide = len(axes) > 1 and sizes[-1] == axes[-1][0]
+def _box(sizes: tuple[int, ...], axes: list[tuple[int, int, tuple[AxisClass, ...]]], *, by_rows: bool) -> Box:
+    is_wide = len(axes) > 1 and sizes[-1] == axes[-1][0] and not by_rows
     result = (*sizes[:-1], axes[-1][1]) if is_wide else sizes
     source = tuple(_reach(size, classes) for size, (_, _, classes) in zip(result, axes, strict=True))
     count = math.prod(-(-most // size) for size, (_, most, _) in zip(result, axes, strict=True))

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.boxes import row_extent
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
-from convgen.strategies.direct_gather import gather_schedule, most_pixels, prefers_pixels_first
+from convgen.strategies.direct_gather import gather_schedule, leaves_out_rows, most_pixels, prefers_pixels_first
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles
@@ -42,11 +43,18 @@ class Direct:
             return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
         tiles = candidate_tiles(spec, most_pixels(spec, pixels_first=False), machine)
         first = int(prefers_pixels_first(spec, tiles[0], machine))
-        configs = (
+        configs = [
             Config.of(pixels=min(pixels, most_pixels(spec, pixels_first=bool(order))), lanes=lanes, pixels_first=order)
             for pixels, lanes in tiles
             for order in (first, 1 - first)
-        )
+        ]
+        if leaves_out_rows(spec):
+            row = row_extent(spec)
+            rows = [
+                Config.of(pixels=min(pixels, row), lanes=lanes, pixels_first=1, by_rows=1)
+                for pixels, lanes in candidate_tiles(spec, row, machine)
+            ]
+            configs = rows + configs if first else configs + rows
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

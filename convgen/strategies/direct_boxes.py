@@ -12,16 +12,18 @@ from convgen.ir.build import as_index
 from convgen.ir.nodes import Index, Int, Var
 from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters
+from convgen.nests.nest import Nest, axis_letters, spatial_axes
 from convgen.passes.collapse import Collapse
 from convgen.passes.compute_at import ComputeAt
+from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
+from convgen.passes.trim import Trim
 from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box
+from convgen.strategies.boxes import Box, is_by_rows
 from convgen.strategies.direct_images import (
     keeps_result_apart,
     residual_passes,
@@ -67,16 +69,21 @@ def boxed(
     inner = [f"in_{letter}" if letter in cut else f"o{letter}" for letter in letters]
     # Results that are written with a stride, or folded, are turned as whole images.
     turned = keeps_result_apart(spec, nest) and not spec.writes_with_stride
+    # By rows, the taps of all axes but the last that lie outside of the image are left out; the copy has the last one's padding.
+    spatial = spatial_axes(spec, len(copy.order))
+    rows = [a for a in range(len(letters) - 1) if is_by_rows(config) and (nest.low[a] or nest.high[a])]
     local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))
     rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
     return nest, (
         *(result_parts(spec, nest) if turned else result_passes(spec, nest, square)),
+        *((ExpandPadding(((nest.source, tuple(spatial[axis] for axis in rows)),)),) if rows else ()),
         copy.pad(),
         *weights,
         *(Tile(f"o{x}", Var(f"R{x.upper()}"), f"part_{x}", f"in_{x}", "overlap") for x in cut),
         Reorder("conv", ("n", *parts, *groups, block, *inner, f"{lane}_lane")),
         Parallelize("conv", ("n", *parts)),
         ComputeAt(copy.stage, parts[-1], (*local, *rest)),
+        *(Trim(f"k{letters[axis]}") for axis in rows),
         *copy.moves(square, whole=False),
         *(_turned(spec, nest, box, config["lanes"], square) if turned else ()),
         *_tiles(inner, box, config["pixels"]),

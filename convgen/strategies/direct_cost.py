@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, box_source_bytes, rewritten_bytes
-from convgen.strategies.direct_gather import gather_box
+from convgen.strategies.boxes import Box, box_source_bytes, inside_share, is_by_rows, rewritten_bytes
+from convgen.strategies.direct_gather import gather_box, merged_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
-    L2_SHARE,
     moving_seconds,
     peak,
     pixels_made,
@@ -24,6 +23,11 @@ from convgen.tuning.cost import (
 )
 from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
+
+# The part of the second-level cache that a block of weights may fill, and how much of the block is fetched again for each part of
+# it that overflows.
+BLOCK_SHARE = 0.9
+OVERFLOW_MISSES = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """
     box, rates = None, rates_of(machine)
     if spec.direction != "backward_weights" and config["pixels_first"]:
-        box = gather_box(spec, config["pixels"], config["lanes"], machine)
+        box = gather_box(spec, config, machine)
     tiling = _tiling(spec, config, box)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
+    if is_by_rows(config):
+        work *= inside_share(merged_pixels(spec))
     efficiency = tile_efficiency(
         spec,
         machine,
@@ -107,10 +113,9 @@ def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _T
     if spec.direction == "backward_weights" or not tiling.shares_source:
         return 0.0
     block = tiling.steps * config["lanes"] * DTYPES[spec.dtype].itemsize
-    if block <= machine.l2_bytes * L2_SHARE:
-        return 0.0
+    missed = min(1.0, OVERFLOW_MISSES * max(0.0, 1 - machine.l2_bytes * BLOCK_SHARE / block)) if block else 0.0
     pixels = spec.macs / max(1.0, tiling.steps * spec.groups * max(1, spec.out_channels // spec.groups))
-    return spec.weight_bytes * pixels * tiling.overlap_waste / config["pixels"]
+    return missed * spec.weight_bytes * pixels * tiling.overlap_waste / config["pixels"]
 
 
 def _tiling(spec: ConvSpec, config: Config, box: Box | None) -> _Tiling:

@@ -7,7 +7,7 @@ import math
 from convgen.machine import Machine
 from convgen.nests.build import build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters
+from convgen.nests.nest import Nest, axis_letters, pad_mode
 from convgen.passes.collapse import Collapse
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
@@ -16,7 +16,7 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box
+from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box, inside_share, is_by_rows
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_passes
@@ -25,6 +25,8 @@ from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
 TASK_TILES = 16
+# Rows of taps are left out where that leaves less than this part of the products.
+WORTHWHILE = 0.97
 # The part of the first-level cache that all weights may fill.
 L1_SHARE = 0.75
 
@@ -45,7 +47,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         _pack_weights(problem, nest, lanes),
         *_pack_order(problem, nest),
     )
-    box = gather_box(spec, config["pixels"], lanes, machine) if config["pixels_first"] else None
+    box = gather_box(spec, config, machine) if config["pixels_first"] else None
     if box is not None:
         nest, passes = boxed(problem, nest, box, config, square, weights)
     else:
@@ -67,17 +69,25 @@ def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:
     return max(1, min(counts, default=1))
 
 
-def gather_box(spec: ConvSpec, pixels: int, lanes: int, machine: Machine) -> Box | None:
+def gather_box(spec: ConvSpec, config: Config, machine: Machine) -> Box | None:
     """The box that a task computes with ``pixels_first``; None where nothing is copied."""
     problem = merged_pixels(spec)
-    return choose_box(problem, pixels, lanes, machine) if is_boxed(problem) else None
+    if not is_boxed(problem):
+        return None
+    return choose_box(problem, config["pixels"], config["lanes"], machine, by_rows=is_by_rows(config))
+
+
+def leaves_out_rows(spec: ConvSpec) -> bool:
+    """Whether rows of taps outside of the image are worth leaving out."""
+    problem = merged_pixels(spec)
+    return problem.ndim > 1 and pad_mode(problem) == "zeros" and inside_share(problem) < WORTHWHILE
 
 
 def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:
     """Whether a part of an image should meet all weights before the next part does: where the weights stay in cache, or the
     part does while they pass by; and there are parts for all cores."""
     weights_stay = spec.weight_bytes <= machine.l2_bytes // 2
-    box = gather_box(spec, *tile, machine)
+    box = gather_box(spec, Config.of(pixels=tile[0], lanes=tile[1]), machine)
     if box is None:
         return weights_stay
     part_stays = box_source_bytes(merged_pixels(spec), box) <= machine.l2_bytes // 2

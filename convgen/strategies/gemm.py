@@ -61,7 +61,7 @@ def gemm_schedule(
     Strips of pixels run across the rows of the last ``merged`` spatial axes. If that is the last axis alone, the ``strips`` of a
     task are whole rows, each of as many tiles as it takes.
     """
-    nest = build_nest(spec)
+    nest = build_nest(spec, keeps_made=True)
     reading = read(spec, nest, blocking)
     groups = ("g",) if nest.channels.has_groups else ()
     spatial = tuple(f"o{letter}" for letter in axis_letters(spec.ndim))

@@ -41,8 +41,8 @@ def gemm_refusal(spec: ConvSpec) -> str | None:
         return "direction='backward_weights' sums over pixels, not over channels"
     if spec.in_channels == 0:
         return "in_channels=0 leaves nothing to sum"
-    if spec.made_channels == 1 and spec.groups > 1:
-        return f"groups={spec.groups} of one made channel leave no matrix"
+    if spec.made_channels == 1 and spec.groups > 1 and spec.layout == "channels_last":
+        return f"groups={spec.groups} of one made channel leave nothing to run lanes along"
     if spec.batch == 0:
         return "batch=0 leaves nothing to compute"
     return None

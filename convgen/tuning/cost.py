@@ -26,9 +26,8 @@ HIDDEN_STORES = 12
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
 L2_SHARE = 0.75
-# Vectors of a long row of weights, and how much shorter ones cost where the weights stream.
+# Vectors of a long row of weights.
 LONGEST_ROW = 4
-STREAMED_SHARE = 0.55
 
 
 def vector_width(spec: ConvSpec, machine: Machine) -> int:
@@ -68,7 +67,7 @@ def streaming_waste(spec: ConvSpec, machine: Machine, lanes: int) -> float:
     if spec.weight_bytes <= machine.l2_bytes:
         return 1.0
     vectors = max(1, lanes // vector_width(spec, machine))
-    return 1 + STREAMED_SHARE * max(0.0, 1 / vectors - 1 / LONGEST_ROW)
+    return 1 + rates_of(machine).short_rows * max(0.0, 1 / vectors - 1 / LONGEST_ROW)
 
 
 def tile_efficiency(

@@ -13,7 +13,8 @@ class Rates:
 
     ``clock`` is the clock in Hz that it keeps under wide vectors. Bytes a second: ``cache`` within the second-level cache and
     ``memory`` beyond it, read plus written; ``stream`` for weights of matrix products that come from beyond it, beside their
-    traffic, because few loads are in flight at a time; ``shared`` for what a bilinear algorithm reads from there. ``line`` is
+    traffic, because few loads are in flight at a time (``short_rows`` is how much more those in rows of a few vectors cost than
+    in long ones); ``shared`` for what a bilinear algorithm reads from there. ``line`` is
     cycles for one vector from the second-level cache; ``scattered`` the time to read vectors far apart from each other over
     that of whole rows; ``transform`` measured cycles of a transform over those that its instructions need: chains of few
     values, tests and addresses.
@@ -23,6 +24,7 @@ class Rates:
     cache: float
     memory: float
     stream: float
+    short_rows: float
     shared: float
     line: float
     scattered: float
@@ -33,12 +35,28 @@ class Rates:
 _KNOWN = {
     # A server core of Zen 5 with 1 MiB of second-level cache, 32 MiB shared.
     "znver5": Rates(
-        clock=4.1e9, cache=250e9, memory=65e9, stream=40e9, shared=70e9, line=2.0, scattered=1.0, transform=1.25
+        clock=4.1e9,
+        cache=250e9,
+        memory=65e9,
+        stream=200e9,
+        short_rows=0.1,
+        shared=70e9,
+        line=2.0,
+        scattered=1.0,
+        transform=1.25,
     ),
 }
 # A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
 _OTHERS = Rates(
-    clock=2.3e9, cache=68e9, memory=29.5e9, stream=20e9, shared=10e9, line=3.0, scattered=2.0, transform=4.0
+    clock=2.3e9,
+    cache=68e9,
+    memory=29.5e9,
+    stream=20e9,
+    short_rows=0.55,
+    shared=10e9,
+    line=3.0,
+    scattered=2.0,
+    transform=4.0,
 )
 
 

@@ -30,5 +30,9 @@ class Config:
     def __getitem__(self, name: str) -> int:
         return dict(self.values)[name]
 
+    def get(self, name: str, default: int) -> int:
+        """The choice of that name, or the default where the configuration does not have it."""
+        return dict(self.values).get(name, default)
+
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.values) or "-"

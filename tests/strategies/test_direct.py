@@ -12,6 +12,7 @@ from convgen.driver import Plan, build_program, lower
 from convgen.ir.nodes import Alloc, For
 from convgen.ir.rewrite import statements
 from convgen.machine import Machine, machine_named
+from convgen.oracle import reference
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
 from convgen.verify import integer_operands
@@ -117,3 +118,34 @@ def test_every_tile_gives_the_same_integers(fields: dict[str, Any]) -> None:
     assert len(results) >= 2
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "plane": {},
+    "channels_first": dict(layout="channels_first"),
+    "epilogue": dict(epilogue=("bias", "relu"), layout="channels_first"),
+    "volume": dict(spatial_size=(3, 2, 5), kernel_size=3, padding=1),
+    "much padding": dict(padding=((4, 2), (1, 3)), kernel_size=(5, 3)),
+    "strided": dict(stride=2, spatial_size=(6, 9)),
+    "dilated": dict(dilation=3, padding=3),
+    "groups": dict(groups=2),
+    "gradient": dict(direction="backward_data"),
+    "strided gradient": dict(direction="backward_data", stride=(2, 3), spatial_size=(6, 7)),
+    "transposed": dict(transposed=True, stride=2, kernel_size=4, spatial_size=(3, 4)),
+}
+
+
+@pytest.mark.parametrize("fields", SMALL.values(), ids=SMALL)
+def test_rows_of_taps_outside_of_the_image_are_left_out(fields: dict[str, Any]) -> None:
+    spec = make_spec(**{**dict(in_channels=4, out_channels=6, spatial_size=(4, 5), batch=2), **fields})
+    config = next(config for config in DIRECT.space(spec, HOST) if config.get("by_rows", 0))
+    operands = integer_operands(spec, np.random.default_rng(0))
+    op = convgen.compile(spec, "direct", 1, config=config)
+    got = op(*operands.main, **operands.epilogue)
+    np.testing.assert_array_equal(got, reference(spec, *operands.main, **operands.epilogue))
+
+
+def test_rows_are_not_told_apart_where_little_is_padded() -> None:
+    large = make_spec(spatial_size=(112, 112))
+    assert not any(config.get("by_rows", 0) for config in DIRECT.space(large, HOST))
+    assert not any(config.get("by_rows", 0) for config in DIRECT.space(make_spec(padding_mode="reflect"), HOST))

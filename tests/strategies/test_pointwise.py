@@ -136,7 +136,7 @@ def test_tiles_fit_the_registers(made: int, machine: str) -> None:
         (dict(padding=1), "leave the image as it is"),
         (dict(stride=2, direction="backward_data"), "leave the image as it is"),
         (dict(direction="backward_weights"), "sums over pixels"),
-        (dict(groups=5, out_channels=5), "leave no matrix"),
+        (dict(groups=5, out_channels=5, layout="channels_last"), "nothing to run lanes along"),
         (dict(batch=0), "nothing to compute"),
         (dict(in_channels=0), "nothing to sum"),
     ],

@@ -146,7 +146,8 @@ def test_stems_go_to_the_implicit_product() -> None:
         (IMPLICIT, dict(direction="backward_data", stride=2), "taps of its own"),
         (IM2COL, dict(direction="backward_data", stride=2), "different classes"),
         (IMPLICIT, dict(stride=2, padding=1, padding_mode="reflect"), "columns that no window has"),
-        (IMPLICIT, dict(groups=5, out_channels=5), "leave no matrix"),
+        (IMPLICIT, dict(groups=5, out_channels=5, layout="channels_last"), "nothing to run lanes along"),
+        (IMPLICIT, dict(groups=5, out_channels=10, layout="channels_last"), "nothing that lies side by side"),
         (IM2COL, dict(direction="backward_weights"), "sums over pixels"),
     ],
 )
