@@ -31,6 +31,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -225,6 +226,8 @@ class _Run:
                 return self._padded(buffer, index, mode, names)
             case Splat(a, lanes):
                 return np.repeat(self._value(a, names), lanes)
+            case Spread(a):
+                return self._value(a, names)[list(value.sources)]
             case Fma(a, b, c):
                 return _fma(self._value(a, names), self._value(b, names), self._value(c, names))
             case Arith(op, a, b):

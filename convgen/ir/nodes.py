@@ -92,6 +92,22 @@ class Splat:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Lanes of a vector, each several times: lane l is lane ``first + l // repeat * step`` of ``value``."""
+
+    value: Value
+    lanes: int
+    repeat: int
+    step: int
+    first: int
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """For each lane the lane of ``value`` that it is."""
+        return tuple(self.first + lane // self.repeat * self.step for lane in range(self.lanes))
+
+
+@dataclass(frozen=True)
 class Fma:
     """a * b + c, rounded once where the type is a floating-point one."""
 
@@ -133,7 +149,7 @@ class Where:
     b: Value
 
 
-Value: TypeAlias = Const | Load | PaddedLoad | Splat | Fma | Arith | Apply | Choose | Where
+Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Fma | Arith | Apply | Choose | Where
 
 
 # ---- statements

@@ -21,6 +21,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -89,6 +90,8 @@ def format_value(value: Value) -> str:
             return f"padded[{mode}] {_access(buffer, index, 1, None)}"
         case Splat(a, lanes):
             return f"splat({format_value(a)}, {lanes})"
+        case Spread(a, lanes, repeat, step, first):
+            return f"spread({format_value(a)}, {lanes}: {first} + l // {repeat} * {step})"
         case Fma(a, b, c):
             return f"fma({format_value(a)}, {format_value(b)}, {format_value(c)})"
         case Arith("min" | "max" as op, a, b):

@@ -24,6 +24,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stmt,
     Store,
     Transform,
@@ -76,6 +77,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = PaddedLoad(buffer, tuple(map(index, position)), mode)
         case Splat(a, lanes):
             rebuilt = Splat(again(a), lanes)
+        case Spread(a):
+            rebuilt = replace(value, value=again(a))
         case Fma(a, b, c):
             rebuilt = Fma(again(a), again(b), again(c))
         case Arith(op, a, b):
@@ -193,7 +196,7 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
     yield value
     inner: tuple[Value, ...]
     match value:
-        case Splat(a) | Apply(_, a):
+        case Splat(a) | Spread(a) | Apply(_, a):
             inner = (a,)
         case Fma(a, b, c) | Where(a, b, c):
             inner = (a, b, c)

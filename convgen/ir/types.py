@@ -16,6 +16,7 @@ from convgen.ir.nodes import (
     Load,
     PaddedLoad,
     Splat,
+    Spread,
     Value,
     Where,
 )
@@ -41,6 +42,11 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             dtype, inner = value_type(a, buffers)
             if inner != 1:
                 raise IRError(f"splat takes a scalar, not {inner} lanes")
+            return dtype, lanes
+        case Spread(a, lanes):
+            dtype, inner = value_type(a, buffers)
+            if inner == 1 or not all(0 <= source < inner for source in value.sources):
+                raise IRError(f"spread takes lanes {value.sources} of {inner}")
             return dtype, lanes
         case Fma(a, b, c) | Where(a, b, c):
             return _same("fma or where", buffers, a, b, c)

@@ -7,9 +7,10 @@ channels are run-time sizes; kernel, stride, dilation, groups and reduced channe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convgen.ir.nodes import Buffer, For, Index, Int, PaddingMode, Program, Space, Stmt, Var
+from convgen.ir.rewrite import substitute, substitute_block
 from convgen.spec import ConvSpec
 
 
@@ -50,6 +51,20 @@ class Nest:
     result: str
     low: tuple[int, ...]
     high: tuple[int, ...]
+
+
+def with_constant(nest: Nest, name: str) -> Nest:
+    """The nest with one of its sizes as a constant."""
+    value = {name: Int(nest.sizes[name])}
+
+    def constant(buffer: Buffer) -> Buffer:
+        return replace(buffer, shape=tuple(substitute(extent, value) for extent in buffer.shape))
+
+    program = nest.program
+    stages = tuple(replace(stage, body=substitute_block(stage.body, value)) for stage in program.stages)
+    sizes = {size: number for size, number in nest.sizes.items() if size != name}
+    program = replace(program, sizes=tuple(sizes), buffers=tuple(map(constant, program.buffers)), stages=stages)
+    return replace(nest, program=program, sizes=sizes)
 
 
 def axis_letters(ndim: int) -> str:

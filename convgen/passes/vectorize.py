@@ -18,12 +18,14 @@ from convgen.ir.nodes import (
     For,
     If,
     Index,
+    IndexOp,
     Int,
     Less,
     Load,
     PaddedLoad,
     Program,
     Splat,
+    Spread,
     Stmt,
     Store,
     Transform,
@@ -41,12 +43,16 @@ class Vectorize:
     A guard ``if e + l < n`` becomes the count of lanes of every load and store inside; loops inside stay, and register buffers
     that are allocated inside become buffers of vectors.
 
+    With ``spreads`` a read of x[.., l // r * s + c] with c < s becomes one of the s * L / r elements from c elements before its
+    place on, spread over the lanes.
+
     Requires: the loop's body is stores, transforms, and loops, guards and allocs around them; every access that depends on l runs
-    along the last axis with step 1; all accesses to a buffer of memory that is stored are at the same place of the last axis.
-    Ensures: the same elements are computed.
+    along the last axis with step 1, but for reads that are spread, whose elements all exist; all accesses to a buffer of memory
+    that is stored are at the same place of the last axis. Ensures: the same elements are computed.
     """
 
     loop: str
+    spreads: bool = False
 
     def __call__(self, program: Program) -> Program:
         return rewrite_named(program, self.loop, self._vectorize)
@@ -62,16 +68,17 @@ class Vectorize:
         lanes = loop.extent.value
         if lanes == 1:
             return substitute_block(loop.body, {self.loop: Int(0)})
-        return _Lanes(self.loop, lanes, None).block(loop.body)
+        return _Lanes(self.loop, lanes, None, self.spreads).block(loop.body)
 
 
 @dataclass(frozen=True)
 class _Lanes:
-    """The vector form of what depends on loop variable ``var``; ``count`` limits the lanes."""
+    """The vector form of what depends on loop variable ``var``; ``count`` limits the lanes, reads may be spread."""
 
     var: str
     lanes: int
     count: Index | None
+    spreads: bool
     private: frozenset[str] = frozenset()
 
     def block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
@@ -125,12 +132,35 @@ class _Lanes:
             raise IRError(f"access to {buffer} does not run along its last axis in {self.var}")
         return (*index[:-1], rest), True
 
+    def _spread(self, buffer: str, index: tuple[Index, ...]) -> Value | None:
+        """The lanes of a read that takes a step every ``repeat`` lanes, from a vector that begins with a whole step; None for
+        other reads."""
+        if not index or not self.spreads:
+            return None
+        form = affine(index[-1])
+        repeat = 1
+        match [(atom, factor) for atom, factor in form.terms if self.var in variables(atom)]:
+            case [(Var(), step)] if step > 1:
+                moving: Index = Var(self.var)
+            case [(IndexOp("//", Var(), Int(repeat)) as moving, step)] if step > 0 and self.lanes % repeat == 0:
+                pass
+            case _:
+                return None
+        if self.count is not None or any(self.var in variables(i) for i in index[:-1]):
+            raise IRError(f"access to {buffer} in steps of {repeat} lanes is guarded or crosses axes")
+        first = form.constant % step
+        place = sub(form.without(moving).index(), first)
+        whole = Load(buffer, (*index[:-1], affine(place).index()), self.lanes // repeat * step)
+        return Spread(whole, self.lanes, repeat, step, first)
+
     def _wide(self, value: Value) -> Value:
         match value:
             case Const(number, dtype, 1):
                 return Const(number, dtype, self.lanes)
             case Load(buffer, index, 1, None) if buffer in self.private:
                 return Load(buffer, (*index, Int(0)), self.lanes)
+            case Load(buffer, index, 1, None) if (spread := self._spread(buffer, index)) is not None:
+                return spread
             case Load(buffer, index, 1, None):
                 place, along = self._place(buffer, index)
                 return Load(buffer, place, self.lanes, self.count) if along else self._splat(value)

@@ -1,7 +1,8 @@
-"""depthwise: one reduced channel per group, bound by memory, so that each pixel is fetched once and nothing is copied.
+"""depthwise: groups of one channel, or of a few, bound by memory, so that each pixel is fetched once and nothing is copied.
 
 Padding is dealt with inside the kernel: rows of taps outside of the image are left out, and of the columns only those near the
-border are tested. Lanes run along the groups of an image whose channels are last.
+border are tested. Lanes run along the made channels of many groups, of an image whose channels are last; what a group reads is
+spread over its lanes.
 """
 
 from __future__ import annotations
@@ -20,29 +21,33 @@ from convgen.tuning.cost import vector_width, waste
 from convgen.tuning.space import Config
 
 # Taps of the last axis are unrolled, and compiling takes as long as there are multiply-adds in a kernel.
-MAX_TAPS = 31
+MAX_TAPS, MAX_TERMS = 31, 64
 MAX_UNROLLED = 256
+# Channels of a group, and how many there may be to sum over for each one that is made: powers of two, so that vectors are.
+GROUP_SIZES = (1, 2, 4, 8, 16)
+MOST_SOURCES = 4
 # Of each kind: tiles of one row, and of two.
 MAX_CONFIGS = 4
 
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Register tiles of ``rows`` x ``pixels`` x ``lanes`` groups; ``order`` says where the loop over the groups stands."""
+    """Register tiles of ``rows`` x ``pixels`` x ``lanes`` made channels; ``order`` says where the loop over the groups stands."""
 
     name: str = "depthwise"
 
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
         if spec.direction == "backward_weights":
             return "direction='backward_weights' is summed over pixels, not over a window"
-        if spec.groups == 1 or spec.reduced_channels != 1:
-            return f"groups={spec.groups} do not leave one channel to sum over in each group"
-        if spec.made_channels != 1:
-            return f"groups={spec.groups} with {spec.made_channels} results each: lanes along groups need one"
+        if spec.groups == 1:
+            return "groups=1 are too few to run lanes along"
+        channels = (spec.reduced_channels, spec.made_channels)
+        if not all(count in GROUP_SIZES for count in channels) or channels[0] > MOST_SOURCES * channels[1]:
+            return f"groups={spec.groups} of {channels[0]} to {channels[1]} channels do not fill vectors evenly"
         if spec.layout != "channels_last":
             return "layout='channels_first' has no groups to run lanes along"
-        if spec.kernel_size[-1] > MAX_TAPS:
-            return f"kernel_size={spec.kernel_size} is wider than the {MAX_TAPS} taps that are unrolled"
+        if spec.kernel_size[-1] > MAX_TAPS or spec.kernel_size[-1] * spec.reduced_channels > MAX_TERMS:
+            return f"kernel_size={spec.kernel_size} is wider than the {MAX_TAPS} taps or {MAX_TERMS} terms that are unrolled"
         return None
 
     def default(self, spec: ConvSpec, machine: Machine) -> Config:
@@ -50,13 +55,14 @@ class Depthwise:
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         width, most = vector_width(spec, machine), smallest_tile(spec)
-        lanes = tuple(dict.fromkeys(min(v * width, 1 << (spec.groups.bit_length() - 1)) for v in (1, 2)))
-        taps = spec.kernel_size[-1]
+        channels, made = spec.groups * spec.made_channels, spec.made_channels
+        lanes = tuple(dict.fromkeys(max(made, min(v * width, 1 << (channels.bit_length() - 1))) for v in (1, 2)))
+        reduced = spec.reduced_channels
         configs: dict[Config, None] = {}
         for lane in lanes:
             vectors = max(1, lane // width)
             for rows in (1, 2):
-                unrolled = math.prod(spec.kernel_size[-2:]) if rows > 1 else taps
+                unrolled = math.prod(spec.kernel_size[-rows:]) * reduced
                 budget = min(machine.vector_registers // 2 // vectors, MAX_UNROLLED // max(1, unrolled)) // rows
                 if rows > most[-2:][0] or (rows > 1 and (spec.ndim == 1 or budget < 4)):
                     continue

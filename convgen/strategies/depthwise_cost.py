@@ -21,6 +21,8 @@ from convgen.tuning.space import Config
 
 # One turn of the loop over a window's rows, with its tests of the border.
 ROW_CYCLES = 8
+# Spreading what a group reads over its lanes.
+SPREAD_CYCLES = 0.5
 # What a tile costs besides: its place, its loops.
 TILE_CYCLES = 20
 
@@ -34,14 +36,16 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     taps = [-(-k // s) if spec.writes_with_stride else k for k, s in zip(spec.kernel_size, spec.stride, strict=True)]
     rows, pixels, lanes = config["rows"], config["pixels"], config["lanes"]
     vectors = -(-lanes // vector_width(spec, machine))
-    tiles = math.prod(result) * spec.batch * spec.groups / (rows * pixels * lanes)
-    tiles *= waste(result[-1], pixels) * waste(spec.groups, lanes) * (waste(result[-2], rows) if spec.ndim > 1 else 1.0)
+    made, reduced = spec.groups * spec.made_channels, spec.reduced_channels
+    tiles = math.prod(result) * spec.batch * made / (rows * pixels * lanes)
+    tiles *= waste(result[-1], pixels) * waste(made, lanes) * (waste(result[-2], rows) if spec.ndim > 1 else 1.0)
     columns = min(pixels * taps[-1], (pixels - 1) * steps[-1] + (taps[-1] - 1) * spec.dilation[-1] + 1)
     window_rows = math.prod(taps[:-1])
     read_rows = window_rows if rows == 1 else window_rows / taps[-2] * ((rows - 1) * steps[-2] + taps[-2])
     accumulators = rows * pixels * vectors
-    fma = accumulators * math.prod(taps) / FMA_PORTS
-    loads = (columns * read_rows + math.prod(taps)) * vectors / LOAD_PORTS
+    fma = accumulators * math.prod(taps) * reduced / FMA_PORTS
+    loads = (columns * read_rows + math.prod(taps) * reduced) * vectors / LOAD_PORTS
+    spreads = columns * read_rows * reduced * vectors if spec.made_channels > 1 or reduced > 1 else 0.0
     spilled = max(0, accumulators + 2 * vectors - machine.vector_registers) * read_rows
     size = DTYPES[spec.dtype].itemsize
     lines = columns * read_rows * lanes * size / machine.vector_bytes
@@ -52,7 +56,16 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
             # The rows that two rows of results share are still in the first-level cache.
             lines /= max(1.0, read_rows / max(1, rows * math.prod(steps[:-1])))
     # The weights that are used between two uses of the same ones stay in the first-level cache, or come from the second.
-    if math.prod(taps) * size * (spec.groups if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
-        lines += math.prod(taps) * lanes * size / machine.vector_bytes
-    cycles = max(fma, loads) + lines * rates.line + spilled + accumulators + ROW_CYCLES * read_rows + TILE_CYCLES
+    weights = math.prod(taps) * reduced * size
+    if weights * (made if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
+        lines += weights * lanes / machine.vector_bytes
+    cycles = (
+        max(fma, loads)
+        + spreads * SPREAD_CYCLES
+        + lines * rates.line
+        + spilled
+        + accumulators
+        + ROW_CYCLES * read_rows
+        + TILE_CYCLES
+    )
     return CALL_SECONDS + tiles * cycles / rates.clock + traffic

@@ -8,8 +8,10 @@ can lie outside are tested, once for a tile and row.
 from __future__ import annotations
 
 from convgen.nests.build import SUMS, build_nest
-from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
+from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes, with_constant
+from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
@@ -33,8 +35,13 @@ GROUPS_FIRST, GROUPS_LAST, GROUPS_IN_ROWS = 0, 1, 2
 
 
 def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int) -> Schedule:
-    """Register tiles of ``rows`` rows of ``pixels`` pixels times ``lanes`` groups. Taps of several rows are unrolled too."""
-    nest = build_nest(spec)
+    """Register tiles of ``rows`` rows of ``pixels`` pixels times ``lanes`` made channels. Taps of several rows are unrolled too.
+
+    Groups and their made channels are one loop in the tile, and one axis of what it accesses.
+    """
+    nest = with_constant(build_nest(spec), "OC")
+    channels = nest.channels
+    lane_loops = ("g_in", "oc") if channels.has_made else ("g_in",)
     letters = axis_letters(spec.ndim)
     taps = [f"k{letter}" for letter in letters]
     tiled = 2 if rows > 1 else 1
@@ -45,15 +52,18 @@ def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int
         *result_passes(nest),
         ExpandPadding(((nest.source, spatial_axes(spec, len(nest.program.buffer(nest.source).shape))),)),
         *(Trim(tap) for tap in trimmed if pad_mode(spec) == "zeros" and any(nest.low + nest.high)),
-        *_pack_passes(taps),
-        Tile("g", lanes, "g_block", "g_lane", tail="overlap"),
+        *_pack_passes(spec, nest, taps),
+        Tile("g", lanes // channels.made, "g_block", "g_in", tail="overlap"),
         Tile(f"o{letters[-1]}", pixels, "tile", "px", tail="overlap"),
         *((Tile(f"o{letters[-2]}", rows, "rows", "row", tail="overlap"),) if tiled == 2 else ()),
-        Reorder("conv", (*outer, *inner)),
+        Reorder("conv", (*outer, *inner[:-1], *lane_loops)),
+        Collapse(lane_loops, "g_lane"),
+        *(Flatten(buffers, 2) for buffers in _flattened(spec, nest)),
         Parallelize("conv", outer[:tasks]),
         Simplify(keep_unit_loops=True),
         RegisterTile(inner),
-        Vectorize("g_lane"),
+        *((Unroll("ic"),) if channels.has_reduced else ()),
+        Vectorize("g_lane", spreads=True),
         *(Unroll(loop) for loop in (*inner[:-1], *unrolled)),
         Simplify(),
         *assume_tiles(spec, nest, (rows, pixels)[-tiled:]),
@@ -74,12 +84,26 @@ def _loops(letters: str, tiled: int, order: int) -> tuple[tuple[str, ...], tuple
     return outer[order], (*("row",) * (tiled - 1), "px", "g_lane")
 
 
-def _pack_passes(taps: list[str]) -> tuple[Pass, ...]:
-    """Weights as [taps][groups]."""
-    layout = (*(PackedAxis(1 + axis) for axis in range(len(taps))), PackedAxis(0))
-    labels = (*taps, "g")
+def _flattened(spec: ConvSpec, nest: Nest) -> tuple[tuple[str, ...], ...]:
+    """The buffers whose groups and channels are to be one axis."""
+    channels = nest.channels
+    named = ("packed", nest.result, *spec.epilogue.operands) if channels.has_made else ()
+    named += (nest.source,) if channels.has_reduced else ()
+    return (named,) if named else ()
+
+
+def _pack_passes(spec: ConvSpec, nest: Nest, taps: list[str]) -> tuple[Pass, ...]:
+    """Weights as [taps][reduced][groups][made]."""
+    channels = nest.channels
+    made_first = spec.transposed == (spec.direction == "backward_data")
+    pair = ("oc", "ic") if made_first else ("ic", "oc")
+    present = {"g": True, "oc": channels.has_made, "ic": channels.has_reduced}
+    axes = {name: axis for axis, name in enumerate(name for name in ("g", *pair) if present[name])}
+    layout = [PackedAxis(len(axes) + axis) for axis in range(len(taps))]
+    labels = (*taps, *(name for name in ("ic", "g", "oc") if name in axes))
+    layout += [PackedAxis(axes[name]) for name in labels[len(taps) :]]
     return (
-        Pack("weight", "packed", layout, labels=labels),
+        Pack("weight", "packed", tuple(layout), labels=labels),
         copy_tasks("pack_weight", tuple(f"packed_{label}" for label in labels)),
     )
 

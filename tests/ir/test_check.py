@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -174,6 +175,8 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "types of an fma": (over_i(store(Fma(ZERO, ZERO, Load("q", (I,))))), "fma or where joins operands"),
     "lanes of a where": (over_i(store(Where(ZERO, ZERO, Splat(ZERO, 2)))), "fma or where joins operands"),
     "types of a choice": (over_i(store(Choose((), ZERO, Const(0.0, "int32")))), "choose joins operands"),
+    "spread of a scalar": (over_i(store(Spread(ZERO, 4, 2, 1, 0), lanes=4)), "spread takes lanes"),
+    "spread beyond the lanes": (over_i(store(Spread(Splat(ZERO, 2), 4, 1, 1, 0), lanes=4)), "spread takes lanes"),
     "splat of a vector": (over_i(store(Apply("exp", Splat(Splat(ZERO, 2), 4)))), "splat takes a scalar, not 2 lanes"),
 }
 

@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stage,
     Store,
     Transform,
@@ -61,7 +62,7 @@ def every_node() -> Program:
         (Less(Int(-1), i), Less(i, n)), PaddedLoad("x", (i, IndexOp("-", i, Int(1))), "reflect"), Const(-1.5, "float32")
     )
     chain = Where(Load("acc", ()), Apply("exp", Load("acc", ())), Arith("max", scalar, Arith("/", scalar, scalar)))
-    wide = Fma(x4, Splat(Load("acc", ()), 4), Const(0.25, "float32", 4))
+    wide = Fma(Spread(x4, 4, 2, 1, 1), Splat(Load("acc", ()), 4), Const(0.25, "float32", 4))
     body = Alloc(
         Buffer("acc", "float32", (), "register"),
         (Store("acc", (), chain), If(Less(i, Int(2)), (Store("y", (i, Int(0)), wide, 4, Var("limit")),))),

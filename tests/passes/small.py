@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convgen.ir.build import add, mul, sub
+from convgen.ir.build import add, floordiv, mul, sub
 from convgen.ir.nodes import (
     Alloc,
     Arith,
@@ -99,6 +99,12 @@ def padded_copy(mode: PaddingMode = "zeros") -> Program:
     """y[j, i] = x[i - 1, j + 1], surrounded by zeros: a copy one row too early and one column too late."""
     store = put("y", "j", "i", value=PaddedLoad("x", (sub("i", 1), add("j", 1)), mode))
     return program((buffer("x", "M", 3), buffer("y", 4, 5)), loop("i", 5, loop("j", 4, store)))
+
+
+def repeated() -> Program:
+    """y[i, l] = x[i, l // 2 * 3 + 1]."""
+    store = put("y", "i", "l", value=at("x", "i", add(mul(floordiv("l", 2), 3), 1)))
+    return program((buffer("x", "M", 6), buffer("y", "M", 4)), loop("i", "M", loop("l", 4, store)))
 
 
 def double_sum() -> Program:

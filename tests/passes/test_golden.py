@@ -137,6 +137,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "flatten": (small.double(), (Collapse(("i", "j"), "v"), Flatten(("x", "y"), 2))),
     "vectorize_transform": (small.transformed_columns(4), (Vectorize("c"), Unroll("i"))),
+    "vectorize_spread": (small.repeated(), (Vectorize("l", spreads=True),)),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }

@@ -272,6 +272,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("vectorize extent", Vectorize("i"), double(), "extent of loop i is not constant"),
     ("vectorize body", Vectorize("i"), double_vectors(), "body of loop i is not stores"),
     ("vectorize gather", Vectorize("l"), strided(load=2, store=1), "access to x does not run along"),
+    ("vectorize spread", Vectorize("l", spreads=True), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
     ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),

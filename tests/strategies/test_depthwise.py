@@ -88,6 +88,43 @@ def test_images_smaller_than_a_tile_are_exact(size: tuple[int, int]) -> None:
     check(make_spec(spatial_size=size, kernel_size=3, padding=1))
 
 
+GROUPS: dict[str, dict[str, Any]] = {
+    "2 to 2": dict(groups=10, in_channels=20, out_channels=20),
+    "4 to 4": dict(groups=5, in_channels=20, out_channels=20),
+    "8 to 8, stride 2": dict(groups=3, in_channels=24, out_channels=24, stride=2),
+    "16 to 16": dict(groups=2, in_channels=32, out_channels=32, spatial_size=(5, 6)),
+    "1 to 2": dict(groups=9, in_channels=9, out_channels=18),
+    "1 to 8": dict(groups=3, in_channels=3, out_channels=24, dilation=2, padding=2),
+    "2 to 1": dict(groups=18, in_channels=36, out_channels=18),
+    "4 to 2, reflected": dict(groups=9, in_channels=36, out_channels=18, padding_mode="reflect"),
+    "2 to 8, with an epilogue": dict(
+        groups=4, in_channels=8, out_channels=32, epilogue=("scale", "shift", "residual", "relu")
+    ),
+    "transposed": dict(groups=6, in_channels=12, out_channels=24, transposed=True, stride=2),
+    "line": dict(groups=6, in_channels=24, out_channels=24, spatial_size=(13,), kernel_size=7, padding=3),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("direction", ["forward", "backward_data"])
+def test_groups_of_a_few_channels_are_exact(direction: str, name: str) -> None:
+    fields = dict(batch=2, spatial_size=(7, 9), kernel_size=3, padding=1, layout=LAST, direction=direction)
+    if direction == "backward_data" and "epilogue" in GROUPS[name]:
+        pytest.skip("gradients have no epilogue")
+    spec = ConvSpec(**{**fields, **GROUPS[name]})
+    if DEPTHWISE.refusal(spec, HOST) is None:
+        check(spec)
+    else:
+        assert spec.reduced_channels > 4 * spec.made_channels
+
+
+@pytest.mark.parametrize("level", ["generic", "avx2"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "int8"])
+def test_groups_at_feature_levels_are_exact(level: str, dtype: str) -> None:
+    spec = make_spec(groups=5, spatial_size=(4, 5), kernel_size=3, padding=1, dtype=dtype)
+    check(spec, machine_named(level))
+
+
 def test_every_config_is_exact() -> None:
     check(make_spec(spatial_size=(5, 5), kernel_size=(2, 3), padding=1), every=True)
 
@@ -142,10 +179,12 @@ def test_only_the_border_is_tested() -> None:
     ("fields", "reason"),
     [
         (dict(direction="backward_weights"), "summed over pixels"),
-        (dict(groups=1), "one channel"),
-        (dict(groups=10), "one channel"),
+        (dict(groups=1), "too few"),
+        (dict(groups=4), "5 to 5 channels do not fill vectors evenly"),
+        (dict(channels=64, groups=2), "32 to 32 channels do not fill"),
         (dict(layout="channels_first"), "channels_first"),
         (dict(kernel_size=(3, 33), padding=16), "wider than the 31 taps"),
+        (dict(channels=32, groups=8, kernel_size=(3, 17), padding=8), "or 64 terms that are unrolled"),
     ],
 )
 def test_what_it_cannot_do_is_refused(fields: dict[str, Any], reason: str) -> None:

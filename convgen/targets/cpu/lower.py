@@ -32,6 +32,7 @@ from convgen.ir.nodes import (
     Prefetch,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -503,6 +504,9 @@ class _Writer:
                 return self.load_if(load, conditions)
             case Splat(a, lanes):
                 return self.call("splat", self.dtype(a), lanes, a)
+            case Spread(a, lanes, repeat, step, first):
+                pattern = (self.lanes(a), repeat, step, first)
+                return f"{self.use(Operation('spread', self.dtype(a), lanes, pattern=pattern))}({self.value(a)})"
             case Fma(a, b, c):
                 return self.call("fma", self.dtype(a), self.lanes(a), a, b, c)
             case Arith(op, a, b):

@@ -30,18 +30,22 @@ _FUNCTIONS = frozenset(get_args(Function))
 
 @dataclass(frozen=True, order=True)
 class Operation:
-    """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``."""
+    """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``.
+
+    ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first.
+    """
 
     kind: str
     dtype: str
     lanes: int
     storage: str = ""
+    pattern: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """The function's name in the generated source."""
         stored = f"{_SHORT[self.storage]}_" if self.storage not in ("", self.dtype) else ""
-        return f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}"
+        return "_".join((f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}", *map(str, self.pattern)))
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("place_if")
     if "splat" in kinds:
         needed.add("splat")
+    if "spread" in kinds:
+        needed.add("spread")
     if "prefetch" in kinds:
         needed |= {"prefetch", "call"}
     if kinds & {"fma", "min", "max"}:
@@ -118,6 +124,10 @@ def operation_text(op: Operation) -> OperationText:
         case "splat":
             scalar = type_name(op.dtype, 1)
             return OperationText(op.name, kind, f"{scalar},", f"lambda b, x: splat(b, x, {kind}.llvm)")
+        case "spread":
+            count, repeat, step, first = op.pattern
+            emit = f"lambda b, x: spread(b, x, [{first} + i // {repeat} * {step} for i in range({op.lanes})])"
+            return OperationText(op.name, kind, f"{type_name(op.dtype, count)},", emit)
         case "fma":
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", f"lambda b, x, y, z: {_fma(op)}")
         case "where":
