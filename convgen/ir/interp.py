@@ -35,6 +35,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Sum,
     Transform,
     Transpose,
     Value,
@@ -228,6 +229,11 @@ class _Run:
                 return np.repeat(self._value(a, names), lanes)
             case Spread(a):
                 return self._value(a, names)[list(value.sources)]
+            case Sum(a):
+                parts = self._value(a, names)
+                while len(parts) > 1:
+                    parts = parts[: len(parts) // 2] + parts[len(parts) // 2 :]
+                return parts
             case Fma(a, b, c):
                 return _fma(self._value(a, names), self._value(b, names), self._value(c, names))
             case Arith(op, a, b):

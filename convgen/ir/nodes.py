@@ -108,6 +108,13 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Sum:
+    """The sum of a vector's lanes, a power of two of them: the upper half is added to the lower until one is left."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
 class Fma:
     """a * b + c, rounded once where the type is a floating-point one."""
 
@@ -149,7 +156,7 @@ class Where:
     b: Value
 
 
-Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Fma | Arith | Apply | Choose | Where
+Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Arith | Apply | Choose | Where
 
 
 # ---- statements

@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Sum,
     Transform,
     Transpose,
     Value,
@@ -92,6 +93,8 @@ def format_value(value: Value) -> str:
             return f"splat({format_value(a)}, {lanes})"
         case Spread(a, lanes, repeat, step, first):
             return f"spread({format_value(a)}, {lanes}: {first} + l // {repeat} * {step})"
+        case Sum(a):
+            return f"sum({format_value(a)})"
         case Fma(a, b, c):
             return f"fma({format_value(a)}, {format_value(b)}, {format_value(c)})"
         case Arith("min" | "max" as op, a, b):

@@ -27,6 +27,7 @@ from convgen.ir.nodes import (
     Spread,
     Stmt,
     Store,
+    Sum,
     Transform,
     Transpose,
     Value,
@@ -79,6 +80,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = Splat(again(a), lanes)
         case Spread(a):
             rebuilt = replace(value, value=again(a))
+        case Sum(a):
+            rebuilt = Sum(again(a))
         case Fma(a, b, c):
             rebuilt = Fma(again(a), again(b), again(c))
         case Arith(op, a, b):
@@ -196,7 +199,7 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
     yield value
     inner: tuple[Value, ...]
     match value:
-        case Splat(a) | Spread(a) | Apply(_, a):
+        case Splat(a) | Spread(a) | Sum(a) | Apply(_, a):
             inner = (a,)
         case Fma(a, b, c) | Where(a, b, c):
             inner = (a, b, c)

@@ -17,6 +17,7 @@ from convgen.ir.nodes import (
     PaddedLoad,
     Splat,
     Spread,
+    Sum,
     Value,
     Where,
 )
@@ -48,6 +49,11 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             if inner == 1 or not all(0 <= source < inner for source in value.sources):
                 raise IRError(f"spread takes lanes {value.sources} of {inner}")
             return dtype, lanes
+        case Sum(a):
+            dtype, inner = value_type(a, buffers)
+            if inner < 2 or inner & (inner - 1):
+                raise IRError(f"sum takes a power of two of lanes, not {inner}")
+            return dtype, 1
         case Fma(a, b, c) | Where(a, b, c):
             return _same("fma or where", buffers, a, b, c)
         case Arith(op, a, b):

@@ -71,6 +71,11 @@ class Vectorize:
         return _Lanes(self.loop, lanes, None, self.spreads).block(loop.body)
 
 
+def wide_value(value: Value, var: str, lanes: int) -> Value:
+    """A value for all iterations of a loop at once; raises IRError where what it reads does not run along with the loop."""
+    return _Lanes(var, lanes, None, spreads=False)._wide(value)
+
+
 @dataclass(frozen=True)
 class _Lanes:
     """The vector form of what depends on loop variable ``var``; ``count`` limits the lanes, reads may be spread."""

@@ -3,8 +3,9 @@
 Weights are packed once to [block of output channels][taps][input channels][lane], so that the inner loop reads one vector of
 them, broadcasts one element of the image for each pixel of the tile and does nothing but multiply-adds (Georganas et al.,
 "Anatomy of high-performance deep learning convolutions on SIMD architectures", 2018). A problem with one channel per group
-(depthwise) takes the groups as lanes. Padding and the layout of the image are dealt with by a copy of the part of an image that a
-task needs, which stays in cache, or by one of the whole image where all pixels meet one block of weights after the other.
+(depthwise) takes the groups as lanes, and one with a few made channels those that are summed. Padding and the layout of the
+image are dealt with by a copy of the part of an image that a task needs, which stays in cache, or by one of the whole image where
+all pixels meet one block of weights after the other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from convgen.strategies.direct_cost import direct_seconds
 from convgen.strategies.direct_gather import gather_schedule, leaves_out_rows, most_pixels, prefers_pixels_first
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.reference import sum_error_bound
-from convgen.strategies.tiles import candidate_tiles
+from convgen.strategies.tiles import candidate_tiles, sum_tile
 from convgen.tuning.space import Config
 
 
@@ -55,6 +56,11 @@ class Direct:
                 for pixels, lanes in candidate_tiles(spec, row, machine)
             ]
             configs = rows + configs if first else configs + rows
+        summed = sum_tile(spec, most_pixels(spec, pixels_first=bool(first)), machine)
+        if summed is not None:
+            pixels, terms = summed
+            config = Config.of(pixels=pixels, lanes=spec.made_channels, pixels_first=first, terms=terms)
+            configs = [config, *configs]
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

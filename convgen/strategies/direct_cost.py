@@ -9,7 +9,7 @@ from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import Box, box_source_bytes, inside_share, is_by_rows, rewritten_bytes
-from convgen.strategies.direct_gather import gather_box, merged_pixels
+from convgen.strategies.direct_gather import gather_box, merged_pixels, terms_lanes
 from convgen.tuning.cost import (
     CALL_SECONDS,
     moving_seconds,
@@ -28,6 +28,8 @@ from convgen.tuning.space import Config
 # it that overflows.
 BLOCK_SHARE = 0.9
 OVERFLOW_MISSES = 2.0
+# Adding the lanes of a vector.
+SUM_CYCLES = 6.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     box, rates = None, rates_of(machine)
     if spec.direction != "backward_weights" and config["pixels_first"]:
         box = gather_box(spec, config, machine)
+    terms = terms_lanes(config)
+    if terms:
+        return _sum_seconds(spec, config, terms, box, machine)
     tiling = _tiling(spec, config, box)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     if is_by_rows(config):
@@ -84,6 +89,20 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         + moving_seconds(spec.bytes_moved, machine)
         + _box_seconds(spec, box, config["lanes"], machine)
     )
+
+
+def _sum_seconds(spec: ConvSpec, config: Config, terms: int, box: Box | None, machine: Machine) -> float:
+    """Tiles whose lanes lie along what is summed: multiply-adds, the sums of lanes, the image and its copies."""
+    tiling = _tiling(spec, config, box)
+    vectors = config["lanes"] * vector_width(spec, machine)
+    efficiency = tile_efficiency(
+        spec, machine, pixels=config["pixels"], lanes=vectors, steps=tiling.steps / terms, loops=tiling.loops
+    )
+    seconds = CALL_SECONDS + spec.macs * tiling.overlap_waste / (peak(spec, machine) * efficiency)
+    seconds += math.prod(spec.result_shape) * tiling.overlap_waste * SUM_CYCLES / rates_of(machine).clock
+    moved = spec.bytes_moved + (0 if box is not None else _copied_bytes(spec))
+    seconds += moving_seconds(moved, machine)
+    return seconds + (_box_seconds(spec, box, config["lanes"], machine) if box is not None else 0.0)
 
 
 def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:

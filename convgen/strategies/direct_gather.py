@@ -20,7 +20,7 @@ from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_b
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_passes
-from convgen.strategies.tiles import register_tile_passes
+from convgen.strategies.tiles import register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
@@ -42,10 +42,14 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     nest = build_nest(problem)
     lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
+    terms = terms_lanes(config)
     weights: tuple[Pass, ...] = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
-        _pack_weights(problem, nest, lanes),
-        *_pack_order(problem, nest),
+        *(
+            _pack_terms(problem, nest, lanes)
+            if terms
+            else (_pack_weights(problem, nest, lanes), *_pack_order(problem, nest))
+        ),
     )
     box = gather_box(spec, config, machine) if config["pixels_first"] else None
     if box is not None:
@@ -57,7 +61,13 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
-    return Schedule(nest, (*passes, *register_tile_passes(f"{lane}_lane")))
+    tile = sum_tile_passes(f"{lane}_lane", terms) if terms else register_tile_passes(f"{lane}_lane")
+    return Schedule(nest, (*passes, *tile))
+
+
+def terms_lanes(config: Config) -> int:
+    """How many reduced channels lie along the lanes; 0 where made channels do."""
+    return config.get("terms", 0)
 
 
 def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:
@@ -131,6 +141,21 @@ def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
         layout.append(PackedAxis(places["reduced"]))
     labels = packed_labels(spec, nest)
     return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)), labels=labels)
+
+
+def _pack_terms(spec: ConvSpec, nest: Nest, made: int) -> tuple[Pass, ...]:
+    """[block of made channels] [made channel] [taps] [reduced]."""
+    made_first = spec.transposed == (spec.direction == "backward_data")
+    axes = {"oc": 0, "ic": 1} if made_first else {"ic": 0, "oc": 1}
+    taps = tuple(f"k{letter}" for letter in axis_letters(spec.ndim))
+    layout = (
+        PackedAxis(axes["oc"], "block", made),
+        PackedAxis(axes["oc"], "place", made),
+        *(PackedAxis(len(axes) + tap) for tap in range(spec.ndim)),
+        PackedAxis(axes["ic"]),
+    )
+    labels = ("block", "lane", *taps, "ic")
+    return (Pack("weight", "packed", layout, labels=labels), Parallelize("pack_weight", ("packed_block",)))
 
 
 def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:

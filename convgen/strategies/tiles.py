@@ -9,8 +9,10 @@ from convgen.machine import Machine
 from convgen.passes.pipeline import Pass
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.simplify import Simplify
+from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
+from convgen.passes.vectorize_sum import VectorizeSum
 from convgen.spec import ConvSpec
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 
@@ -49,6 +51,18 @@ def even_pixels(extent: int, most: int) -> int:
     return min(sizes, key=lambda size: waste(extent, size) * (1 + LOADS_SHARE / size))
 
 
+def sum_tile(spec: ConvSpec, extent: int, machine: Machine) -> tuple[int, int] | None:
+    """(pixels, terms) of a register tile of all made channels, with reduced channels along the lanes, for rows of ``extent``
+    pixels; None where made channels are enough to fill lanes, or reduced ones do not."""
+    width = vector_width(spec, machine)
+    made = spec.made_channels
+    if spec.groups > 1 or not made or 2 * made > width or not spec.reduced_channels or spec.reduced_channels % width:
+        return None
+    # A vector of each made channel's weights and one of the source stand beside the sums.
+    most = min(MAX_PIXELS, max(1, (machine.vector_registers - made - 1) // made))
+    return even_pixels(extent, most), width
+
+
 def candidate_tiles(spec: ConvSpec, extent: int, machine: Machine) -> tuple[tuple[int, int], ...]:
     """(pixels, lanes) of tiles that fill the registers, best first, for rows of ``extent`` pixels.
 
@@ -77,6 +91,19 @@ def _waste(channels: int, lanes: int) -> float:
     """The part of the lanes' work that is beyond the last channel, in steps that ignore small differences."""
     blocks = -(-channels // lanes) if channels else 1
     return round(1 - channels / (blocks * lanes), 1)
+
+
+def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:
+    """Makes the loops ``px`` and ``row`` a tile of registers, of vectors along ``terms`` reduced channels."""
+    return (
+        Simplify(keep_unit_loops=True),
+        RegisterTile(("px", row)),
+        Tile("ic", terms, "ic_block", "ic_lane"),
+        VectorizeSum("ic_lane"),
+        Unroll(row),
+        Unroll("px"),
+        Simplify(),
+    )
 
 
 def register_tile_passes(lane: str) -> tuple[Pass, ...]:

@@ -29,6 +29,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Sum,
     Transform,
     Transpose,
     Value,
@@ -177,6 +178,8 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "types of a choice": (over_i(store(Choose((), ZERO, Const(0.0, "int32")))), "choose joins operands"),
     "spread of a scalar": (over_i(store(Spread(ZERO, 4, 2, 1, 0), lanes=4)), "spread takes lanes"),
     "spread beyond the lanes": (over_i(store(Spread(Splat(ZERO, 2), 4, 1, 1, 0), lanes=4)), "spread takes lanes"),
+    "sum of a scalar": (over_i(store(Sum(ZERO))), "sum takes a power of two of lanes, not 1"),
+    "sum of three lanes": (over_i(store(Sum(Splat(ZERO, 3)))), "sum takes a power of two of lanes, not 3"),
     "splat of a vector": (over_i(store(Apply("exp", Splat(Splat(ZERO, 2), 4)))), "splat takes a scalar, not 2 lanes"),
 }
 

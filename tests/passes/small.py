@@ -74,6 +74,13 @@ def product() -> Program:
     return program((buffer("x", "M", 3), buffer("w", 3, 6), buffer("y", "M", 6)), nest)
 
 
+def long_product() -> Program:
+    """y[i, j] = sum over r of x[i, r] * w[j, r]."""
+    update = loop("r", 4, put("acc", value=Fma(at("x", "i", "r"), at("w", "j", "r"), at("acc"))))
+    nest = loop("i", "M", loop("j", 2, accumulate(update, finish=put("y", "i", "j", value=at("acc")))))
+    return program((buffer("x", "M", 4), buffer("w", 2, 4), buffer("y", "M", 2)), nest)
+
+
 def double() -> Program:
     """y[i, j] = x[i, j] + b[i]."""
     store = put("y", "i", "j", value=Arith("+", at("x", "i", "j"), at("b", "i")))

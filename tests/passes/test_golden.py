@@ -41,6 +41,7 @@ from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
+from convgen.passes.vectorize_sum import VectorizeSum
 from tests.ir.golden import assert_golden
 from tests.passes import small
 from tests.programs import random_operands
@@ -138,6 +139,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "flatten": (small.double(), (Collapse(("i", "j"), "v"), Flatten(("x", "y"), 2))),
     "vectorize_transform": (small.transformed_columns(4), (Vectorize("c"), Unroll("i"))),
     "vectorize_spread": (small.repeated(), (Vectorize("l", spreads=True),)),
+    "vectorize_sum": (small.long_product(), (RegisterTile(("j",)), VectorizeSum("r"), Unroll("j"))),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }

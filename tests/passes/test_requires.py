@@ -50,6 +50,7 @@ from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
+from convgen.passes.vectorize_sum import VectorizeSum
 from tests.passes.small import (
     ZERO,
     accumulate,
@@ -146,6 +147,21 @@ def read_back() -> Program:
     """y[i] = acc + y[i + 1]: the nest reads what it stores in other iterations."""
     finish = put("y", "i", value=Arith("+", at("acc"), at("y", add("i", 1))))
     return program((buffer("y", 4),), loop("i", 3, accumulate(finish=finish)), sizes=())
+
+
+def begun_sums() -> Program:
+    """y[i] = x[i, 0] + sum over r of x[i, r] * w[r]."""
+    update = loop("r", 3, put("acc", value=Fma(at("x", "i", "r"), at("w", "r"), at("acc"))))
+    body = (put("acc", value=at("x", "i", 0)), update, put("y", "i", value=at("acc")))
+    nest = loop("i", "M", Alloc(Buffer("acc", "float32", (), "register"), body))
+    return program((buffer("x", "M", 3), buffer("w", 3), buffer("y", "M")), nest)
+
+
+def doubled_sums() -> Program:
+    """y[i] = 2 * sum over r of x[i, r] * w[r]."""
+    update = put("acc", value=Fma(at("x", "i", "r"), at("w", "r"), at("acc")))
+    nest = loop("i", "M", accumulate(loop("r", 3, update, update), finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", "M", 3), buffer("w", 3), buffer("y", "M")), nest)
 
 
 def strided(*, load: int, store: int) -> Program:
@@ -273,6 +289,10 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("vectorize body", Vectorize("i"), double_vectors(), "body of loop i is not stores"),
     ("vectorize gather", Vectorize("l"), strided(load=2, store=1), "access to x does not run along"),
     ("vectorize spread", Vectorize("l", spreads=True), strided(load=1, store=2), "access to y does not run along"),
+    ("vectorize_sum loop", VectorizeSum("q"), product(), "no alloc holds a loop q"),
+    ("vectorize_sum gather", VectorizeSum("r"), product(), "access to w does not run along its last axis"),
+    ("vectorize_sum start", VectorizeSum("r"), begun_sums(), "acc does not begin with zeros"),
+    ("vectorize_sum body", VectorizeSum("r"), doubled_sums(), "loop r holds 2 statements"),
     ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
     ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),

@@ -48,6 +48,9 @@ def test_tiles_fit_the_registers(channels: int, machine: str) -> None:
     where = machine_named(machine)
     width = where.vector_bytes // 4
     for config in DIRECT.space(make_spec(out_channels=channels), where):
+        if config.get("terms", 0):
+            assert config["pixels"] * config["lanes"] < where.vector_registers
+            continue
         vectors = max(1, config["lanes"] // width)
         assert config["lanes"] & (config["lanes"] - 1) == 0
         assert config["lanes"] < 2 * max(channels, 1)
@@ -143,6 +146,42 @@ def test_rows_of_taps_outside_of_the_image_are_left_out(fields: dict[str, Any]) 
     op = convgen.compile(spec, "direct", 1, config=config)
     got = op(*operands.main, **operands.epilogue)
     np.testing.assert_array_equal(got, reference(spec, *operands.main, **operands.epilogue))
+
+
+FEW: dict[str, dict[str, Any]] = {
+    "one": dict(out_channels=1),
+    "three": {},
+    "channels_first": dict(layout="channels_first"),
+    "many": dict(out_channels=HOST.vector_bytes // 8),
+    "in place": dict(kernel_size=1, padding=0),
+    "strided, no padding": dict(stride=(2, 1), padding=0),
+    "epilogue": dict(epilogue=("bias", "gelu"), spatial_size=(3, 4)),
+    "gradient": dict(in_channels=3, out_channels=64, direction="backward_data"),
+    "transposed": dict(transposed=True, stride=2, kernel_size=4),
+    "float64": dict(dtype="float64"),
+    "bfloat16": dict(dtype="bfloat16"),
+    "int8": dict(dtype="int8"),
+}
+
+
+@pytest.mark.parametrize("fields", FEW.values(), ids=FEW)
+def test_a_few_made_channels_are_summed_in_vectors(fields: dict[str, Any]) -> None:
+    spec = make_spec(**{**dict(in_channels=64, out_channels=3, spatial_size=(5, 6), batch=2), **fields})
+    config = next(config for config in DIRECT.space(spec, HOST) if config.get("terms", 0))
+    operands = integer_operands(spec, np.random.default_rng(0))
+    op = convgen.compile(spec, "direct", 1, config=config)
+    got, want = op(*operands.main, **operands.epilogue), reference(spec, *operands.main, **operands.epilogue)
+    if "gelu" in spec.epilogue.steps:
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(got.astype(np.float64), want)
+    assert "sum_" in op.source
+
+
+def test_channels_that_fill_no_vector_are_not_summed_in_vectors() -> None:
+    for fields in (dict(in_channels=3), dict(out_channels=64), dict(out_channels=4, groups=2)):
+        spec = make_spec(**{**dict(in_channels=64, out_channels=3), **fields})
+        assert not any(config.get("terms", 0) for config in DIRECT.space(spec, HOST))
 
 
 def test_rows_are_not_told_apart_where_little_is_padded() -> None:

@@ -36,6 +36,7 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    Sum,
     Transform,
     Transpose,
     Value,
@@ -507,6 +508,8 @@ class _Writer:
             case Spread(a, lanes, repeat, step, first):
                 pattern = (self.lanes(a), repeat, step, first)
                 return f"{self.use(Operation('spread', self.dtype(a), lanes, pattern=pattern))}({self.value(a)})"
+            case Sum(a):
+                return self.call("sum", self.dtype(a), self.lanes(a), a)
             case Fma(a, b, c):
                 return self.call("fma", self.dtype(a), self.lanes(a), a, b, c)
             case Arith(op, a, b):

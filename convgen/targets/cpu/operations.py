@@ -88,6 +88,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("place_if")
     if "splat" in kinds:
         needed.add("splat")
+    if "sum" in kinds:
+        needed.add("sum")
     if "spread" in kinds:
         needed.add("spread")
     if "prefetch" in kinds:
@@ -128,6 +130,9 @@ def operation_text(op: Operation) -> OperationText:
             count, repeat, step, first = op.pattern
             emit = f"lambda b, x: spread(b, x, [{first} + i // {repeat} * {step} for i in range({op.lanes})])"
             return OperationText(op.name, kind, f"{type_name(op.dtype, count)},", emit)
+        case "sum":
+            add = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)["add"]
+            return OperationText(op.name, type_name(op.dtype, 1), f"{kind},", f"lambda b, x: lane_sum(b, x, b.{add})")
         case "fma":
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", f"lambda b, x, y, z: {_fma(op)}")
         case "where":
