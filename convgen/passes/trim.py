@@ -18,13 +18,16 @@ class Trim:
     """for k in K: acc = fma(x if -1 < k + i and k + i < n else 0, w, acc)
     →  for k in min(K, n - i) - max(0, -i): S[k = k + max(0, -i)]
 
-    Conditions that do not involve k stay where they are.
+    Conditions that do not involve k stay where they are. ``widened`` names loops around it, and their extents, on which the
+    iterations shall not depend: those are kept that meet the conditions in any of theirs.
 
-    Requires: the loop holds such updates alone, all under the same conditions on k, which involve no loop inside it. Ensures:
-    the same sums, the terms that are left out being zero times a finite weight.
+    Requires: the loop holds such updates alone, all under the same conditions on k, which involve no loop inside it; with
+    ``widened`` x is zero where they do not hold. Ensures: the same sums, the terms that are left out being zero times a finite
+    weight.
     """
 
     loop: str
+    widened: tuple[tuple[str, int], ...] = ()
 
     def __call__(self, program: Program) -> Program:
         return rewrite_named(program, self.loop, self._trim)
@@ -58,7 +61,7 @@ class Trim:
         last = extent
         for condition in conditions:
             form = slack(condition)
-            factor, rest = form.coefficient(Var(self.loop)), form.without(Var(self.loop))
+            factor, rest = form.coefficient(Var(self.loop)), self._widest(form.without(Var(self.loop)))
             if any(self.loop in variables(atom) for atom, _ in rest.terms) or not factor:
                 raise IRError(f"a condition on {self.loop} is not linear in it")
             if factor > 0:
@@ -66,6 +69,14 @@ class Trim:
             else:
                 last = minimum(last, add(floordiv(rest.index(), -factor), 1))
         return first, last
+
+    def _widest(self, rest: Affine) -> Affine:
+        """The largest that what a condition leaves room for becomes in the widened loops."""
+        for name, extent in self.widened:
+            factor = rest.coefficient(Var(name))
+            rest = rest.without(Var(name))
+            rest = Affine(rest.terms, rest.constant + max(0, factor) * (extent - 1))
+        return rest
 
     def _without(self, statement: Stmt, conditions: tuple[Less, ...]) -> Stmt:
         match statement:

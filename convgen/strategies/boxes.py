@@ -73,8 +73,11 @@ def row_extent(problem: ConvSpec) -> int:
     return max(1, _axes(problem)[-1][0])
 
 
-def inside_share(problem: ConvSpec) -> float:
-    """The part of the products that is left if rows of taps outside of the image are left out."""
+def inside_share(problem: ConvSpec, pixels: int) -> float:
+    """The part of the products that is left if rows of taps outside of the image are left out; along a single axis, taps that lie
+    outside for all of so many neighbouring pixels."""
+    if problem.ndim == 1:
+        return _inside_line(problem, pixels)
     unfolded = unfolded_problem(problem)
     sizes = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
     all_taps = inside = 0
@@ -91,6 +94,22 @@ def inside_share(problem: ConvSpec) -> float:
         all_taps += rows * row
         inside += inner * row
     return inside / all_taps if all_taps else 1.0
+
+
+def _inside_line(problem: ConvSpec, pixels: int) -> float:
+    unfolded = unfolded_problem(problem)
+    (size,) = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+    taps = inside = 0
+    for (axis,) in gather_classes(unfolded):
+        for first in range(0, axis.count, pixels):
+            last = min(first + pixels, axis.count) - 1
+            reached = (
+                (first * axis.source_step + j * axis.tap_source_step + axis.offset, (last - first) * axis.source_step)
+                for j in range(axis.taps)
+            )
+            taps += axis.taps
+            inside += sum(low < size and low + span >= 0 for low, span in reached)
+    return inside / taps if taps else 1.0
 
 
 def box_source_bytes(problem: ConvSpec, box: Box) -> int:

@@ -71,7 +71,12 @@ def boxed(
     turned = keeps_result_apart(spec, nest) and not spec.writes_with_stride
     # By rows, the taps of all axes but the last that lie outside of the image are left out; the copy has the last one's padding.
     spatial = spatial_axes(spec, len(copy.order))
-    rows = [a for a in range(len(letters) - 1) if is_by_rows(config) and (nest.low[a] or nest.high[a])]
+    # Along a single axis it is those that lie outside for all pixels of a register tile.
+    rows = [
+        axis for axis in range(max(1, len(letters) - 1)) if is_by_rows(config) and (nest.low[axis] or nest.high[axis])
+    ]
+    widened = (("px", config["pixels"]),) if len(letters) == 1 else ()
+    trims = tuple(Trim(f"k{letters[axis]}", widened) for axis in rows)
     local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))
     rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
     return nest, (
@@ -83,10 +88,10 @@ def boxed(
         Reorder("conv", ("n", *parts, *groups, block, *inner, f"{lane}_lane")),
         Parallelize("conv", ("n", *parts)),
         ComputeAt(copy.stage, parts[-1], (*local, *rest)),
-        *(Trim(f"k{letters[axis]}") for axis in rows),
         *copy.moves(square, whole=False),
         *(_turned(spec, nest, box, config["lanes"], square) if turned else ()),
         *_tiles(inner, box, config["pixels"]),
+        *trims,
     )
 
 

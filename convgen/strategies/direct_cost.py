@@ -62,7 +62,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     tiling = _tiling(spec, config, box)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     if is_by_rows(config):
-        work *= inside_share(merged_pixels(spec))
+        work *= inside_share(merged_pixels(spec), config["pixels"])
     efficiency = tile_efficiency(
         spec,
         machine,

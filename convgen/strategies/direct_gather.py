@@ -27,6 +27,8 @@ from convgen.tuning.space import Config
 TASK_TILES = 16
 # Rows of taps are left out where that leaves less than this part of the products.
 WORTHWHILE = 0.97
+# Pixels of a common register tile.
+FEW_PIXELS = 6
 # The part of the first-level cache that all weights may fill.
 L1_SHARE = 0.75
 
@@ -90,7 +92,7 @@ def gather_box(spec: ConvSpec, config: Config, machine: Machine) -> Box | None:
 def leaves_out_rows(spec: ConvSpec) -> bool:
     """Whether rows of taps outside of the image are worth leaving out."""
     problem = merged_pixels(spec)
-    return problem.ndim > 1 and pad_mode(problem) == "zeros" and inside_share(problem) < WORTHWHILE
+    return pad_mode(problem) == "zeros" and is_boxed(problem) and inside_share(problem, FEW_PIXELS) < WORTHWHILE
 
 
 def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:

@@ -98,6 +98,16 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "expand_circular": (small.shifted("circular"), (ExpandPadding(()),)),
     "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
     "trim": (small.padded_window(), (ExpandPadding(()), Trim("k"), Simplify())),
+    "trim_widened": (
+        small.padded_window(),
+        (
+            ExpandPadding(()),
+            Pad("x", "xp", (1,), (add("M", 2),), (0,)),
+            Tile("i", 2, "tile", "px", "overlap"),
+            Trim("k", (("px", 2),)),
+            Simplify(),
+        ),
+    ),
     "skip": (small.padded_window(), (ExpandPadding(()), Skip())),
     "skip_in_tile": (small.padded_window(), (ExpandPadding(()), *WINDOW, Skip())),
     "assume": (small.padded_window(), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
