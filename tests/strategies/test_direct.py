@@ -129,7 +129,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "epilogue": dict(epilogue=("bias", "relu"), layout="channels_first"),
     "volume": dict(spatial_size=(3, 2, 5), kernel_size=3, padding=1),
     "line": dict(spatial_size=(9,), kernel_size=12, padding=8),
-    "strided line": dict(spatial_size=(19,), kernel_size=8, padding=((14, 12),), stride=3, dilation=2),
+    "strided line": dict(spatial_size=(19,), kernel_size=16, padding=15, stride=2),
     "gradient of a line": dict(spatial_size=(29,), kernel_size=12, padding=2, direction="backward_data", stride=2),
     "groups of a line": dict(spatial_size=(5,), kernel_size=9, padding=5, groups=2, layout="channels_first"),
     "much padding": dict(padding=((4, 2), (1, 3)), kernel_size=(5, 3)),
