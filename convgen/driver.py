@@ -103,7 +103,7 @@ def worker_count(spec: ConvSpec, threads: int | None) -> int:
 def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
     """The strategies that apply and whose error bound is within the problem's accuracy; raises NotApplicable if none is.
 
-    "strict" admits sums in order alone; "fast" what Winograd's F(4, 3) reaches (see accuracy_limit).
+    "strict" admits plain sums alone; "fast" what Winograd's F(4, 3) reaches (see accuracy_limit).
     """
     limit = accuracy_limit(spec)
     candidates = applicable(spec, machine)
@@ -147,7 +147,7 @@ def given_plan(
 
 
 def algorithms_of_plan(plan: Plan) -> tuple[AxisAlgorithm, ...]:
-    """The fast algorithms that a plan takes, by which its numbers are judged; none for sums in order."""
+    """The fast algorithms that a plan takes, by which its numbers are judged; none for plain sums."""
     return algorithms_of(strategy_named(plan.strategy), plan.spec, plan.config)
 
 

@@ -1,6 +1,6 @@
 """What a fast algorithm's numbers are held to, from its matrices: the integers on which it is exact, and its error limits.
 
-``algorithms`` has one axis algorithm for each axis that takes part; () is a sum of products in order.
+``algorithms`` has one axis algorithm for each axis that takes part; () is a plain sum of products.
 """
 
 from __future__ import annotations

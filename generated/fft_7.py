@@ -100,143 +100,143 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 chosen4 = np.float32(0.0)
                 chosen5 = np.float32(0.0)
                 chosen6 = np.float32(0.0)
-            g0 = chosen
-            g1 = chosen1
-            g2 = chosen2
-            g3 = chosen3
-            g4 = chosen4
-            g5 = chosen5
-            g6 = chosen6
+            w0 = chosen
+            w1 = chosen1
+            w2 = chosen2
+            w3 = chosen3
+            w4 = chosen4
+            w5 = chosen5
+            w6 = chosen6
             # weight transform of FFT(16,7)
-            factor_g0 = np.float32(0.7071067811865476)
-            factor_g1 = np.float32(-0.7071067811865476)
-            factor_g2 = np.float32(-0.4142135623730951)
-            factor_g3 = np.float32(0.4142135623730951)
-            factor_g4 = np.float32(0.9238795325112867)
-            factor_g5 = np.float32(-0.9238795325112867)
-            factor_g6 = np.float32(0.0625)
-            factor_g7 = np.float32(0.125)
-            factor_g8 = np.float32(-0.125)
-            part_g0 = add_f32(g0, g4)
-            part_g1 = sub_f32(g0, g4)
-            part_g2 = add_f32(g2, g6)
-            part_g3 = sub_f32(g2, g6)
-            part_g4 = add_f32(part_g0, part_g2)
-            part_g5 = sub_f32(part_g0, part_g2)
-            part_g6 = fma_f32(part_g3, factor_g0, g0)
-            part_g7 = fma_f32(part_g2, factor_g0, g4)
-            part_g8 = fma_f32(part_g3, factor_g1, g0)
-            part_g9 = fma_f32(part_g2, factor_g1, g4)
-            part_g10 = add_f32(g1, g5)
-            part_g11 = sub_f32(g1, g5)
-            part_g12 = add_f32(g3, part_g10)
-            part_g13 = sub_f32(part_g10, g3)
-            part_g14 = add_f32(part_g4, part_g12)
-            part_g15 = sub_f32(part_g4, part_g12)
-            part_g16 = fma_f32(g5, factor_g2, g1)
-            part_g17 = fma_f32(g1, factor_g3, g5)
-            part_g18 = fma_f32(g3, factor_g3, part_g16)
-            part_g19 = add_f32(g3, part_g17)
-            part_g20 = fma_f32(g3, factor_g2, part_g16)
-            part_g21 = sub_f32(g3, part_g17)
-            part_g22 = fma_f32(part_g18, factor_g4, part_g6)
-            part_g23 = fma_f32(part_g19, factor_g4, part_g7)
-            part_g24 = fma_f32(part_g18, factor_g5, part_g6)
-            part_g25 = fma_f32(part_g19, factor_g5, part_g7)
-            part_g26 = fma_f32(part_g21, factor_g4, part_g8)
-            part_g27 = fma_f32(part_g20, factor_g4, part_g9)
-            part_g28 = fma_f32(part_g21, factor_g5, part_g8)
-            part_g29 = fma_f32(part_g20, factor_g5, part_g9)
-            part_g30 = sub_f32(part_g11, g3)
-            part_g31 = add_f32(g3, part_g11)
-            part_g32 = fma_f32(part_g30, factor_g0, part_g1)
-            part_g33 = fma_f32(part_g31, factor_g0, part_g3)
-            part_g34 = fma_f32(part_g30, factor_g1, part_g1)
-            part_g35 = fma_f32(part_g31, factor_g1, part_g3)
-            part_g36 = add_f32(part_g22, part_g23)
-            part_g37 = sub_f32(part_g22, part_g23)
-            part_g38 = add_f32(part_g32, part_g33)
-            part_g39 = sub_f32(part_g32, part_g33)
-            part_g40 = sub_f32(part_g29, part_g28)
-            part_g41 = add_f32(part_g28, part_g29)
-            part_g42 = add_f32(part_g5, part_g13)
-            part_g43 = sub_f32(part_g5, part_g13)
-            part_g44 = add_f32(part_g26, part_g27)
-            part_g45 = sub_f32(part_g26, part_g27)
-            part_g46 = sub_f32(part_g35, part_g34)
-            part_g47 = add_f32(part_g34, part_g35)
-            part_g48 = sub_f32(part_g25, part_g24)
-            part_g49 = add_f32(part_g24, part_g25)
-            part_g50 = mul_f32(part_g14, factor_g6)
-            part_g51 = mul_f32(part_g15, factor_g6)
-            part_g52 = mul_f32(part_g22, factor_g7)
-            part_g53 = mul_f32(part_g36, factor_g7)
-            part_g54 = mul_f32(part_g37, factor_g7)
-            part_g55 = mul_f32(part_g32, factor_g7)
-            part_g56 = mul_f32(part_g38, factor_g7)
-            part_g57 = mul_f32(part_g39, factor_g7)
-            part_g58 = mul_f32(part_g28, factor_g7)
-            part_g59 = mul_f32(part_g40, factor_g7)
-            part_g60 = mul_f32(part_g41, factor_g8)
-            part_g61 = mul_f32(part_g5, factor_g7)
-            part_g62 = mul_f32(part_g42, factor_g7)
-            part_g63 = mul_f32(part_g43, factor_g7)
-            part_g64 = mul_f32(part_g26, factor_g7)
-            part_g65 = mul_f32(part_g44, factor_g7)
-            part_g66 = mul_f32(part_g45, factor_g7)
-            part_g67 = mul_f32(part_g34, factor_g7)
-            part_g68 = mul_f32(part_g46, factor_g7)
-            part_g69 = mul_f32(part_g47, factor_g8)
-            part_g70 = mul_f32(part_g24, factor_g7)
-            part_g71 = mul_f32(part_g48, factor_g7)
-            part_g72 = mul_f32(part_g49, factor_g8)
-            g0 = part_g50
-            g1 = part_g51
-            g2 = part_g52
-            g3 = part_g53
-            g4 = part_g54
-            g5 = part_g55
-            g6 = part_g56
-            g7 = part_g57
-            g8 = part_g58
-            g9 = part_g59
-            g10 = part_g60
-            g11 = part_g61
-            g12 = part_g62
-            g13 = part_g63
-            g14 = part_g64
-            g15 = part_g65
-            g16 = part_g66
-            g17 = part_g67
-            g18 = part_g68
-            g19 = part_g69
-            g20 = part_g70
-            g21 = part_g71
-            g22 = part_g72
+            factor_w0 = np.float32(0.7071067811865476)
+            factor_w1 = np.float32(-0.7071067811865476)
+            factor_w2 = np.float32(-0.4142135623730951)
+            factor_w3 = np.float32(0.4142135623730951)
+            factor_w4 = np.float32(0.9238795325112867)
+            factor_w5 = np.float32(-0.9238795325112867)
+            factor_w6 = np.float32(0.0625)
+            factor_w7 = np.float32(0.125)
+            factor_w8 = np.float32(-0.125)
+            part_w0 = add_f32(w0, w4)
+            part_w1 = sub_f32(w0, w4)
+            part_w2 = add_f32(w2, w6)
+            part_w3 = sub_f32(w2, w6)
+            part_w4 = add_f32(part_w0, part_w2)
+            part_w5 = sub_f32(part_w0, part_w2)
+            part_w6 = fma_f32(part_w3, factor_w0, w0)
+            part_w7 = fma_f32(part_w2, factor_w0, w4)
+            part_w8 = fma_f32(part_w3, factor_w1, w0)
+            part_w9 = fma_f32(part_w2, factor_w1, w4)
+            part_w10 = add_f32(w1, w5)
+            part_w11 = sub_f32(w1, w5)
+            part_w12 = add_f32(w3, part_w10)
+            part_w13 = sub_f32(part_w10, w3)
+            part_w14 = add_f32(part_w4, part_w12)
+            part_w15 = sub_f32(part_w4, part_w12)
+            part_w16 = fma_f32(w5, factor_w2, w1)
+            part_w17 = fma_f32(w1, factor_w3, w5)
+            part_w18 = fma_f32(w3, factor_w3, part_w16)
+            part_w19 = add_f32(w3, part_w17)
+            part_w20 = fma_f32(w3, factor_w2, part_w16)
+            part_w21 = sub_f32(w3, part_w17)
+            part_w22 = fma_f32(part_w18, factor_w4, part_w6)
+            part_w23 = fma_f32(part_w19, factor_w4, part_w7)
+            part_w24 = fma_f32(part_w18, factor_w5, part_w6)
+            part_w25 = fma_f32(part_w19, factor_w5, part_w7)
+            part_w26 = fma_f32(part_w21, factor_w4, part_w8)
+            part_w27 = fma_f32(part_w20, factor_w4, part_w9)
+            part_w28 = fma_f32(part_w21, factor_w5, part_w8)
+            part_w29 = fma_f32(part_w20, factor_w5, part_w9)
+            part_w30 = sub_f32(part_w11, w3)
+            part_w31 = add_f32(w3, part_w11)
+            part_w32 = fma_f32(part_w30, factor_w0, part_w1)
+            part_w33 = fma_f32(part_w31, factor_w0, part_w3)
+            part_w34 = fma_f32(part_w30, factor_w1, part_w1)
+            part_w35 = fma_f32(part_w31, factor_w1, part_w3)
+            part_w36 = add_f32(part_w22, part_w23)
+            part_w37 = sub_f32(part_w22, part_w23)
+            part_w38 = add_f32(part_w32, part_w33)
+            part_w39 = sub_f32(part_w32, part_w33)
+            part_w40 = sub_f32(part_w29, part_w28)
+            part_w41 = add_f32(part_w28, part_w29)
+            part_w42 = add_f32(part_w5, part_w13)
+            part_w43 = sub_f32(part_w5, part_w13)
+            part_w44 = add_f32(part_w26, part_w27)
+            part_w45 = sub_f32(part_w26, part_w27)
+            part_w46 = sub_f32(part_w35, part_w34)
+            part_w47 = add_f32(part_w34, part_w35)
+            part_w48 = sub_f32(part_w25, part_w24)
+            part_w49 = add_f32(part_w24, part_w25)
+            part_w50 = mul_f32(part_w14, factor_w6)
+            part_w51 = mul_f32(part_w15, factor_w6)
+            part_w52 = mul_f32(part_w22, factor_w7)
+            part_w53 = mul_f32(part_w36, factor_w7)
+            part_w54 = mul_f32(part_w37, factor_w7)
+            part_w55 = mul_f32(part_w32, factor_w7)
+            part_w56 = mul_f32(part_w38, factor_w7)
+            part_w57 = mul_f32(part_w39, factor_w7)
+            part_w58 = mul_f32(part_w28, factor_w7)
+            part_w59 = mul_f32(part_w40, factor_w7)
+            part_w60 = mul_f32(part_w41, factor_w8)
+            part_w61 = mul_f32(part_w5, factor_w7)
+            part_w62 = mul_f32(part_w42, factor_w7)
+            part_w63 = mul_f32(part_w43, factor_w7)
+            part_w64 = mul_f32(part_w26, factor_w7)
+            part_w65 = mul_f32(part_w44, factor_w7)
+            part_w66 = mul_f32(part_w45, factor_w7)
+            part_w67 = mul_f32(part_w34, factor_w7)
+            part_w68 = mul_f32(part_w46, factor_w7)
+            part_w69 = mul_f32(part_w47, factor_w8)
+            part_w70 = mul_f32(part_w24, factor_w7)
+            part_w71 = mul_f32(part_w48, factor_w7)
+            part_w72 = mul_f32(part_w49, factor_w8)
+            w0 = part_w50
+            w1 = part_w51
+            w2 = part_w52
+            w3 = part_w53
+            w4 = part_w54
+            w5 = part_w55
+            w6 = part_w56
+            w7 = part_w57
+            w8 = part_w58
+            w9 = part_w59
+            w10 = part_w60
+            w11 = part_w61
+            w12 = part_w62
+            w13 = part_w63
+            w14 = part_w64
+            w15 = part_w65
+            w16 = part_w66
+            w17 = part_w67
+            w18 = part_w68
+            w19 = part_w69
+            w20 = part_w70
+            w21 = part_w71
+            w22 = part_w72
             u_at = (ob * 64 + c) * 32 + u_lane
-            store_f32(u, u_at, g0)
-            store_f32(u, u_at + (OC + 31) // 32 * 2048, g1)
-            store_f32(u, u_at + (OC + 31) // 32 * 4096, g2)
-            store_f32(u, u_at + (OC + 31) // 32 * 6144, g3)
-            store_f32(u, u_at + (OC + 31) // 32 * 8192, g4)
-            store_f32(u, u_at + (OC + 31) // 32 * 10240, g5)
-            store_f32(u, u_at + (OC + 31) // 32 * 12288, g6)
-            store_f32(u, u_at + (OC + 31) // 32 * 14336, g7)
-            store_f32(u, u_at + (OC + 31) // 32 * 16384, g8)
-            store_f32(u, u_at + (OC + 31) // 32 * 18432, g9)
-            store_f32(u, u_at + (OC + 31) // 32 * 20480, g10)
-            store_f32(u, u_at + (OC + 31) // 32 * 22528, g11)
-            store_f32(u, u_at + (OC + 31) // 32 * 24576, g12)
-            store_f32(u, u_at + (OC + 31) // 32 * 26624, g13)
-            store_f32(u, u_at + (OC + 31) // 32 * 28672, g14)
-            store_f32(u, u_at + (OC + 31) // 32 * 30720, g15)
-            store_f32(u, u_at + (OC + 31) // 32 * 32768, g16)
-            store_f32(u, u_at + (OC + 31) // 32 * 34816, g17)
-            store_f32(u, u_at + (OC + 31) // 32 * 36864, g18)
-            store_f32(u, u_at + (OC + 31) // 32 * 38912, g19)
-            store_f32(u, u_at + (OC + 31) // 32 * 40960, g20)
-            store_f32(u, u_at + (OC + 31) // 32 * 43008, g21)
-            store_f32(u, u_at + (OC + 31) // 32 * 45056, g22)
+            store_f32(u, u_at, w0)
+            store_f32(u, u_at + (OC + 31) // 32 * 2048, w1)
+            store_f32(u, u_at + (OC + 31) // 32 * 4096, w2)
+            store_f32(u, u_at + (OC + 31) // 32 * 6144, w3)
+            store_f32(u, u_at + (OC + 31) // 32 * 8192, w4)
+            store_f32(u, u_at + (OC + 31) // 32 * 10240, w5)
+            store_f32(u, u_at + (OC + 31) // 32 * 12288, w6)
+            store_f32(u, u_at + (OC + 31) // 32 * 14336, w7)
+            store_f32(u, u_at + (OC + 31) // 32 * 16384, w8)
+            store_f32(u, u_at + (OC + 31) // 32 * 18432, w9)
+            store_f32(u, u_at + (OC + 31) // 32 * 20480, w10)
+            store_f32(u, u_at + (OC + 31) // 32 * 22528, w11)
+            store_f32(u, u_at + (OC + 31) // 32 * 24576, w12)
+            store_f32(u, u_at + (OC + 31) // 32 * 26624, w13)
+            store_f32(u, u_at + (OC + 31) // 32 * 28672, w14)
+            store_f32(u, u_at + (OC + 31) // 32 * 30720, w15)
+            store_f32(u, u_at + (OC + 31) // 32 * 32768, w16)
+            store_f32(u, u_at + (OC + 31) // 32 * 34816, w17)
+            store_f32(u, u_at + (OC + 31) // 32 * 36864, w18)
+            store_f32(u, u_at + (OC + 31) // 32 * 38912, w19)
+            store_f32(u, u_at + (OC + 31) // 32 * 40960, w20)
+            store_f32(u, u_at + (OC + 31) // 32 * 43008, w21)
+            store_f32(u, u_at + (OC + 31) // 32 * 45056, w22)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -406,7 +406,7 @@ def conv(buffers, sizes, begin, end, worker):
                     start1 = min(pixels * 8, T - 8)
                     acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = acc6 = acc7 = splat_f32x32(0.0)
                     for c_block in range(4):
-                        for c in range(min(16, 0 - c_block * 16 + 64)):
+                        for c in range(16):
                             v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
                             u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
                             acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)

@@ -81,7 +81,7 @@ sub_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fsub(x, y))
 def transform_weight(buffers, sizes, begin, end, worker):
     weight, u = buffers[1], buffers[4]
     OC, worker_bytes = sizes[0], sizes[1]
-    g_kept = buffers[7] + worker * worker_bytes
+    w_kept = buffers[7] + worker * worker_bytes
     for task in range(begin, end):
         ob, c = task // 64, task % 64
         for u_lane in range(32):
@@ -96,109 +96,109 @@ def transform_weight(buffers, sizes, begin, end, worker):
                     chosen = np.float32(0.0)
                     chosen1 = np.float32(0.0)
                     chosen2 = np.float32(0.0)
-                g0 = chosen
-                g1 = chosen1
-                g2 = chosen2
+                w0 = chosen
+                w1 = chosen1
+                w2 = chosen2
                 # weight transform of F(6,3)
-                factor_g0 = np.float32(4.0)
-                factor_g1 = np.float32(0.25)
-                factor_g2 = np.float32(0.5)
-                factor_g3 = np.float32(-0.5)
-                factor_g4 = np.float32(2.0)
-                factor_g5 = np.float32(-2.0)
-                factor_g6 = np.float32(-1.0)
-                factor_g7 = np.float32(-0.2222222222222222)
-                factor_g8 = np.float32(0.2222222222222222)
-                factor_g9 = np.float32(0.022222222222222223)
-                factor_g10 = np.float32(-0.022222222222222223)
-                factor_g11 = np.float32(0.35555555555555557)
-                factor_g12 = np.float32(-0.35555555555555557)
-                part_g0 = add_f32(g0, g2)
-                part_g1 = fma_f32(g2, factor_g0, g0)
-                part_g2 = fma_f32(g2, factor_g1, g0)
-                part_g3 = add_f32(g1, part_g0)
-                part_g4 = sub_f32(g1, part_g0)
-                part_g5 = fma_f32(part_g1, factor_g2, g1)
-                part_g6 = fma_f32(part_g1, factor_g3, g1)
-                part_g7 = fma_f32(part_g2, factor_g4, g1)
-                part_g8 = fma_f32(part_g2, factor_g5, g1)
-                part_g9 = mul_f32(g0, factor_g6)
-                part_g10 = mul_f32(part_g3, factor_g7)
-                part_g11 = mul_f32(part_g4, factor_g8)
-                part_g12 = mul_f32(part_g5, factor_g9)
-                part_g13 = mul_f32(part_g6, factor_g10)
-                part_g14 = mul_f32(part_g7, factor_g11)
-                part_g15 = mul_f32(part_g8, factor_g12)
-                moved_g2 = g2
-                g0 = part_g9
-                g1 = part_g10
-                g2 = part_g11
-                g3 = part_g12
-                g4 = part_g13
-                g5 = part_g14
-                g6 = part_g15
-                g7 = moved_g2
-                store_f32(g_kept, iw, g0)
-                store_f32(g_kept, iw + 3, g1)
-                store_f32(g_kept, iw + 6, g2)
-                store_f32(g_kept, iw + 9, g3)
-                store_f32(g_kept, iw + 12, g4)
-                store_f32(g_kept, iw + 15, g5)
-                store_f32(g_kept, iw + 18, g6)
-                store_f32(g_kept, iw + 21, g7)
+                factor_w0 = np.float32(4.0)
+                factor_w1 = np.float32(0.25)
+                factor_w2 = np.float32(0.5)
+                factor_w3 = np.float32(-0.5)
+                factor_w4 = np.float32(2.0)
+                factor_w5 = np.float32(-2.0)
+                factor_w6 = np.float32(-1.0)
+                factor_w7 = np.float32(-0.2222222222222222)
+                factor_w8 = np.float32(0.2222222222222222)
+                factor_w9 = np.float32(0.022222222222222223)
+                factor_w10 = np.float32(-0.022222222222222223)
+                factor_w11 = np.float32(0.35555555555555557)
+                factor_w12 = np.float32(-0.35555555555555557)
+                part_w0 = add_f32(w0, w2)
+                part_w1 = fma_f32(w2, factor_w0, w0)
+                part_w2 = fma_f32(w2, factor_w1, w0)
+                part_w3 = add_f32(w1, part_w0)
+                part_w4 = sub_f32(w1, part_w0)
+                part_w5 = fma_f32(part_w1, factor_w2, w1)
+                part_w6 = fma_f32(part_w1, factor_w3, w1)
+                part_w7 = fma_f32(part_w2, factor_w4, w1)
+                part_w8 = fma_f32(part_w2, factor_w5, w1)
+                part_w9 = mul_f32(w0, factor_w6)
+                part_w10 = mul_f32(part_w3, factor_w7)
+                part_w11 = mul_f32(part_w4, factor_w8)
+                part_w12 = mul_f32(part_w5, factor_w9)
+                part_w13 = mul_f32(part_w6, factor_w10)
+                part_w14 = mul_f32(part_w7, factor_w11)
+                part_w15 = mul_f32(part_w8, factor_w12)
+                moved_w2 = w2
+                w0 = part_w9
+                w1 = part_w10
+                w2 = part_w11
+                w3 = part_w12
+                w4 = part_w13
+                w5 = part_w14
+                w6 = part_w15
+                w7 = moved_w2
+                store_f32(w_kept, iw, w0)
+                store_f32(w_kept, iw + 3, w1)
+                store_f32(w_kept, iw + 6, w2)
+                store_f32(w_kept, iw + 9, w3)
+                store_f32(w_kept, iw + 12, w4)
+                store_f32(w_kept, iw + 15, w5)
+                store_f32(w_kept, iw + 18, w6)
+                store_f32(w_kept, iw + 21, w7)
             for ih in range(8):
-                g_kept_at = ih * 3
-                g0 = load_f32(g_kept, g_kept_at)
-                g1 = load_f32(g_kept, g_kept_at + 1)
-                g2 = load_f32(g_kept, g_kept_at + 2)
+                w_kept_at = ih * 3
+                w0 = load_f32(w_kept, w_kept_at)
+                w1 = load_f32(w_kept, w_kept_at + 1)
+                w2 = load_f32(w_kept, w_kept_at + 2)
                 # weight transform of F(6,3)
-                factor_g0 = np.float32(4.0)
-                factor_g1 = np.float32(0.25)
-                factor_g2 = np.float32(0.5)
-                factor_g3 = np.float32(-0.5)
-                factor_g4 = np.float32(2.0)
-                factor_g5 = np.float32(-2.0)
-                factor_g6 = np.float32(-1.0)
-                factor_g7 = np.float32(-0.2222222222222222)
-                factor_g8 = np.float32(0.2222222222222222)
-                factor_g9 = np.float32(0.022222222222222223)
-                factor_g10 = np.float32(-0.022222222222222223)
-                factor_g11 = np.float32(0.35555555555555557)
-                factor_g12 = np.float32(-0.35555555555555557)
-                part_g0 = add_f32(g0, g2)
-                part_g1 = fma_f32(g2, factor_g0, g0)
-                part_g2 = fma_f32(g2, factor_g1, g0)
-                part_g3 = add_f32(g1, part_g0)
-                part_g4 = sub_f32(g1, part_g0)
-                part_g5 = fma_f32(part_g1, factor_g2, g1)
-                part_g6 = fma_f32(part_g1, factor_g3, g1)
-                part_g7 = fma_f32(part_g2, factor_g4, g1)
-                part_g8 = fma_f32(part_g2, factor_g5, g1)
-                part_g9 = mul_f32(g0, factor_g6)
-                part_g10 = mul_f32(part_g3, factor_g7)
-                part_g11 = mul_f32(part_g4, factor_g8)
-                part_g12 = mul_f32(part_g5, factor_g9)
-                part_g13 = mul_f32(part_g6, factor_g10)
-                part_g14 = mul_f32(part_g7, factor_g11)
-                part_g15 = mul_f32(part_g8, factor_g12)
-                moved_g2 = g2
-                g0 = part_g9
-                g1 = part_g10
-                g2 = part_g11
-                g3 = part_g12
-                g4 = part_g13
-                g5 = part_g14
-                g6 = part_g15
-                g7 = moved_g2
+                factor_w0 = np.float32(4.0)
+                factor_w1 = np.float32(0.25)
+                factor_w2 = np.float32(0.5)
+                factor_w3 = np.float32(-0.5)
+                factor_w4 = np.float32(2.0)
+                factor_w5 = np.float32(-2.0)
+                factor_w6 = np.float32(-1.0)
+                factor_w7 = np.float32(-0.2222222222222222)
+                factor_w8 = np.float32(0.2222222222222222)
+                factor_w9 = np.float32(0.022222222222222223)
+                factor_w10 = np.float32(-0.022222222222222223)
+                factor_w11 = np.float32(0.35555555555555557)
+                factor_w12 = np.float32(-0.35555555555555557)
+                part_w0 = add_f32(w0, w2)
+                part_w1 = fma_f32(w2, factor_w0, w0)
+                part_w2 = fma_f32(w2, factor_w1, w0)
+                part_w3 = add_f32(w1, part_w0)
+                part_w4 = sub_f32(w1, part_w0)
+                part_w5 = fma_f32(part_w1, factor_w2, w1)
+                part_w6 = fma_f32(part_w1, factor_w3, w1)
+                part_w7 = fma_f32(part_w2, factor_w4, w1)
+                part_w8 = fma_f32(part_w2, factor_w5, w1)
+                part_w9 = mul_f32(w0, factor_w6)
+                part_w10 = mul_f32(part_w3, factor_w7)
+                part_w11 = mul_f32(part_w4, factor_w8)
+                part_w12 = mul_f32(part_w5, factor_w9)
+                part_w13 = mul_f32(part_w6, factor_w10)
+                part_w14 = mul_f32(part_w7, factor_w11)
+                part_w15 = mul_f32(part_w8, factor_w12)
+                moved_w2 = w2
+                w0 = part_w9
+                w1 = part_w10
+                w2 = part_w11
+                w3 = part_w12
+                w4 = part_w13
+                w5 = part_w14
+                w6 = part_w15
+                w7 = moved_w2
                 u_at = ((ih * 8 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + u_lane
-                store_f32(u, u_at, g0)
-                store_f32(u, u_at + (OC + 31) // 32 * 2048, g1)
-                store_f32(u, u_at + (OC + 31) // 32 * 4096, g2)
-                store_f32(u, u_at + (OC + 31) // 32 * 6144, g3)
-                store_f32(u, u_at + (OC + 31) // 32 * 8192, g4)
-                store_f32(u, u_at + (OC + 31) // 32 * 10240, g5)
-                store_f32(u, u_at + (OC + 31) // 32 * 12288, g6)
-                store_f32(u, u_at + (OC + 31) // 32 * 14336, g7)
+                store_f32(u, u_at, w0)
+                store_f32(u, u_at + (OC + 31) // 32 * 2048, w1)
+                store_f32(u, u_at + (OC + 31) // 32 * 4096, w2)
+                store_f32(u, u_at + (OC + 31) // 32 * 6144, w3)
+                store_f32(u, u_at + (OC + 31) // 32 * 8192, w4)
+                store_f32(u, u_at + (OC + 31) // 32 * 10240, w5)
+                store_f32(u, u_at + (OC + 31) // 32 * 12288, w6)
+                store_f32(u, u_at + (OC + 31) // 32 * 14336, w7)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -360,7 +360,7 @@ def conv(buffers, sizes, begin, end, worker):
                     acc2 = splat_f32x32(0.0)
                     acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = splat_f32x32(0.0)
                     for c_block in range(4):
-                        for c in range(min(16, 0 - c_block * 16 + 64)):
+                        for c in range(16):
                             v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
                             u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
                             acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
@@ -524,8 +524,8 @@ def run(input, weight, bias):
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
     bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
     output = np.empty((1, 56, 56, 64), np.float32)
-    u, v, m, g_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 462848, 233472, 96, 4096, 3072])
-    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, g_kept, x_kept, y_kept)])
+    u, v, m, w_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 462848, 233472, 96, 4096, 3072])
+    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, w_kept, x_kept, y_kept)])
     transform_weight(buffers, np.array([64, 703616], np.int64), 0, 128, 0)
     conv(buffers, np.array([1, 56, 56, 56, 56, 64, 28, 703616], np.int64), 0, 4, 0)
     return output

@@ -91,6 +91,14 @@ FAVOURED: dict[str, dict[str, Any]] = {
     "3x3x3": dict(spatial_size=(4, 5, 6)),
     "depthwise 5x5 float64": dict(in_channels=19, groups=19, kernel_size=5, padding=2, dtype="float64"),
     "depthwise circular": dict(in_channels=19, groups=19, padding_mode="circular", stride=2),
+    "dilated": dict(dilation=2, padding=2),
+    "dilated, stride 2": dict(dilation=3, padding=3, stride=2),
+    "groups of 4": dict(in_channels=20, out_channels=20, groups=5),
+    "groups of 8, stride 2": dict(in_channels=32, out_channels=32, groups=4, stride=2),
+    "groups of 16 to 8": dict(in_channels=48, out_channels=24, groups=3, kernel_size=5, padding=2),
+    "multiplier 2": dict(in_channels=9, out_channels=18, groups=9),
+    "three made": dict(in_channels=64, out_channels=3),
+    "line": dict(spatial_size=(40,), kernel_size=9, padding=8),
 }
 
 

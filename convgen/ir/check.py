@@ -110,7 +110,7 @@ class _Checker:
                     self._condition(condition, names)
                     self._block(inner, names, buffers, parallel=False)
                 case Alloc(buffer, inner):
-                    self._alloc(buffer, buffers)
+                    self._alloc(buffer, names, buffers)
                     self._block(inner, names, {**buffers, buffer.name: buffer}, parallel=False)
                 case Store():
                     self._store(statement, names, buffers)
@@ -125,6 +125,8 @@ class _Checker:
         _check_index(loop.extent, names)
         if loop.var in names:
             raise IRError(f"loop {loop.var} shadows a name")
+        if loop.var in buffers:
+            raise IRError(f"loop {loop.var} has the name of a buffer")
         if loop.kind == "parallel":
             if not parallel:
                 raise IRError(f"parallel loop {loop.var} is not outermost")
@@ -134,9 +136,11 @@ class _Checker:
                     raise IRError(f"iterations of parallel loop {loop.var} store to the same place of {store.buffer}")
         self._block(loop.body, names | {loop.var}, buffers, parallel=parallel and loop.kind == "parallel")
 
-    def _alloc(self, buffer: Buffer, buffers: dict[str, Buffer]) -> None:
+    def _alloc(self, buffer: Buffer, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         if buffer.name in buffers:
             raise IRError(f"alloc {buffer.name} shadows a buffer")
+        if buffer.name in names:
+            raise IRError(f"alloc {buffer.name} has the name of a loop or a size")
         if buffer.space != "register" or not all(isinstance(extent, Int) for extent in buffer.shape):
             raise IRError(f"alloc {buffer.name} needs a register buffer of constant shape")
         if buffer.dtype not in DTYPES or compute_dtype(buffer.dtype) != buffer.dtype:

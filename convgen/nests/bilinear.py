@@ -79,7 +79,7 @@ class ClassTiling:
 
 
 def bilinear_nest(spec: ConvSpec, tilings: Sequence[ClassTiling], blocking: Blocking) -> Nest:
-    """The program of a forward or data-gradient problem with several made channels; a tiling for each residue class.
+    """The program of a forward or data-gradient problem whose groups make several channels; a tiling for each residue class.
 
     Classes without taps keep the naive stage, which stores zeros. Loops that schedules refer to: ``e`` runs over the elements
     of a register, ``c_lane``, ``pixel``, ``oc_lane`` and ``y_lane`` are those of the contraction and the transforms.
@@ -193,7 +193,7 @@ class _Class:
             self._buffer("m", (Int(points), sums), "local"),
         ]
         for name, steps, lanes in (
-            ("g", self._weight_steps(), 0),
+            ("w", self._weight_steps(), 0),
             ("x", self._source_steps(), blocking.source_lanes),
             ("y", self._inverse_steps(), blocking.inverse_lanes),
         ):
@@ -272,7 +272,7 @@ class _Class:
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("u"), (self._point(position), *target), value),)
 
-        body = self._chain("g", self._weight_steps(), (), read, write)
+        body = self._chain("w", self._weight_steps(), (), read, write)
         nest = (For("c", Int(self.reduced), (For("u_lane", Int(self.blocking.made_lanes), body),), "parallel"),)
         return (For("ob", self.made_blocks, nest, "parallel"),)
 
@@ -310,7 +310,8 @@ class _Class:
         first = mul("c_block", self.blocking.source_lanes)
         weight = Load(self._name("u"), (Var("point"), *groups, Var("ob"), add(first, "c"), Var("oc_lane")))
         source = Load(self._name("v"), (*blocks, Var("point"), self._place_in_row("pixel", "c")))
-        rest = minimum(self.blocking.source_lanes, sub(self.reduced, first))
+        size = self.blocking.source_lanes
+        rest = minimum(size, sub(self.reduced, first)) if self.reduced % size else Int(size)
         sum_of_block = For("c", rest, (Store("acc", (), Fma(source, weight, Load("acc", ()))),))
         update = For("c_block", Int(self.channel_blocks), (sum_of_block,))
         finish = Store(self._name("m"), (Var("point"), add(mul("pixel", lanes), "oc_lane")), Load("acc", ()))

@@ -114,6 +114,11 @@ def scatter_classes(spec: ConvSpec, axis: int) -> tuple[AxisClass, ...]:
     return tuple(classes)
 
 
+def reads_nothing(spec: ConvSpec) -> bool:
+    """Whether no result has a tap: each lies between those that the strides reach."""
+    return not any(all(axis.taps for axis in axes) for axes in gather_classes(spec))
+
+
 def gather_classes(spec: ConvSpec) -> tuple[tuple[AxisClass, ...], ...]:
     """All combinations of the classes of the axes, for the forward and the data-gradient directions."""
     along = scatter_classes if spec.writes_with_stride else forward_classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convgen.ir.build import continued
-from convgen.ir.nodes import Choose, Const, Index, Int, Less, Load, PaddedLoad, Program, Value
+from convgen.ir.nodes import Choose, Const, Index, Int, Less, Load, PaddedLoad, PaddingMode, Program, Value
 from convgen.ir.rewrite import map_stages, map_statement
 from convgen.ir.types import compute_dtype
 
@@ -17,11 +17,14 @@ class ExpandPadding:
     padded[circular] x[i]   →  x[i % n]
     padded[reflect] x[i]    →  x[n - 1 - |n - 1 - |i||]
 
-    Requires: a reflected index leaves the array by less than its extent. Ensures: no padded loads remain. ``axes`` lists, per
-    buffer, the axes that may leave the array; the others are left alone.
+    ``axes`` lists, per buffer, the axes that may leave the array; the others are left alone, or, with ``keep``, still padded by a
+    pass to come.
+
+    Requires: a reflected index leaves the array by less than its extent. Ensures: no padded loads remain, unless they are kept.
     """
 
     axes: tuple[tuple[str, tuple[int, ...]], ...]
+    keep: bool = False
 
     def __call__(self, program: Program) -> Program:
         def visit(value: Value) -> Value:
@@ -35,7 +38,7 @@ class ExpandPadding:
             program, lambda body: tuple(map_statement(statement, lambda i: i, visit) for statement in body)
         )
 
-    def _expand(self, program: Program, buffer: str, index: tuple[Index, ...], mode: str) -> Value:
+    def _expand(self, program: Program, buffer: str, index: tuple[Index, ...], mode: PaddingMode) -> Value:
         shape = program.buffer(buffer).shape
         place = list(index)
         conditions: list[Less] = []
@@ -45,7 +48,7 @@ class ExpandPadding:
                 conditions += [Less(Int(-1), i), Less(i, n)]
             else:
                 place[axis] = continued(i, n, mode)
-        load = Load(buffer, tuple(place))
+        load: Value = PaddedLoad(buffer, tuple(place), mode) if self.keep else Load(buffer, tuple(place))
         if not conditions:
             return load
         zero = Const(0.0, compute_dtype(program.buffer(buffer).dtype))

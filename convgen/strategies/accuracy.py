@@ -10,7 +10,7 @@ from convgen.strategies.reference import sum_error_bound
 
 
 def accuracy_limit(spec: ConvSpec) -> float:
-    """The relative L2 error that a strategy's bound may have: of a sum in order ("strict"), that or
+    """The relative L2 error that a strategy's bound may have: of a plain sum in any order ("strict"), that or
     ``fast_limit`` ("fast"), or the number given."""
     match spec.accuracy:
         case "strict":

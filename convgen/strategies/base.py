@@ -57,5 +57,5 @@ class Bilinear(Protocol):
 
 
 def algorithms_of(strategy: Strategy, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
-    """The fast algorithms that a configuration takes; none where it sums products in order."""
+    """The fast algorithms that a configuration takes; none where it sums the products themselves."""
     return strategy.algorithms(spec, config) if isinstance(strategy, Bilinear) else ()

@@ -166,7 +166,7 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     made, reduced = spec.made_channels, spec.reduced_channels
     efficiency = tile_efficiency(spec, machine, pixels=config["pixels"], lanes=config["lanes"], steps=reduced, loops=1)
-    seconds = 0.0
+    total = 0.0
     for shape in found:
         tiles = min(config["tiles"], shape.tiles)
         blocks = -(-shape.tiles // tiles)
@@ -180,15 +180,16 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         row = shape.points * size
         weights, points = _streamed_seconds(machine, row, reduced, lanes, config, shape.tiles)
         # Weights are asked for while others are used.
-        seconds += max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
+        seconds = max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
         source = _transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
         inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
             seconds += 2 * shape.points * size * shape.tiles * reduced / rates.shared
-        if blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
+        if spec.groups * blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
             seconds *= IDLE_PENALTY
-    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + spec.groups * seconds
+        total += spec.groups * seconds
+    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total
 
 
 def _streamed_seconds(
@@ -249,17 +250,18 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
         Unroll("px"),
         Unroll("e"),
         Simplify(),
-        *_prefetches(spec, nest, machine),
+        *_prefetches(spec, nest, config, machine),
     )
     return Schedule(nest, passes)
 
 
-def _prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass, ...]:
-    """Weights that do not stay in the second-level cache are asked for ahead of their use."""
+def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) -> tuple[Pass, ...]:
+    """Weights that do not stay in the second-level cache are asked for ahead of their use, if they are read in vectors."""
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     weights = [buffer for buffer in nest.program.buffers if buffer.space == "packed"]
     points = sum(extent.value for buffer in weights if isinstance(extent := buffer.shape[0], Int))
-    if points * spec.groups * spec.made_channels * spec.reduced_channels * size <= machine.l2_bytes * L2_SHARE:
+    streamed = points * spec.groups * spec.made_channels * spec.reduced_channels * size
+    if config["lanes"] == 1 or streamed <= machine.l2_bytes * L2_SHARE:
         return ()
     return tuple(PrefetchReads(buffer.name, PREFETCHED_BYTES // size) for buffer in weights)
 

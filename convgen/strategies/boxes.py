@@ -59,7 +59,7 @@ def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine, *, 
 
 
 def is_by_rows(config: Config) -> bool:
-    """Whether register tiles stay within rows, and rows of taps outside of the image are left out."""
+    """Whether register tiles stay within rows, and rows of taps outside of the image, or taps of a line, are left out."""
     return bool(config.get("by_rows", 0))
 
 
@@ -73,6 +73,7 @@ def row_extent(problem: ConvSpec) -> int:
     return max(1, _axes(problem)[-1][0])
 
 
+@functools.lru_cache(maxsize=4096)
 def inside_share(problem: ConvSpec, pixels: int) -> float:
     """The part of the products that is left if rows of taps outside of the image are left out; along a single axis, taps that lie
     outside for all of so many neighbouring pixels."""
@@ -101,14 +102,14 @@ def _inside_line(problem: ConvSpec, pixels: int) -> float:
     (size,) = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
     taps = inside = 0
     for (axis,) in gather_classes(unfolded):
-        for first in range(0, axis.count, pixels):
-            last = min(first + pixels, axis.count) - 1
-            reached = (
-                (first * axis.source_step + j * axis.tap_source_step + axis.offset, (last - first) * axis.source_step)
-                for j in range(axis.taps)
-            )
-            taps += axis.taps
-            inside += sum(low < size and low + span >= 0 for low, span in reached)
+        tiles, step = -(-axis.count // pixels), pixels * axis.source_step
+        span = (pixels - 1) * axis.source_step
+        for tap in range(axis.taps):
+            # Tile t reads from low + t * step to as much as span beyond.
+            low = tap * axis.tap_source_step + axis.offset
+            first, end = max(0, -(-(-low - span) // step)), min(tiles, -(-(size - low) // step))
+            inside += max(0, end - first)
+        taps += axis.taps * tiles
     return inside / taps if taps else 1.0
 
 

@@ -81,7 +81,7 @@ def boxed(
     rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
     return nest, (
         *(result_parts(spec, nest) if turned else result_passes(spec, nest, square)),
-        *((ExpandPadding(((nest.source, tuple(spatial[axis] for axis in rows)),)),) if rows else ()),
+        *((ExpandPadding(((nest.source, tuple(spatial[axis] for axis in rows)),), keep=True),) if rows else ()),
         copy.pad(),
         *weights,
         *(Tile(f"o{x}", Var(f"R{x.upper()}"), f"part_{x}", f"in_{x}", "overlap") for x in cut),

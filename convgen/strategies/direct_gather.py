@@ -90,7 +90,7 @@ def gather_box(spec: ConvSpec, config: Config, machine: Machine) -> Box | None:
 
 
 def leaves_out_rows(spec: ConvSpec) -> bool:
-    """Whether rows of taps outside of the image are worth leaving out."""
+    """Whether rows of taps outside of the image, or taps of a line, are worth leaving out."""
     problem = merged_pixels(spec)
     return pad_mode(problem) == "zeros" and is_boxed(problem) and inside_share(problem, FEW_PIXELS) < WORTHWHILE
 

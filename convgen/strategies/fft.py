@@ -83,7 +83,8 @@ class Fft:
 
     @staticmethod
     def _sizes(spec: ConvSpec) -> Iterator[int]:
-        """The lengths that save products and are accurate enough; the first that holds the whole image is the last."""
+        """The lengths that save products and are accurate enough; the first that holds the whole image, without regard to strides
+        or dilation, is the last."""
         whole = max(
             size + kernel - 1 for size, kernel in zip(spec.output_size, spec.kernel_size, strict=True) if kernel > 1
         )

@@ -41,8 +41,8 @@ def blockings(
     """Configurations of gemm.Blocking for sums of ``terms`` terms at each of the ``taps``, and at least ``pixels`` pixels.
 
     Lanes lie along made channels in channels_last and along pixels in channels_first; the rows of a tile divide the other of the
-    two evenly. One vector a row would wait for its loads. Where a panel does not fit its share of the cache, sums may be made in
-    blocks. ``copied`` says that a task copies its part of the image, which shall then stay in cache.
+    two about evenly. One vector a row would wait for its loads. Where a panel does not fit its share of the cache, sums may be
+    made in blocks. ``copied`` says that a task copies its part of the image, which shall then stay in cache.
     """
     width = vector_width(spec, machine)
     last = spec.layout == "channels_last"

@@ -35,7 +35,7 @@ OUTPUTS = (4, 2, 6, 3, 5)
 # Images with tiles in plenty take tiles of 6 results where the transformed weights of so few channels do not get in the way, and
 # of 4 elsewhere: of any size the same, so that they share kernels.
 MOST_CHANNELS = 160
-FEWEST_CHANNELS = 16
+FEWEST_SHARED = 16
 # Longer filters are cut into pieces: more points for one product each cost accuracy.
 LONGEST_FILTER = 5
 LONGEST_PIECE = 4
@@ -87,7 +87,7 @@ class Winograd:
     def _usual(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         """The configuration of images of any size with tiles in plenty. With few channels to sum over, for which the transforms
         take most of the time, none is good for all."""
-        if spec.reduced_channels < FEWEST_CHANNELS:
+        if spec.reduced_channels < FEWEST_SHARED:
             return ()
         is_small = spec.reduced_channels <= MOST_CHANNELS and all(step == 1 for step in spec.stride)
         m = next((m for m in ((6, 4) if is_small else (4,)) if m in self._outputs(spec)), None)

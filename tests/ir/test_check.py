@@ -126,6 +126,11 @@ BROKEN: dict[str, tuple[Program, str]] = {
         "iterations of parallel loop i store to the same place of y",
     ),
     "alloc shadows": (over_i(alloc(register("x"))), "alloc x shadows a buffer"),
+    "alloc named as a loop": (over_i(alloc(register("i"))), "alloc i has the name of a loop or a size"),
+    "loop named as an alloc": (
+        over_i(alloc(register("acc"), For("acc", N, (store(),)))),
+        "loop acc has the name of a buffer",
+    ),
     "alloc twice": (over_i(alloc(register(), alloc(register()))), "alloc acc shadows a buffer"),
     "alloc space": (over_i(alloc(Buffer("m", "float32", (), "workspace"))), "alloc m needs a register buffer"),
     "alloc shape": (over_i(alloc(register("acc", N), store())), "alloc acc needs a register buffer of constant shape"),

@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "expand_replicate": (small.shifted("replicate"), (ExpandPadding(()),)),
     "expand_circular": (small.shifted("circular"), (ExpandPadding(()),)),
     "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
+    "expand_kept": (small.padded_window(), (ExpandPadding((), keep=True),)),
     "trim": (small.padded_window(), (ExpandPadding(()), Trim("k"), Simplify())),
     "trim_widened": (
         small.padded_window(),
