@@ -42,6 +42,10 @@ class Direct:
             most = weights_extent(spec)
             tiles = candidate_tiles(spec, most, machine)
             return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
+
+        def seconds(config: Config) -> float:
+            return self.predicted_seconds(spec, config, machine)
+
         tiles = candidate_tiles(spec, most_pixels(spec, pixels_first=False), machine)
         first = int(prefers_pixels_first(spec, tiles[0], machine))
         configs = [
@@ -55,7 +59,8 @@ class Direct:
                 Config.of(pixels=min(pixels, row), lanes=lanes, pixels_first=1, by_rows=1)
                 for pixels, lanes in candidate_tiles(spec, row, machine)
             ]
-            configs = rows + configs if first else configs + rows
+            rows.sort(key=seconds)
+            configs = rows + configs if seconds(rows[0]) < seconds(configs[0]) else configs + rows
         summed = sum_tile(spec, most_pixels(spec, pixels_first=bool(first)), machine)
         if summed is not None:
             pixels, terms = summed
