@@ -33,7 +33,7 @@ FAMILIES = {
     "Winograd": ("winograd",),
     "FFT": ("fft",),
 }
-# Configurations of a strategy that are measured: those predicted to be the fastest.
+# Configurations of a strategy that are measured: its default, and those predicted to be the fastest.
 TRIED = 2
 SECONDS = 0.5
 
@@ -90,7 +90,7 @@ def measured(kernel: int, machine: Machine) -> list[Point]:
 
 def _promising(strategy: Strategy, spec: ConvSpec, machine: Machine) -> list[Config]:
     ranked = sorted(strategy.space(spec, machine), key=lambda c: strategy.predicted_seconds(spec, c, machine))
-    return ranked[:TRIED]
+    return list(dict.fromkeys((strategy.default(spec, machine), *ranked)))[:TRIED]
 
 
 def _families(points: list[Point]) -> list[str]:
