@@ -28,16 +28,20 @@ print(time.perf_counter() - start)
 _COLD = """
 import time
 start = time.perf_counter()
+import os
 import convgen
 from convgen.suites import suite
+def kernels():
+    return len(os.listdir(os.path.join(os.environ["CONVGEN_CACHE_DIR"], "kernels")))
 specs = [layer.spec for layer in suite("resnet50", layout="channels_last")]
 for spec in specs:
     convgen.compile(spec)
 print(len(specs), time.perf_counter() - start)
+before = kernels()
 start = time.perf_counter()
 for spec in specs:
     convgen.compile(spec.replace(batch=2, spatial_size=tuple(size * 8 // 7 for size in spec.spatial_size)))
-print(time.perf_counter() - start)
+print(time.perf_counter() - start, before, kernels() - before)
 """
 
 
@@ -58,9 +62,9 @@ def main() -> None:
         seconds = min(timeit.repeat(lambda op=op: op(x, w), number=20000, repeat=9)) / 20000  # type: ignore[misc]
         print(f"call of a 1x1x3x3 problem, {strategy} ({op.plan.strategy}): {seconds * 1e6:.2f} us")
     with tempfile.TemporaryDirectory() as cache:
-        count, cold, resized = in_new_process(_COLD, cache)
-        print(f"compiling {count} problems of ResNet-50 from an empty cache: {float(cold):.1f} s")
-        print(f"the same layers at 8/7 of the image size and batch 2, nothing compiled: {float(resized):.2f} s")
+        count, cold, resized, kernels, more = in_new_process(_COLD, cache)
+        print(f"compiling {count} problems of ResNet-50 from an empty cache: {float(cold):.1f} s, {kernels} files")
+        print(f"the same layers at 8/7 of the image size and batch 2: {float(resized):.2f} s, {more} files more")
         files = len(os.listdir(os.path.join(cache, "kernels")))
         in_new_process(_FIRST_CALL, cache)
         first = sorted(float(in_new_process(_FIRST_CALL, cache)[0]) for _ in range(5))[2]

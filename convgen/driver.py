@@ -27,6 +27,8 @@ PassObserver = Callable[[str, Program], None]
 
 # Below this much work (some 10 µs of one core) a second thread costs more than it brings.
 MIN_PARALLEL_MACS = 500_000
+# Predictions that differ by no more than this factor are alike.
+ALIKE = 1.05
 # A message names so many configurations.
 NAMED_CONFIGS = 6
 
@@ -49,13 +51,15 @@ class Plan:
 def heuristic_plan(
     spec: ConvSpec, machine: Machine, workspace_limit: int | None = None, threads: int | None = None
 ) -> Plan:
-    """Of the strategies' defaults the one that is predicted to be the fastest; where it does not fit the workspace limit, of all
-    configurations that do.
+    """Of the strategies' defaults the one that is predicted to be the fastest, of such as are alike the first in the registry, so
+    that images of many sizes get the same; where it does not fit the workspace limit, of all configurations that do.
 
     Raises NotApplicable if no strategy is accurate enough and WorkspaceLimitError if none is small enough.
     """
     strategies = accurate_strategies(spec, machine)
-    strategy, config = rank(spec, machine, [(strategy, strategy.default(spec, machine)) for strategy in strategies])[0]
+    defaults = [(strategy, strategy.default(spec, machine)) for strategy in strategies]
+    seconds = [strategy.predicted_seconds(spec, config, machine) for strategy, config in defaults]
+    strategy, config = next(pair for pair, t in zip(defaults, seconds, strict=True) if t <= ALIKE * min(seconds))
     best = Plan(spec, strategy.name, config, "heuristic")
     if fits(best, machine, workspace_limit, threads):
         return best
