@@ -29,6 +29,8 @@ PassObserver = Callable[[str, Program], None]
 MIN_PARALLEL_MACS = 500_000
 # Predictions that differ by no more than this factor are alike.
 ALIKE = 1.05
+# Limits that a message may name, for results of the size of one.
+ACCURACIES = tuple(digit * 10.0**exponent for exponent in range(-17, 1) for digit in (1, 1.5, 2, 3, 5, 7))
 # A message names so many configurations.
 NAMED_CONFIGS = 6
 
@@ -113,11 +115,17 @@ def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...
     candidates = applicable(spec, machine)
     chosen = tuple(strategy for strategy in candidates if strategy.error_bound(spec) <= limit)
     if not chosen:
-        best = min(strategy.error_bound(spec) for strategy in candidates)
+        allowed = next(limit for limit in ACCURACIES if _admits(spec, limit, machine))
         raise NotApplicable(
-            f"accuracy={spec.accuracy!r} is below what any strategy promises here; allowed: {best:.2g} or more"
+            f"accuracy={spec.accuracy!r} is below what any strategy promises here; allowed: {allowed:g} or more"
         )
     return chosen
+
+
+def _admits(spec: ConvSpec, accuracy: float, machine: Machine) -> bool:
+    """Whether any strategy is so accurate."""
+    looser = spec.replace(accuracy=accuracy)
+    return any(strategy.error_bound(looser) <= accuracy for strategy in applicable(looser, machine))
 
 
 def given_plan(

@@ -11,7 +11,7 @@ import pytest
 
 import convgen
 from convgen import functional
-from convgen.errors import ConvgenError, DTypeError, OperandError, ShapeError, SpecError
+from convgen.errors import ConvgenError, DTypeError, NotApplicable, OperandError, ShapeError, SpecError
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
 from convgen.targets.cpu import build
@@ -215,3 +215,13 @@ def test_functions_use_what_tuning_has_found_since() -> None:
     convgen.tune(spec, budget=0.0)
     np.testing.assert_array_equal(convgen.conv(x, w), before)
     assert [op.plan.origin for op, _ in functional._operators.values() if op.spec == spec] == ["database"]
+
+
+def test_an_accuracy_that_is_refused_names_one_that_is_not() -> None:
+    x, w = np.ones((1, 8, 10, 10), np.float32), np.ones((16, 8, 3, 3), np.float32)
+    with pytest.raises(NotApplicable, match=r"allowed: (\S+) or more") as refused:
+        convgen.conv(x, w, accuracy=1e-12)
+    allowed = float(str(refused.value).split("allowed: ")[1].split()[0])
+    assert convgen.conv(x, w, accuracy=allowed).shape == (1, 16, 8, 8)
+    with pytest.raises(NotApplicable):
+        convgen.conv(x, w, accuracy=allowed / 3)

@@ -18,6 +18,7 @@ from convgen.passes.pipeline import Pass
 from convgen.passes.simplify import Simplify
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.transforms.error import plain_error
 from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
@@ -68,8 +69,9 @@ def outermost_loops(program: Program) -> tuple[tuple[str, str], ...]:
 
 
 def sum_error_bound(spec: ConvSpec) -> float:
-    """The relative L2 error of a sum in order, in the accumulator's type: 4 sqrt(K) u, and the rounding of the result."""
+    """The relative L2 error of plain sums to expect at most, by the model that fast algorithms are judged by too: partial sums of
+    1, 2, .. K products in the accumulator's type, one after another, and the rounding of the result."""
     dtype = DTYPES[spec.dtype]
-    accumulator = DTYPES[dtype.accumulator].unit_roundoff
+    unit = DTYPES[dtype.accumulator].unit_roundoff
     terms = max(1, spec.macs // max(1, math.prod(spec.result_shape)))
-    return 4 * math.sqrt(terms) * accumulator + dtype.unit_roundoff
+    return plain_error(terms, unit) + (dtype.unit_roundoff if dtype.unit_roundoff > unit else 0.0)

@@ -42,6 +42,11 @@ class Amplification:
     taps: float
 
 
+def plain_error(terms: int, unit_roundoff: float) -> float:
+    """The relative L2 error to expect at most of plain sums of so many products of normally distributed numbers."""
+    return _SAFETY * unit_roundoff * math.sqrt(_VARIANCE * (terms + 1) / 2)
+
+
 def relative_error(algorithms: tuple[AxisAlgorithm, ...], channels: int, unit_roundoff: float) -> float:
     """The relative L2 error to expect at most, of sums over ``channels`` of normally distributed numbers.
 

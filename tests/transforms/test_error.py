@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convgen.transforms.bilinear import AxisAlgorithm, direct
-from convgen.transforms.error import growth, is_exact, magnified, relative_error, weight_multiple
+from convgen.transforms.error import growth, is_exact, magnified, plain_error, relative_error, weight_multiple
 from convgen.transforms.fourier import fourier
 from convgen.transforms.toom_cook import winograd
 
@@ -121,3 +121,16 @@ def test_integers_within_the_growth_are_exact() -> None:
     exact = compute(algorithms, x.astype(np.float64), w.astype(np.float64))
     assert (compute(algorithms, x, w) == exact).all()
     assert growth(direct(1, 3)) == 3
+
+
+@pytest.mark.parametrize("terms", [1, 9, 100, 2000])
+def test_the_error_of_plain_sums_is_above_what_is_measured_by_less_than_three(terms: int) -> None:
+    rng = np.random.default_rng(terms)
+    x, w = (rng.standard_normal((4000, terms)).astype(np.float32) for _ in range(2))
+    total = np.zeros(4000, np.float32)
+    for term in range(terms):
+        product = x[:, term].astype(np.float64) * w[:, term]
+        total = (total + product).astype(np.float32)
+    exact = np.sum(x.astype(np.float64) * w, axis=1)
+    measured = float(np.linalg.norm(total - exact) / np.linalg.norm(exact))
+    assert measured <= plain_error(terms, 2.0**-24) <= 3 * measured
