@@ -73,14 +73,19 @@ def row_extent(problem: ConvSpec) -> int:
     return max(1, _axes(problem)[-1][0])
 
 
+def source_size(problem: ConvSpec) -> tuple[int, ...]:
+    """The spatial size of the image that is read: for a data gradient that of the output's."""
+    unfolded = unfolded_problem(problem)
+    return unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+
+
 @functools.lru_cache(maxsize=4096)
 def inside_share(problem: ConvSpec, pixels: int) -> float:
     """The part of the products that is left if rows of taps outside of the image are left out; along a single axis, taps that lie
     outside for all of so many neighbouring pixels."""
     if problem.ndim == 1:
         return _inside_line(problem, pixels)
-    unfolded = unfolded_problem(problem)
-    sizes = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+    unfolded, sizes = unfolded_problem(problem), source_size(problem)
     all_taps = inside = 0
     for axes in gather_classes(unfolded):
         rows, inner = 1, 1
@@ -98,8 +103,7 @@ def inside_share(problem: ConvSpec, pixels: int) -> float:
 
 
 def _inside_line(problem: ConvSpec, pixels: int) -> float:
-    unfolded = unfolded_problem(problem)
-    (size,) = unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+    unfolded, (size,) = unfolded_problem(problem), source_size(problem)
     taps = inside = 0
     for (axis,) in gather_classes(unfolded):
         tiles, step = -(-axis.count // pixels), pixels * axis.source_step

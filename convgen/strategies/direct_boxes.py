@@ -23,7 +23,7 @@ from convgen.passes.tile import Tile
 from convgen.passes.trim import Trim
 from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, is_by_rows
+from convgen.strategies.boxes import Box, is_by_rows, source_size
 from convgen.strategies.direct_images import (
     keeps_result_apart,
     residual_passes,
@@ -42,12 +42,10 @@ def is_boxed(spec: ConvSpec) -> bool:
     has_channels = spec.groups > 1 or spec.reduced_channels != 1
     if grouped_lanes or (spec.layout == "channels_first" and has_channels):
         return True
-    problem = unfolded_problem(spec)
-    sizes = problem.spatial_size if problem.direction == "forward" else problem.output_size
     return any(
         axis.lowest < 0 or axis.highest >= size
-        for axes in gather_classes(problem)
-        for axis, size in zip(axes, sizes, strict=True)
+        for axes in gather_classes(unfolded_problem(spec))
+        for axis, size in zip(axes, source_size(spec), strict=True)
     )
 
 
