@@ -43,7 +43,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.nests.build import SUMS, build_nest, unfolded_problem
+from convgen.nests.build import SUMS, build_nest, unfolded_problem, weight_index
 from convgen.nests.classes import AxisClass, gather_classes
 from convgen.nests.nest import Nest, axis_letters, group_axis, image_index, loops_around, pad_mode, reduced_axis
 from convgen.spec import ConvSpec
@@ -260,14 +260,12 @@ class _Class:
 
     def _weight_transform(self) -> tuple[Stmt, ...]:
         oc = add(mul("ob", self.blocking.made_lanes), "u_lane")
-        reduced = (Var("c"),) if self.nest.channels.has_reduced else ()
-        pair = (oc, *reduced) if not self.spec.writes_with_stride else (*reduced, oc)
         target = (*self._group_axis(), Var("ob"), Var("c"), Var("u_lane"))
 
         def read(position: Position) -> Value:
             taps = tuple(_tap(axis, place) for axis, place in zip(self.axes, position, strict=True))
-            zero = Const(0.0, self.accumulator)
-            return Choose((Less(oc, Var("OC")),), Load("weight", (*self._group_axis(), *pair, *taps)), zero)
+            index = weight_index(self.spec, self.nest.channels, Var("g"), oc, Var("c"), taps)
+            return Choose((Less(oc, Var("OC")),), Load("weight", index), Const(0.0, self.accumulator))
 
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("u"), (self._point(position), *target), value),)

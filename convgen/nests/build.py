@@ -123,6 +123,12 @@ def weight_index(
     return (*group_axis(channels, g), *pair, *taps)
 
 
+def weight_axes(spec: ConvSpec, channels: Channels) -> dict[str, int]:
+    """Which axis of the weights the loops ``g``, ``oc`` and ``ic`` run along, where there are such axes; the taps come last."""
+    index = weight_index(spec, channels, Var("g"), Var("oc"), Var("ic"), ())
+    return {part.name: axis for axis, part in enumerate(index) if isinstance(part, Var)}
+
+
 def _gather_stage(
     spec: ConvSpec, channels: Channels, name: str, axes: tuple[AxisClass, ...], buffers: tuple[str, str]
 ) -> Stage:

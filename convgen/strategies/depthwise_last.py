@@ -7,7 +7,7 @@ can lie outside are tested, once for a tile and row.
 
 from __future__ import annotations
 
-from convgen.nests.build import SUMS, build_nest
+from convgen.nests.build import SUMS, build_nest, weight_axes
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes, with_constant
 from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
@@ -94,11 +94,7 @@ def _flattened(spec: ConvSpec, nest: Nest) -> tuple[tuple[str, ...], ...]:
 
 def _pack_passes(spec: ConvSpec, nest: Nest, taps: list[str]) -> tuple[Pass, ...]:
     """Weights as [taps][reduced][groups][made]."""
-    channels = nest.channels
-    made_first = spec.transposed == (spec.direction == "backward_data")
-    pair = ("oc", "ic") if made_first else ("ic", "oc")
-    present = {"g": True, "oc": channels.has_made, "ic": channels.has_reduced}
-    axes = {name: axis for axis, name in enumerate(name for name in ("g", *pair) if present[name])}
+    axes = weight_axes(spec, nest.channels)
     layout = [PackedAxis(len(axes) + axis) for axis in range(len(taps))]
     labels = (*taps, *(name for name in ("ic", "g", "oc") if name in axes))
     layout += [PackedAxis(axes[name]) for name in labels[len(taps) :]]

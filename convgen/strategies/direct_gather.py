@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from convgen.machine import Machine
-from convgen.nests.build import build_nest, unfolded_problem
+from convgen.nests.build import build_nest, unfolded_problem, weight_axes
 from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters, pad_mode
 from convgen.passes.collapse import Collapse
@@ -126,29 +126,20 @@ def merged_pixels(spec: ConvSpec) -> ConvSpec:
 def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
     """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes."""
     channels = nest.channels
-    axis = 0
-    places: dict[str, int] = {}
-    made_first = spec.transposed == (spec.direction == "backward_data")
-    pair = ("made", "reduced") if made_first else ("reduced", "made")
-    present = {"groups": channels.has_groups, "made": channels.has_made, "reduced": channels.has_reduced}
-    for name in ("groups", *pair):
-        if present[name]:
-            places[name] = axis
-            axis += 1
-    laned = places["made"] if channels.has_made else places["groups"]
-    layout = [PackedAxis(places["groups"])] if channels.has_groups and channels.has_made else []
+    axes = weight_axes(spec, channels)
+    laned = axes["oc" if channels.has_made else "g"]
+    layout = [PackedAxis(axes["g"])] if channels.has_groups and channels.has_made else []
     layout.append(PackedAxis(laned, "block", lanes))
-    layout += [PackedAxis(axis + tap) for tap in range(spec.ndim)]
+    layout += [PackedAxis(len(axes) + tap) for tap in range(spec.ndim)]
     if channels.has_reduced:
-        layout.append(PackedAxis(places["reduced"]))
+        layout.append(PackedAxis(axes["ic"]))
     labels = packed_labels(spec, nest)
     return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)), labels=labels)
 
 
 def _pack_terms(spec: ConvSpec, nest: Nest, made: int) -> tuple[Pass, ...]:
     """[block of made channels] [made channel] [taps] [reduced]."""
-    made_first = spec.transposed == (spec.direction == "backward_data")
-    axes = {"oc": 0, "ic": 1} if made_first else {"ic": 0, "oc": 1}
+    axes = weight_axes(spec, nest.channels)
     taps = tuple(f"k{letter}" for letter in axis_letters(spec.ndim))
     layout = (
         PackedAxis(axes["oc"], "block", made),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convgen.nests.build import weight_axes
 from convgen.nests.nest import Nest, axis_letters
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
@@ -14,10 +15,8 @@ def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
     channels = nest.channels
     groups = ("g",) if channels.has_groups else ()
     reduced = ("ic",) if channels.has_reduced else ()
-    made_first = spec.transposed == (spec.direction == "backward_data")
-    order = (*groups, "oc", *reduced) if made_first else (*groups, *reduced, "oc")
-    place = {name: axis for axis, name in enumerate(order)}
-    taps = tuple(PackedAxis(len(order) + axis) for axis in range(spec.ndim))
+    place = weight_axes(spec, channels)
+    taps = tuple(PackedAxis(len(place) + axis) for axis in range(spec.ndim))
     layout = (
         *(PackedAxis(place[name]) for name in groups),
         PackedAxis(place["oc"], "block", width),
