@@ -67,6 +67,15 @@ def with_constant(nest: Nest, name: str) -> Nest:
     return replace(nest, program=program, sizes=sizes)
 
 
+def with_bindings(nest: Nest) -> Nest:
+    """The nest with what is bound a stage as constants: stages that differ in them no longer share a kernel."""
+    stages = tuple(
+        replace(stage, body=substitute_block(stage.body, dict(stage.bindings)), bindings=())
+        for stage in nest.program.stages
+    )
+    return replace(nest, program=replace(nest.program, stages=stages))
+
+
 def axis_letters(ndim: int) -> str:
     """The letters of the spatial axes: w, hw or dhw."""
     return "dhw"[-ndim:]

@@ -28,7 +28,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes, source_passes
-from convgen.strategies.tiles import even_pixels, most_rows
+from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.transforms.linear import LinearProgram
@@ -63,8 +63,6 @@ L1_SHARE = 0.5
 LINES_SHARE = 0.3
 # The part of the time to fetch weights, or to use them, that the other does not hide.
 EXPOSED_SHARE = 0.5
-# How far ahead of their use weights are asked for.
-PREFETCHED_BYTES = 8 << 10
 
 Choose = Callable[[AxisClass], AxisAlgorithm]
 

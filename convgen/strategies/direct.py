@@ -20,6 +20,7 @@ from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
 from convgen.strategies.direct_gather import gather_schedule, leaves_out_rows, most_pixels, prefers_pixels_first
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
+from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, sum_tile
 from convgen.tuning.space import Config
@@ -61,6 +62,9 @@ class Direct:
             ]
             rows.sort(key=seconds)
             configs = rows + configs if seconds(rows[0]) < seconds(configs[0]) else configs + rows
+        whole = sorted(whole_configs(spec, machine), key=seconds)
+        if whole:
+            configs = whole + configs if seconds(whole[0]) < seconds(configs[0]) else configs + whole
         summed = sum_tile(spec, most_pixels(spec, pixels_first=bool(first)), machine)
         if summed is not None:
             pixels, terms = summed

@@ -10,8 +10,10 @@ from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import Box, box_source_bytes, inside_share, is_by_rows, rewritten_bytes
 from convgen.strategies.direct_gather import gather_box, merged_pixels, terms_lanes
+from convgen.strategies.direct_whole import is_whole, kept_share, row_waste
 from convgen.tuning.cost import (
     CALL_SECONDS,
+    L2_SHARE,
     moving_seconds,
     peak,
     pixels_made,
@@ -53,6 +55,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
     first-level cache.
     """
+    if is_whole(config):
+        return _whole_seconds(spec, config, machine)
     box, rates = None, rates_of(machine)
     if spec.direction != "backward_weights" and config["pixels_first"]:
         box = gather_box(spec, config, machine)
@@ -103,6 +107,22 @@ def _sum_seconds(spec: ConvSpec, config: Config, terms: int, box: Box | None, ma
     moved = spec.bytes_moved + (0 if box is not None else _copied_bytes(spec))
     seconds += moving_seconds(moved, machine)
     return seconds + (_box_seconds(spec, box, config["lanes"], machine) if box is not None else 0.0)
+
+
+def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
+    """Tiles that are whole rows or planes: the products that are left, and what does not stay in cache meanwhile."""
+    pixels, lanes, rates = config["pixels"], config["lanes"], rates_of(machine)
+    tiling = _tiling(spec, config, None)
+    efficiency = tile_efficiency(spec, machine, pixels=pixels, lanes=lanes, steps=tiling.steps, loops=tiling.loops)
+    work = spec.macs * tiling.lanes_waste * row_waste(spec, config) * kept_share(spec)
+    compute = work / (peak(spec, machine) * efficiency)
+    if config["whole"] == 1:
+        compute = compute * streaming_waste(spec, machine, lanes) + streaming_seconds(spec, machine)
+    seconds = CALL_SECONDS + compute + moving_seconds(spec.bytes_moved, machine)
+    images = spec.bytes_moved - spec.weight_bytes
+    if config["pixels_first"] or images <= machine.l2_bytes * L2_SHARE:
+        return seconds
+    return seconds + images * (spec.made_channels / lanes - 1) / rates.stream
 
 
 def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from convgen.machine import Machine
-from convgen.nests.build import build_nest, unfolded_problem, weight_axes
+from convgen.nests.build import build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters, pad_mode
 from convgen.passes.collapse import Collapse
-from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
@@ -20,6 +19,8 @@ from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_b
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_passes
+from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
+from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.tiles import register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
 
@@ -41,6 +42,8 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     computed from a copy of its own.
     """
     problem = merged_pixels(spec)
+    if is_whole(config):
+        return whole_schedule(problem, config, machine)
     nest = build_nest(problem)
     lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
@@ -48,9 +51,9 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     weights: tuple[Pass, ...] = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         *(
-            _pack_terms(problem, nest, lanes)
+            pack_terms(problem, nest, lanes)
             if terms
-            else (_pack_weights(problem, nest, lanes), *_pack_order(problem, nest))
+            else (pack_weights(problem, nest, lanes), *pack_order(problem, nest))
         ),
     )
     box = gather_box(spec, config, machine) if config["pixels_first"] else None
@@ -121,53 +124,6 @@ def merged_pixels(spec: ConvSpec) -> ConvSpec:
         dilation=(1,),
         output_padding=(0,),
     )
-
-
-def _pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
-    """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes."""
-    channels = nest.channels
-    axes = weight_axes(spec, channels)
-    laned = axes["oc" if channels.has_made else "g"]
-    layout = [PackedAxis(axes["g"])] if channels.has_groups and channels.has_made else []
-    layout.append(PackedAxis(laned, "block", lanes))
-    layout += [PackedAxis(len(axes) + tap) for tap in range(spec.ndim)]
-    if channels.has_reduced:
-        layout.append(PackedAxis(axes["ic"]))
-    labels = packed_labels(spec, nest)
-    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)), labels=labels)
-
-
-def _pack_terms(spec: ConvSpec, nest: Nest, made: int) -> tuple[Pass, ...]:
-    """[block of made channels] [made channel] [taps] [reduced]."""
-    axes = weight_axes(spec, nest.channels)
-    taps = tuple(f"k{letter}" for letter in axis_letters(spec.ndim))
-    layout = (
-        PackedAxis(axes["oc"], "block", made),
-        PackedAxis(axes["oc"], "place", made),
-        *(PackedAxis(len(axes) + tap) for tap in range(spec.ndim)),
-        PackedAxis(axes["ic"]),
-    )
-    labels = ("block", "lane", *taps, "ic")
-    return (Pack("weight", "packed", layout, labels=labels), Parallelize("pack_weight", ("packed_block",)))
-
-
-def packed_labels(spec: ConvSpec, nest: Nest) -> tuple[str, ...]:
-    """What the axes of the packed weights are called."""
-    channels = nest.channels
-    groups = ("g",) if channels.has_groups and channels.has_made else ()
-    taps = (f"k{letter}" for letter in axis_letters(spec.ndim))
-    return (*groups, "block", *taps, *(("ic",) if channels.has_reduced else ()), "lane")
-
-
-def _pack_order(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
-    """Taps inside channels, as the weights lie in memory: what is read together is used together."""
-    labels = packed_labels(spec, nest)
-    loops = tuple(f"packed_{label}" for label in labels)
-    parallel = Parallelize("pack_weight", loops[:1])
-    if "ic" not in labels:
-        return (parallel,)
-    taps = loops[labels.index("block") + 1 : labels.index("ic")]
-    return (Reorder("pack_weight", ("packed_ic", *taps, "packed_lane")), parallel)
 
 
 def _takes_turns(spec: ConvSpec, machine: Machine) -> bool:

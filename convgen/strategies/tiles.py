@@ -22,6 +22,8 @@ MAX_PIXELS = 16
 MAX_VECTORS = 4
 # So many tiles lose little in the last one, and the largest tile, whatever the image's size, lets images share their kernels.
 PLENTY = 16
+# How far ahead of their use weights are asked for that come from beyond the second-level cache.
+PREFETCHED_BYTES = 8 << 10
 # What a tile of one pixel loses beside one of many, which share their loads of weights.
 LOADS_SHARE = 0.3
 

@@ -70,13 +70,14 @@ def test_tiles_are_no_longer_than_an_image() -> None:
 def test_what_can_be_read_in_place_is_not_copied() -> None:
     assert spaces(make_spec(padding=0)) == {"packed"}
     assert spaces(make_spec(kernel_size=1, padding=0)) == {"packed"}
-    assert spaces(make_spec()) == {"packed", "padded"}
+    assert spaces(make_spec(spatial_size=(100, 100))) == {"packed", "padded"}
+    assert spaces(make_spec()) == {"packed"}
     assert "padded" in spaces(make_spec(padding=0, layout="channels_first"))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 def test_no_whole_image_is_copied_where_parts_of_images_come_first(layout: str) -> None:
-    spec = make_spec(spatial_size=(56, 56), layout=layout, epilogue=("bias", "relu"))
+    spec = make_spec(spatial_size=(100, 100), layout=layout, epilogue=("bias", "relu"))
     plan = Plan(spec, "direct", DIRECT.space(spec, HOST)[0], "given")
     program = build_program(plan, HOST)[0]
     assert plan.config["pixels_first"] == 1
@@ -87,7 +88,7 @@ def test_no_whole_image_is_copied_where_parts_of_images_come_first(layout: str) 
 
 def test_accumulators_stay_in_registers() -> None:
     """One register tile in the kernel, and all loops inside it are over what is summed."""
-    program = program_of(make_spec())
+    program = program_of(make_spec(spatial_size=(100, 100)))
     (conv,) = [stage for stage in program.stages if stage.name == "conv"]
     (tile,) = [found for found in statements(conv.body) if isinstance(found, Alloc)]
     assert tile.buffer.space == "register"
@@ -150,6 +151,56 @@ def test_rows_of_taps_outside_of_the_image_are_left_out(fields: dict[str, Any]) 
     op = convgen.compile(spec, "direct", 1, config=config)
     got = op(*operands.main, **operands.epilogue)
     np.testing.assert_array_equal(got, reference(spec, *operands.main, **operands.epilogue))
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    "rows": {},
+    "two tiles a row": dict(spatial_size=(3, 29)),
+    "tiles that overlap": dict(spatial_size=(3, 15), out_channels=HOST.vector_bytes),
+    "strided": dict(spatial_size=(9, 14), stride=2),
+    "one side": dict(padding=((0, 1), (2, 0))),
+    "window larger than the image": dict(spatial_size=(3, 2), kernel_size=5, padding=2),
+    "dilated": dict(dilation=2, padding=2),
+    "line": dict(spatial_size=(9,), kernel_size=5, padding=2),
+    "volume": dict(spatial_size=(3, 4, 4), kernel_size=3, padding=1),
+    "groups": dict(groups=2, in_channels=16, out_channels=32),
+    "epilogue": dict(epilogue=("bias", "residual", "relu")),
+    "gradient": dict(direction="backward_data", in_channels=20),
+    "strided gradient": dict(direction="backward_data", in_channels=20, stride=2, kernel_size=5, padding=2),
+    "gradient under a padding mode": dict(direction="backward_data", in_channels=20, padding_mode="reflect"),
+    "transposed": dict(transposed=True, stride=2, kernel_size=4, spatial_size=(4, 4)),
+    "float64": dict(dtype="float64"),
+    "bfloat16": dict(dtype="bfloat16"),
+    "int8": dict(dtype="int8"),
+}
+
+
+@pytest.mark.parametrize("fields", WHOLE.values(), ids=WHOLE)
+def test_whole_rows_and_planes_leave_out_what_lies_outside(fields: dict[str, Any]) -> None:
+    lanes = HOST.vector_bytes // 4
+    base = dict(in_channels=8, out_channels=lanes + 3, spatial_size=(4, 5), batch=2)
+    spec = make_spec(**{**base, **fields})
+    configs = [config for config in DIRECT.space(spec, HOST) if config.get("whole", 0)]
+    assert configs
+    operands = integer_operands(spec, np.random.default_rng(0))
+    want = reference(spec, *operands.main, **operands.epilogue)
+    for config in configs:
+        op = convgen.compile(spec, "direct", 1, config=config)
+        got = op(*operands.main, **operands.epilogue)
+        np.testing.assert_array_equal(got.astype(np.float64), want)
+        assert "padded" not in op.source
+
+
+def test_images_larger_than_a_few_tiles_are_not_written_out() -> None:
+    for fields in (
+        dict(spatial_size=(100, 100)),
+        dict(padding=0),
+        dict(padding_mode="reflect"),
+        dict(layout="channels_first"),
+        dict(in_channels=3),
+        dict(direction="backward_weights"),
+    ):
+        assert not any(config.get("whole", 0) for config in DIRECT.space(make_spec(**fields), HOST))
 
 
 FEW: dict[str, dict[str, Any]] = {
