@@ -58,6 +58,10 @@ _PART_NAMES = {"min": "start", "max": "limit", "//": "row", "%": "col"}
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
 
 
+# Of so many elements at constant distances LLVM may keep a pointer to each, and run out of registers.
+HELD = 8
+
+
 @dataclass(frozen=True)
 class LoweredStage:
     """The body of a stage's function, what it uses, and how many tasks it has.
@@ -162,6 +166,7 @@ class _Writer:
     operations: set[Operation] = field(default_factory=set)
     registers: dict[str, Buffer] = field(default_factory=dict)
     bases: dict[tuple[str, Index], str] = field(default_factory=dict)
+    places: dict[tuple[str, Index], str] = field(default_factory=dict)
     kept: dict[Value, str] = field(default_factory=dict)
     limits: dict[Index, str] = field(default_factory=dict)
     tested: dict[Less, str] = field(default_factory=dict)
@@ -266,7 +271,7 @@ class _Writer:
 
     def stores(self, run: list[Store]) -> None:
         """A run of stores without control flow between them."""
-        self.bases, self.kept, self.limits = {}, {}, {}
+        self.bases, self.places, self.kept, self.limits = {}, {}, {}, {}
         if all(isinstance(store.value, Const) and store.buffer in self.registers for store in run):
             self.assign([(self.register(s.buffer, s.index, s.lanes), self.value(s.value)) for s in run])
             return
@@ -315,6 +320,9 @@ class _Writer:
 
     def name_bases(self, run: list[Store]) -> None:
         """Gives a name to the variable part of addresses that are used with several displacements."""
+        scalars = {
+            read.buffer for read in reads(run) if read.lanes == 1 and self.program.has_buffer(read.buffer)
+        } - {store.buffer for store in run}
         offsets: dict[tuple[str, Index], set[Index]] = {}
         for buffer, index in self.accesses(run):
             if (buffer, index) in self.fixed:
@@ -323,7 +331,10 @@ class _Writer:
             offsets.setdefault((buffer, base), set()).add(displacement)
         for (buffer, base), displacements in offsets.items():
             if len(displacements) > 1 and not isinstance(base, Int | Var):
-                self.name_base(buffer, base, f"{buffer}_at")
+                if len(displacements) >= HELD and buffer in scalars:
+                    self.name_place(buffer, base)
+                else:
+                    self.name_base(buffer, base, f"{buffer}_at")
 
         moves = Counter(
             (buffer, self.fixed[buffer, index][1])
@@ -338,6 +349,14 @@ class _Writer:
         taken = sum(1 for name in self.bases.values() if name.startswith(prefix))
         self.bases[buffer, base] = name = f"{prefix}{taken or ''}"
         self.line(f"{name} = {self.text(base)}")
+
+    def name_place(self, buffer: str, base: Index) -> None:
+        """Names the address from which several elements are at constant distances."""
+        taken = len(self.places)
+        self.places[buffer, base] = name = f"{buffer}_row{taken or ''}"
+        storage = self.program.buffer(buffer).dtype
+        operation = self.use(Operation("place", compute_dtype(storage), 1, storage))
+        self.line(f"{name} = {operation}({buffer}, {self.text(base)})")
 
     def offset(self, buffer: str, index: tuple[Index, ...]) -> tuple[Index, Index]:
         return element_offset(index, self.program.seen(self.stage, buffer).shape)
@@ -405,8 +424,10 @@ class _Writer:
             split = {
                 index: split_offset(index, self.program.seen(self.stage, buffer).shape, inner) for index in indices
             }
+            # What differs by constants shares a base, see name_bases.
+            split = {index: parts for index, parts in split.items() if not isinstance(parts[0], Int)}
             starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
-            if len(starts) < len(bases) or all(isinstance(start, Int) for start in starts):
+            if len(starts) < len({self.offset(buffer, index)[0] for index in split}):
                 continue
             names = [f"{buffer}_at{i}" for i in range(len(starts))]
             self.assign_all(names, [self.text(start) for start in starts])
@@ -523,10 +544,12 @@ class _Writer:
 
     def load(self, load: Load) -> str:
         storage = self.program.buffer(load.buffer).dtype
-        place = self.place(load.buffer, load.index)
         kind, tail = ("load", "") if load.count is None else ("load_some", f", {self.text(load.count)}")
         name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
-        return f"{name}({load.buffer}, {place}{tail})"
+        base, displacement = self.offset(load.buffer, load.index)
+        if (load.buffer, base) in self.places:
+            return f"{name}({self.places[load.buffer, base]}, {self.text(displacement)}{tail})"
+        return f"{name}({load.buffer}, {self.place(load.buffer, load.index)}{tail})"
 
     def load_if(self, load: Load, conditions: tuple[Less, ...]) -> str:
         """A load that reads zeros where the conditions do not hold."""

@@ -92,6 +92,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("sum")
     if "spread" in kinds:
         needed.add("spread")
+    if "place" in kinds:
+        needed.add("hold")
     if "prefetch" in kinds:
         needed |= {"prefetch", "call"}
     if kinds & {"fma", "min", "max"}:
@@ -146,6 +148,9 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, f"{kind}, {kind}", f"lambda b, x, y: {_call(op, 'x, y')}")
         case "transpose" | "transpose_some":
             return _transpose(op)
+        case "place":
+            size = DTYPES[op.storage].itemsize
+            return OperationText(op.name, "i64", "i64, i64", f"lambda b, base, i: hold(b, base, i, {size})")
         case "prefetch":
             size = DTYPES[op.storage].itemsize
             emit = f"lambda b, base, i: prefetch(b, base, i, {size}, {op.lanes * size})"
