@@ -1,7 +1,7 @@
-"""convgen: mb1_ic64oc64_ih56oh28kh3sh2ph1 layout=channels_last dir=backward_data
+"""convgen: mb1_ic64oc64_ih112oh56kh3sh2ph1 layout=channels_last dir=backward_data
 strategy  direct, pixels=6 lanes=64 pixels_first=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh28kh3sh2ph1 layout=channels_last dir=backward_data' --strategy direct --config 'pixels=6 lanes=64 pixels_first=1' -o .
+again     convgen emit 'mb1_ic64oc64_ih112oh56kh3sh2ph1 layout=channels_last dir=backward_data' --strategy direct --config 'pixels=6 lanes=64 pixels_first=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -87,12 +87,13 @@ def conv0(buffers, sizes, begin, end, worker):
         start1 = min(limit, count_w)
         limit1 = max(0 - start - offset_h, 0)
         start2 = min(limit1, RH)
+        padded_at0 = (start2 * LW + start1) * 64
         for padded_h_fill in range(RH):
             for padded_w_fill in range(count_w):
                 store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
         for padded_h in range(max(min(IH - start - offset_h, RH), start2) - start2):
             for padded_w in range(max(min(IW - offset_w, count_w), start1) - start1):
-                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64))
+                store_f32x64(padded, padded_at0 + (padded_h * LW + padded_w) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64))
         for oc_block in range((OC + 63) // 64):
             for tile in range((RH * count_w + 5) // 6):
                 start3 = min(tile * 6, RH * count_w - 6)
@@ -135,12 +136,13 @@ def conv1(buffers, sizes, begin, end, worker):
         start1 = min(limit, count_w + 1)
         limit1 = max(0 - start - offset_h, 0)
         start2 = min(limit1, RH)
+        padded_at0 = (start2 * LW + start1) * 64
         for padded_h_fill in range(RH):
             for padded_w_fill in range(count_w + 1):
                 store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
         for padded_h in range(max(min(IH - start - offset_h, RH), start2) - start2):
             for padded_w in range(max(min(IW - offset_w + 1, count_w + 1), start1) - start1):
-                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64 - 64))
+                store_f32x64(padded, padded_at0 + (padded_h * LW + padded_w) * 64, load_f32x64(grad_output, ((n * IH + (padded_h + start2 + start + offset_h)) * IW + (padded_w + start1 + offset_w)) * 64 - 64))
         for oc_block in range((OC + 63) // 64):
             for tile in range((RH * count_w + 5) // 6):
                 start3 = min(tile * 6, RH * count_w - 6)
@@ -273,14 +275,14 @@ def conv3(buffers, sizes, begin, end, worker):
 
 # ---- the whole problem on one thread
 def run(grad_output, weight):
-    grad_output = np.ascontiguousarray(grad_output, np.float32).reshape((1, 28, 28, 64))
+    grad_output = np.ascontiguousarray(grad_output, np.float32).reshape((1, 56, 56, 64))
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
-    grad_input = np.empty((1, 56, 56, 64), np.float32)
-    padded, packed = (np.empty(size, np.uint8) for size in [215296, 147456])
+    grad_input = np.empty((1, 112, 112, 64), np.float32)
+    padded, packed = (np.empty(size, np.uint8) for size in [831744, 147456])
     buffers = np.array([array.ctypes.data for array in (grad_output, weight, grad_input, padded, packed)])
     pack_weight(buffers, np.array([64, 3, 3, 64], np.int64), 0, 1, 0)
-    conv0(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 0, 0, 1, 28, 0, 0, 1, 215296], np.int64), 0, 1, 0)
-    conv1(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 0, 0, 1, 28, 1, 1, 0, 215296], np.int64), 0, 1, 0)
-    conv2(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 1, 1, 0, 28, 0, 0, 1, 215296], np.int64), 0, 1, 0)
-    conv3(buffers, np.array([1, 28, 28, 56, 56, 64, 28, 29, 29, 28, 1, 1, 0, 28, 1, 1, 0, 215296], np.int64), 0, 1, 0)
+    conv0(buffers, np.array([1, 56, 56, 112, 112, 64, 56, 57, 57, 56, 0, 0, 1, 56, 0, 0, 1, 831744], np.int64), 0, 1, 0)
+    conv1(buffers, np.array([1, 56, 56, 112, 112, 64, 56, 57, 57, 56, 0, 0, 1, 56, 1, 1, 0, 831744], np.int64), 0, 1, 0)
+    conv2(buffers, np.array([1, 56, 56, 112, 112, 64, 56, 57, 57, 56, 1, 1, 0, 56, 0, 0, 1, 831744], np.int64), 0, 1, 0)
+    conv3(buffers, np.array([1, 56, 56, 112, 112, 64, 56, 57, 57, 56, 1, 1, 0, 56, 1, 1, 0, 831744], np.int64), 0, 1, 0)
     return grad_input

@@ -86,12 +86,13 @@ def conv(buffers, sizes, begin, end, worker):
         start0, start1 = min(part_h * RH, OH - RH), min(1, OW + 2)
         limit = max(0 - start0 + 1, 0)
         start2 = min(limit, RH + 2)
+        padded_at0 = (start2 * LW + start1) * 64
         for padded_h_fill in range(RH + 2):
             for padded_w_fill in range(OW + 2):
                 store_f32x64(padded, (padded_h_fill * LW + padded_w_fill) * 64, splat_f32x64(0.0))
         for padded_h in range(max(min(IH - start0 + 1, RH + 2), start2) - start2):
             for padded_w in range(max(min(IW + 1, OW + 2), start1) - start1):
-                store_f32x64(padded, ((padded_h + start2) * LW + (padded_w + start1)) * 64, load_f32x64(input, ((n * IH + (padded_h + start2 + start0)) * IW + (padded_w + start1)) * 64 - (IW * 64 + 64)))
+                store_f32x64(padded, padded_at0 + (padded_h * LW + padded_w) * 64, load_f32x64(input, ((n * IH + (padded_h + start2 + start0)) * IW + (padded_w + start1)) * 64 - (IW * 64 + 64)))
         for oc_block in range((OC + 63) // 64):
             for tile in range((RH * OW + 5) // 6):
                 start3 = min(tile * 6, RH * OW - 6)

@@ -44,6 +44,11 @@ def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
 
+def hold(b, base, index, size):
+    """An address that LLVM knows nothing about: it would keep a pointer to each of many elements at constant distances."""
+    place = b.add(base, b.mul(index, index.type(size)))
+    return b.asm(ir.FunctionType(place.type, [place.type]), "", "=r,0", [place], False)
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -67,6 +72,7 @@ load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i,
 load_some_f32x16 = operation(f32x16, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v16f32.p0", f32x16.llvm, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16), f32x16.llvm(None)))
 max_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: call(b, "llvm.maximum.v16f32", x.type, x, y))
 mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
+place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
@@ -210,14 +216,10 @@ def conv(buffers, sizes, begin, end, worker):
     for block in range(begin, end):
         row0, row1 = (OH + 5) // 6, (OW + 5) // 6
         start = min(block * T, N * row0 * row1 - T)
-        v_at0, v_at1, v_at2, v_at3, v_at4 = 0, T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
-        v_at5, v_at6, v_at7, v_at8, v_at9, v_at10 = 5 * (T * 64 + 16), 6 * (T * 64 + 16), 7 * (T * 64 + 16), 16, 32, 48
-        v_at11, v_at12, v_at13, v_at14, v_at15, v_at16, v_at17, v_at18 = 64, 80, 96, 112, 128, 144, 160, 176
-        v_at19, v_at20 = 192, 208
-        m_at0, m_at1, m_at2, m_at3, m_at4, m_at5, m_at6, m_at7, m_at8 = 0, 32, 64, 96, 128, 160, 192, 224, 256
-        m_at9, m_at10, m_at11, m_at12, m_at13, m_at14 = 288, 320, 352, 384, 416, 8 * (T * 32 + 16)
-        m_at15, m_at16, m_at17, m_at18 = 16 * (T * 32 + 16), 24 * (T * 32 + 16), 32 * (T * 32 + 16), 40 * (T * 32 + 16)
-        m_at19, m_at20 = 48 * (T * 32 + 16), 56 * (T * 32 + 16)
+        v_at0, v_at1, v_at2, v_at3 = T * 64 + 16, 2 * (T * 64 + 16), 3 * (T * 64 + 16), 4 * (T * 64 + 16)
+        v_at4, v_at5, v_at6 = 5 * (T * 64 + 16), 6 * (T * 64 + 16), 7 * (T * 64 + 16)
+        m_at0, m_at1, m_at2, m_at3 = 8 * (T * 32 + 16), 16 * (T * 32 + 16), 24 * (T * 32 + 16), 32 * (T * 32 + 16)
+        m_at4, m_at5, m_at6 = 40 * (T * 32 + 16), 48 * (T * 32 + 16), 56 * (T * 32 + 16)
         for tile in range(T):
             row2 = (start + tile) // row1
             col = start + tile - row2 * row1
@@ -343,14 +345,14 @@ def conv(buffers, sizes, begin, end, worker):
                     x6 = part_x20
                     x7 = part_x23
                     v_by = ih * 8 * (T * 64 + 16) + (c_block * T * 16 + tile * 16)
-                    store_f32x16(v, v_at0 + v_by, x0)
-                    store_f32x16(v, v_at1 + v_by, x1)
-                    store_f32x16(v, v_at2 + v_by, x2)
-                    store_f32x16(v, v_at3 + v_by, x3)
-                    store_f32x16(v, v_at4 + v_by, x4)
-                    store_f32x16(v, v_at5 + v_by, x5)
-                    store_f32x16(v, v_at6 + v_by, x6)
-                    store_f32x16(v, v_at7 + v_by, x7)
+                    store_f32x16(v, v_by, x0)
+                    store_f32x16(v, v_at0 + v_by, x1)
+                    store_f32x16(v, v_at1 + v_by, x2)
+                    store_f32x16(v, v_at2 + v_by, x3)
+                    store_f32x16(v, v_at3 + v_by, x4)
+                    store_f32x16(v, v_at4 + v_by, x5)
+                    store_f32x16(v, v_at5 + v_by, x6)
+                    store_f32x16(v, v_at6 + v_by, x7)
         for ob in range((OC + 31) // 32):
             for point in range(64):
                 for pixels in range((T + 13) // 14):
@@ -361,37 +363,37 @@ def conv(buffers, sizes, begin, end, worker):
                     acc3 = acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = splat_f32x32(0.0)
                     for c_block in range(4):
                         for c in range(16):
-                            v_by = point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c)
+                            v_row = place_f32(v, point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c))
                             u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
-                            acc0 = fma_f32x32(splat_f32x32(load_f32(v, v_at0 + v_by)), u_here, acc0)
-                            acc1 = fma_f32x32(splat_f32x32(load_f32(v, v_at8 + v_by)), u_here, acc1)
-                            acc2 = fma_f32x32(splat_f32x32(load_f32(v, v_at9 + v_by)), u_here, acc2)
-                            acc3 = fma_f32x32(splat_f32x32(load_f32(v, v_at10 + v_by)), u_here, acc3)
-                            acc4 = fma_f32x32(splat_f32x32(load_f32(v, v_at11 + v_by)), u_here, acc4)
-                            acc5 = fma_f32x32(splat_f32x32(load_f32(v, v_at12 + v_by)), u_here, acc5)
-                            acc6 = fma_f32x32(splat_f32x32(load_f32(v, v_at13 + v_by)), u_here, acc6)
-                            acc7 = fma_f32x32(splat_f32x32(load_f32(v, v_at14 + v_by)), u_here, acc7)
-                            acc8 = fma_f32x32(splat_f32x32(load_f32(v, v_at15 + v_by)), u_here, acc8)
-                            acc9 = fma_f32x32(splat_f32x32(load_f32(v, v_at16 + v_by)), u_here, acc9)
-                            acc10 = fma_f32x32(splat_f32x32(load_f32(v, v_at17 + v_by)), u_here, acc10)
-                            acc11 = fma_f32x32(splat_f32x32(load_f32(v, v_at18 + v_by)), u_here, acc11)
-                            acc12 = fma_f32x32(splat_f32x32(load_f32(v, v_at19 + v_by)), u_here, acc12)
-                            acc13 = fma_f32x32(splat_f32x32(load_f32(v, v_at20 + v_by)), u_here, acc13)
-                    m_by = point * (T * 32 + 16) + start1 * 32
-                    store_f32x32(m, m_at0 + m_by, acc0)
-                    store_f32x32(m, m_at1 + m_by, acc1)
-                    store_f32x32(m, m_at2 + m_by, acc2)
-                    store_f32x32(m, m_at3 + m_by, acc3)
-                    store_f32x32(m, m_at4 + m_by, acc4)
-                    store_f32x32(m, m_at5 + m_by, acc5)
-                    store_f32x32(m, m_at6 + m_by, acc6)
-                    store_f32x32(m, m_at7 + m_by, acc7)
-                    store_f32x32(m, m_at8 + m_by, acc8)
-                    store_f32x32(m, m_at9 + m_by, acc9)
-                    store_f32x32(m, m_at10 + m_by, acc10)
-                    store_f32x32(m, m_at11 + m_by, acc11)
-                    store_f32x32(m, m_at12 + m_by, acc12)
-                    store_f32x32(m, m_at13 + m_by, acc13)
+                            acc0 = fma_f32x32(splat_f32x32(load_f32(v_row, 0)), u_here, acc0)
+                            acc1 = fma_f32x32(splat_f32x32(load_f32(v_row, 16)), u_here, acc1)
+                            acc2 = fma_f32x32(splat_f32x32(load_f32(v_row, 32)), u_here, acc2)
+                            acc3 = fma_f32x32(splat_f32x32(load_f32(v_row, 48)), u_here, acc3)
+                            acc4 = fma_f32x32(splat_f32x32(load_f32(v_row, 64)), u_here, acc4)
+                            acc5 = fma_f32x32(splat_f32x32(load_f32(v_row, 80)), u_here, acc5)
+                            acc6 = fma_f32x32(splat_f32x32(load_f32(v_row, 96)), u_here, acc6)
+                            acc7 = fma_f32x32(splat_f32x32(load_f32(v_row, 112)), u_here, acc7)
+                            acc8 = fma_f32x32(splat_f32x32(load_f32(v_row, 128)), u_here, acc8)
+                            acc9 = fma_f32x32(splat_f32x32(load_f32(v_row, 144)), u_here, acc9)
+                            acc10 = fma_f32x32(splat_f32x32(load_f32(v_row, 160)), u_here, acc10)
+                            acc11 = fma_f32x32(splat_f32x32(load_f32(v_row, 176)), u_here, acc11)
+                            acc12 = fma_f32x32(splat_f32x32(load_f32(v_row, 192)), u_here, acc12)
+                            acc13 = fma_f32x32(splat_f32x32(load_f32(v_row, 208)), u_here, acc13)
+                    m_at = point * (T * 32 + 16) + start1 * 32
+                    store_f32x32(m, m_at, acc0)
+                    store_f32x32(m, m_at + 32, acc1)
+                    store_f32x32(m, m_at + 64, acc2)
+                    store_f32x32(m, m_at + 96, acc3)
+                    store_f32x32(m, m_at + 128, acc4)
+                    store_f32x32(m, m_at + 160, acc5)
+                    store_f32x32(m, m_at + 192, acc6)
+                    store_f32x32(m, m_at + 224, acc7)
+                    store_f32x32(m, m_at + 256, acc8)
+                    store_f32x32(m, m_at + 288, acc9)
+                    store_f32x32(m, m_at + 320, acc10)
+                    store_f32x32(m, m_at + 352, acc11)
+                    store_f32x32(m, m_at + 384, acc12)
+                    store_f32x32(m, m_at + 416, acc13)
             for tile in range(T):
                 row2 = (start + tile) // row1
                 col = start + tile - row2 * row1
@@ -400,14 +402,14 @@ def conv(buffers, sizes, begin, end, worker):
                 for y_block in range(2):
                     for iw in range(8):
                         m_by = iw * (T * 32 + 16) + (tile * 32 + y_block * 16)
-                        y0 = load_f32x16(m, m_at0 + m_by)
-                        y1 = load_f32x16(m, m_at14 + m_by)
-                        y2 = load_f32x16(m, m_at15 + m_by)
-                        y3 = load_f32x16(m, m_at16 + m_by)
-                        y4 = load_f32x16(m, m_at17 + m_by)
-                        y5 = load_f32x16(m, m_at18 + m_by)
-                        y6 = load_f32x16(m, m_at19 + m_by)
-                        y7 = load_f32x16(m, m_at20 + m_by)
+                        y0 = load_f32x16(m, m_by)
+                        y1 = load_f32x16(m, m_at0 + m_by)
+                        y2 = load_f32x16(m, m_at1 + m_by)
+                        y3 = load_f32x16(m, m_at2 + m_by)
+                        y4 = load_f32x16(m, m_at3 + m_by)
+                        y5 = load_f32x16(m, m_at4 + m_by)
+                        y6 = load_f32x16(m, m_at5 + m_by)
+                        y7 = load_f32x16(m, m_at6 + m_by)
                         # output transform of F(6,3)
                         factor_y0 = splat_f32x16(2.0)
                         factor_y1 = splat_f32x16(0.5)

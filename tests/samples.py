@@ -45,7 +45,10 @@ SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     "depthwise_3x3": ("direct", _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
     "winograd_3x3": ("winograd", _BLOCK),
     "fft_7": ("fft", _LINE),
-    "backward_data_3x3_stride_2": ("direct", _BLOCK.replace(stride=2, direction="backward_data", epilogue=())),
+    "backward_data_3x3_stride_2": (
+        "direct",
+        _BLOCK.replace(stride=2, spatial_size=(112, 112), direction="backward_data", epilogue=()),
+    ),
     "backward_weights_3x3_channels_first": (
         "direct",
         _BLOCK.replace(layout="channels_first", direction="backward_weights", epilogue=()),

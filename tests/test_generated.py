@@ -64,7 +64,7 @@ def test_samples_run_with_numpy_and_numba_alone(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_source_of_a_3x3_layer_is_short(layout: str, stride: int) -> None:
-    spec = SAMPLES["forward_3x3"][1].replace(layout=layout, stride=stride, epilogue=())
+    spec = SAMPLES["forward_3x3"][1].replace(layout=layout, stride=stride, spatial_size=(112, 112), epilogue=())
     assert len(sample_source("direct", spec).splitlines()) < MAX_LINES_3X3[layout]
 
 

@@ -18,7 +18,13 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.boxes import row_extent
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
-from convgen.strategies.direct_gather import gather_schedule, leaves_out_rows, most_pixels, prefers_pixels_first
+from convgen.strategies.direct_gather import (
+    gather_schedule,
+    has_short_sums,
+    leaves_out_rows,
+    most_pixels,
+    prefers_pixels_first,
+)
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.reference import sum_error_bound
@@ -54,7 +60,7 @@ class Direct:
             for pixels, lanes in tiles
             for order in (first, 1 - first)
         ]
-        if leaves_out_rows(spec):
+        if leaves_out_rows(spec) or has_short_sums(spec):
             row = row_extent(spec)
             rows = [
                 Config.of(pixels=min(pixels, row), lanes=lanes, pixels_first=1, by_rows=1)

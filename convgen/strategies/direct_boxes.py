@@ -12,7 +12,7 @@ from convgen.ir.build import as_index
 from convgen.ir.nodes import Index, Int, Var
 from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters, spatial_axes
+from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.collapse import Collapse
 from convgen.passes.compute_at import ComputeAt
 from convgen.passes.expand_padding import ExpandPadding
@@ -70,9 +70,8 @@ def boxed(
     # By rows, the taps of all axes but the last that lie outside of the image are left out; the copy has the last one's padding.
     spatial = spatial_axes(spec, len(copy.order))
     # Along a single axis it is those that lie outside for all pixels of a register tile.
-    rows = [
-        axis for axis in range(max(1, len(letters) - 1)) if is_by_rows(config) and (nest.low[axis] or nest.high[axis])
-    ]
+    trimmed = range(max(1, len(letters) - 1)) if is_by_rows(config) and pad_mode(spec) == "zeros" else ()
+    rows = [axis for axis in trimmed if nest.low[axis] or nest.high[axis]]
     widened = (("px", config["pixels"]),) if len(letters) == 1 else ()
     trims = tuple(Trim(f"k{letters[axis]}", widened) for axis in rows)
     local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))

@@ -14,6 +14,7 @@ from convgen.strategies.direct_whole import is_whole, kept_share, row_waste
 from convgen.tuning.cost import (
     CALL_SECONDS,
     L2_SHARE,
+    LOOP_CYCLES,
     moving_seconds,
     peak,
     pixels_made,
@@ -30,8 +31,12 @@ from convgen.tuning.space import Config
 # it that overflows.
 BLOCK_SHARE = 0.9
 OVERFLOW_MISSES = 2.0
+# Loops over so few channels are no loops.
+UNROLLED_REDUCED = 4
 # Adding the lanes of a vector.
 SUM_CYCLES = 6.0
+# Pixels of a tile that crosses rows have a place each, moved once a loop; so many fit the registers, others are spilled.
+PLACE_CYCLES, SPILL_CYCLES, HELD_PLACES = 0.3, 1.2, 8
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,10 @@ def _tiling(spec: ConvSpec, config: Config, box: Box | None) -> _Tiling:
     taps = float(math.prod(spec.kernel_size))
     if spec.writes_with_stride:
         taps /= math.prod(spec.stride)
-    loops = taps if reduced != 1 else taps / spec.kernel_size[-1]
+    # So few channels are unrolled, and the taps of a row are the innermost loop.
+    loops = taps if reduced > UNROLLED_REDUCED else taps / spec.kernel_size[-1]
+    if spec.ndim > 1 and not is_by_rows(config) and not is_whole(config) and not spec.is_pointwise:
+        loops *= 1 + (PLACE_CYCLES * pixels + SPILL_CYCLES * max(0, pixels - HELD_PLACES)) / LOOP_CYCLES
     overlap = _pixel_waste(spec, pixels) if box is None else waste(box.run, pixels)
     return _Tiling(lanes_waste, overlap, taps * reduced, loops, not groups_as_lanes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.nests.build import build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
@@ -11,6 +12,7 @@ from convgen.nests.nest import Nest, axis_letters, pad_mode
 from convgen.passes.collapse import Collapse
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
+from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
 from convgen.spec import ConvSpec
@@ -21,13 +23,15 @@ from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_passes
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
-from convgen.strategies.tiles import register_tile_passes, sum_tile_passes
+from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
 TASK_TILES = 16
 # Rows of taps are left out where that leaves less than this part of the products.
 WORTHWHILE = 0.97
+# Terms of a short sum.
+SHORT_SUM = 512
 # Pixels of a common register tile.
 FEW_PIXELS = 6
 # The part of the first-level cache that all weights may fill.
@@ -66,8 +70,10 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
+    streamed = is_by_rows(config) and problem.ndim == 1 and spec.weight_bytes > machine.l2_bytes
+    prefetches = (PrefetchReads("packed", PREFETCHED_BYTES // DTYPES[spec.dtype].itemsize),) if streamed else ()
     tile = sum_tile_passes(f"{lane}_lane", terms) if terms else register_tile_passes(f"{lane}_lane")
-    return Schedule(nest, (*passes, *tile))
+    return Schedule(nest, (*passes, *tile, *prefetches))
 
 
 def terms_lanes(config: Config) -> int:
@@ -96,6 +102,12 @@ def leaves_out_rows(spec: ConvSpec) -> bool:
     """Whether rows of taps outside of the image, or taps of a line, are worth leaving out."""
     problem = merged_pixels(spec)
     return pad_mode(problem) == "zeros" and is_boxed(problem) and inside_share(problem, FEW_PIXELS) < WORTHWHILE
+
+
+def has_short_sums(spec: ConvSpec) -> bool:
+    """Whether what a register tile does beside its sums, such as finding its pixels, takes long: rows are worth it then."""
+    problem = merged_pixels(spec)
+    return problem.ndim > 1 and math.prod(problem.kernel_size) * problem.reduced_channels <= SHORT_SUM
 
 
 def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:
@@ -140,6 +152,8 @@ def _takes_turns(spec: ConvSpec, machine: Machine) -> bool:
 def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_turns: bool) -> tuple[Pass, ...]:
     """Blocks of channels and parts of images are the tasks."""
     rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
+    if is_by_rows(config):
+        return _row_order(spec, nest, lane, config)
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
     block = f"{lane}_block"
     outer = (*groups, block, "n")
@@ -159,5 +173,17 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_tur
         Tile(flat, config["pixels"], "tiles", "px", tail="overlap"),
         Tile("tiles", TASK_TILES, "part", "tile", tail="clamp"),
         *order,
+        Parallelize("conv", tasks),
+    )
+
+
+def _row_order(spec: ConvSpec, nest: Nest, lane: str, config: Config) -> tuple[Pass, ...]:
+    """Rows of images are the tasks; their register tiles do not cross into the next."""
+    *outer, row = (f"o{letter}" for letter in axis_letters(spec.ndim))
+    groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
+    tasks = ("n", *outer) if outer else ("n", "tile")
+    return (
+        Tile(row, config["pixels"], "tile", "px", tail="overlap"),
+        Reorder("conv", ("n", *outer, "tile", *groups, f"{lane}_block", "px", f"{lane}_lane")),
         Parallelize("conv", tasks),
     )

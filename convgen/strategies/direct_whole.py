@@ -36,8 +36,8 @@ from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 from convgen.tuning.space import Config
 
-# Register tiles that a row may be cut into, each of which is a piece of code of its own.
-MOST_TILES = 2
+# Register tiles that a row may be cut into, each of which is a piece of code of its own, and pixels of a row.
+MOST_TILES, LONGEST_ROW = 2, 32
 # Vector multiply-adds that a kernel may be written out to.
 MOST_UPDATES = 1024
 # What is left out must be more than this part of the products.
@@ -57,6 +57,8 @@ def whole_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         return ()
     width = vector_width(spec, machine)
     found: list[Config] = []
+    if _extents(spec, 1)[-1] > LONGEST_ROW:
+        return ()
     # Each row meets all weights if these stay in cache, or each block of weights all rows.
     order = int(spec.weight_bytes <= machine.l2_bytes * L2_SHARE)
     for axes in (2, 1)[2 - min(2, spec.ndim) :]:

@@ -84,7 +84,8 @@ def candidate_tiles(spec: ConvSpec, extent: int, machine: Machine) -> tuple[tupl
         vectors = max(1, lanes // width)
         most = min(MAX_PIXELS, most_rows(machine, vectors))
         pixels = even_pixels(extent, most)
-        tiles += [(pixels, lanes), (max(1, most // (1 if vectors == MAX_VECTORS else 2)), lanes)]
+        # Half as many pixels leave registers for the next tile to begin while the last is stored.
+        tiles += [(pixels, lanes), (most, lanes), (even_pixels(extent, most // 2 + 1), lanes)]
     lane_bytes = _lane_bytes(spec)
 
     def order(tile: tuple[int, int]) -> tuple[float, bool]:

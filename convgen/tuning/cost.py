@@ -20,8 +20,9 @@ LOAD_PORTS = 2
 FMA_LATENCY = 4
 # What starting and leaving an innermost loop costs.
 LOOP_CYCLES = 4
-# Stores of so many accumulators pass while the next tile begins.
+# Stores of so many accumulators pass while the next tile begins; those of each other take so many cycles.
 HIDDEN_STORES = 12
+STORE_CYCLES = 3
 # What calling the stages of a kernel costs, however small the problem.
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
@@ -92,7 +93,7 @@ def tile_efficiency(
     # A tile narrower than a vector occupies all of it.
     useful = pixels * lanes / width / FMA_PORTS
     step = step_cycles(spec, machine, pixels, vectors, shares_source)
-    stores = max(0, pixels * vectors - HIDDEN_STORES)
+    stores = STORE_CYCLES * max(0, pixels * vectors - HIDDEN_STORES)
     return steps * useful / (steps * step + loops * LOOP_CYCLES + stores)
 
 

@@ -118,6 +118,19 @@ def test_what_stores_share_is_named_once() -> None:
     )
 
 
+def test_many_elements_at_constant_distances_share_an_address() -> None:
+    many = tuple(put("y", "i", j, value=at("x", "i", add("k", j))) for j in range(8))
+    buffers = (buffer("x", "M", "N"), buffer("y", "M", 8))
+    body = lowered(parallel("i", "M", loop("k", 4, *many)), buffers=buffers).body
+    assert body[4:7] == (
+        "            x_row = place_f32(x, i * N + k)",
+        "            y_at = i * 8",
+        "            store_f32(y, y_at, load_f32(x_row, 0))",
+    )
+    few = lowered(parallel("i", "M", loop("k", 4, *many[:7])), buffers=buffers)
+    assert not any(operation.kind == "place" for operation in few.operations)
+
+
 def test_masks_guards_and_choices() -> None:
     inside = Less(Var("i"), Int(3))
     masked = Store("y", (Var("i"), Int(0)), Load("x", (Var("i"), Int(0)), 4, Var("N")), 4, Var("N"))

@@ -68,7 +68,9 @@ def test_a_tile_beyond_the_registers_spills() -> None:
     ("changes", "whole", "overlapping"),
     [
         pytest.param({"spatial_size": (7, 7)}, 7, 5, id="image-of-49"),
-        pytest.param({"spatial_size": (7, 7), "kernel_size": 1, "padding": 0}, 7, 5, id="merged-49"),
+        pytest.param(
+            {"spatial_size": (7, 7), "kernel_size": 1, "padding": 0, "in_channels": 512}, 7, 5, id="merged-49"
+        ),
         pytest.param({"direction": "backward_data", "stride": 2, "spatial_size": (14, 14)}, 7, 8, id="classes-of-49"),
         pytest.param({"transposed": True, "stride": 2, "spatial_size": (7, 7)}, 7, 8, id="transposed-classes"),
         pytest.param({"direction": "backward_weights"}, 8, 7, id="64-reduced-channels"),

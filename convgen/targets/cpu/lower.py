@@ -320,9 +320,8 @@ class _Writer:
 
     def name_bases(self, run: list[Store]) -> None:
         """Gives a name to the variable part of addresses that are used with several displacements."""
-        scalars = {
-            read.buffer for read in reads(run) if read.lanes == 1 and self.program.has_buffer(read.buffer)
-        } - {store.buffer for store in run}
+        stored = {store.buffer for store in run}
+        scalars = {read.buffer for read in reads(tuple(run)) if isinstance(read, Load) and read.lanes == 1} - stored
         offsets: dict[tuple[str, Index], set[Index]] = {}
         for buffer, index in self.accesses(run):
             if (buffer, index) in self.fixed:
