@@ -117,10 +117,15 @@ def _inside_line(problem: ConvSpec, pixels: int) -> float:
     return inside / taps if taps else 1.0
 
 
-def box_source_bytes(problem: ConvSpec, box: Box) -> int:
-    """The bytes of the copy that a box is computed from."""
-    channels = problem.reduced_channels * problem.groups
-    return math.prod(box.source) * channels * DTYPES[problem.dtype].itemsize
+def copies_blocks(problem: ConvSpec, lanes: int) -> bool:
+    """Whether each block of lanes has a copy of its own, because it alone reads it: where lanes run along groups, evenly."""
+    return problem.made_channels == 1 and problem.groups > 1 and problem.groups % lanes == 0
+
+
+def box_source_bytes(problem: ConvSpec, box: Box, lanes: int) -> int:
+    """The bytes of the copy that a box, or each block of a box, is computed from."""
+    groups = lanes if copies_blocks(problem, lanes) else problem.groups
+    return math.prod(box.source) * problem.reduced_channels * groups * DTYPES[problem.dtype].itemsize
 
 
 def rewritten_bytes(problem: ConvSpec, pixels: int, lanes: int, held: float, machine: Machine) -> float:
@@ -163,11 +168,12 @@ def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Mach
     classes = math.prod(problem.stride) if problem.writes_with_stride else 1
     terms = math.prod(problem.kernel_size) * problem.reduced_channels / classes
     compute = result * waste(box.run, pixels) * terms * made / peak(problem, machine)
-    copied = box_source_bytes(problem, box)
+    copied = box_source_bytes(problem, box, lanes)
+    copies = made // lanes if copies_blocks(problem, lanes) else 1
     block = min(lanes, made) * itemsize
     held = copied + terms * block + (result * block if problem.layout == "channels_first" else 0)
     room = machine.l2_bytes * L2_SHARE
-    moved = 2.0 * copied
+    moved = 2.0 * copied * copies
     if held > room:
         moved += copied * (1 + made / lanes)
     if copied + problem.weight_bytes > room:

@@ -20,11 +20,15 @@ from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
 # One turn of the loop over a window's rows, with its tests of the border.
-ROW_CYCLES = 8
+ROW_CYCLES = 3
 # Spreading what a group reads over its lanes.
 SPREAD_CYCLES = 0.5
-# What a tile costs besides: its place, its loops.
-TILE_CYCLES = 20
+# What a tile costs besides: its place, its loops; and each of its stores.
+TILE_CYCLES, STORE_CYCLES = 8, 0.5
+# The part of the shorter of two times that run side by side that shows.
+EXPOSED = 0.25
+# LLVM keeps a row of weights in registers, of which it uses so many for other things, and what does not fit moves in and out.
+OTHER_REGISTERS, SPILL_CYCLES = 8, 4
 
 
 def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
@@ -46,7 +50,8 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     fma = accumulators * math.prod(taps) * reduced / FMA_PORTS
     loads = (columns * read_rows + math.prod(taps) * reduced) * vectors / LOAD_PORTS
     spreads = columns * read_rows * reduced * vectors if spec.made_channels > 1 or reduced > 1 else 0.0
-    spilled = max(0, accumulators + 2 * vectors - machine.vector_registers) * read_rows
+    kept, room = vectors * taps[-1] * reduced, machine.vector_registers - OTHER_REGISTERS
+    spilled = SPILL_CYCLES * max(0, accumulators + kept + vectors - room) * read_rows if kept <= room else 0.0
     size = DTYPES[spec.dtype].itemsize
     lines = columns * read_rows * lanes * size / machine.vector_bytes
     traffic = moving_seconds(spec.bytes_moved, machine)
@@ -59,13 +64,18 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     weights = math.prod(taps) * reduced * size
     if weights * (made if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
         lines += weights * lanes / machine.vector_bytes
+    arithmetic, fetching = max(fma, loads), lines * rates.line
     cycles = (
-        max(fma, loads)
+        _together(arithmetic, fetching)
         + spreads * SPREAD_CYCLES
-        + lines * rates.line
         + spilled
-        + accumulators
+        + accumulators * STORE_CYCLES
         + ROW_CYCLES * read_rows
         + TILE_CYCLES
     )
-    return CALL_SECONDS + tiles * cycles / rates.clock + traffic
+    return CALL_SECONDS + _together(tiles * cycles / rates.clock, traffic)
+
+
+def _together(a: float, b: float) -> float:
+    """The time of two things that are done at the same time, but for a part."""
+    return max(a, b) + EXPOSED * min(a, b)

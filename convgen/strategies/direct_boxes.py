@@ -23,7 +23,7 @@ from convgen.passes.tile import Tile
 from convgen.passes.trim import Trim
 from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, is_by_rows, source_size
+from convgen.strategies.boxes import Box, copies_blocks, is_by_rows, source_size
 from convgen.strategies.direct_images import (
     keeps_result_apart,
     residual_passes,
@@ -76,6 +76,11 @@ def boxed(
     trims = tuple(Trim(f"k{letters[axis]}", widened) for axis in rows)
     local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))
     rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
+    tasks, copied_at, moved = ("n", *parts), parts[-1], copy
+    if copies_blocks(spec, config["lanes"]):
+        tasks, copied_at, rest = (*tasks, block), block, (*rest[:-1], Int(config["lanes"]))
+        extents = dict(enumerate(copy.extents)) | {copy.order[-1]: rest[-1]}
+        moved = replace(copy, extents=tuple(extents.values()))
     return nest, (
         *(result_parts(spec, nest) if turned else result_passes(spec, nest, square)),
         *((ExpandPadding(((nest.source, tuple(spatial[axis] for axis in rows)),), keep=True),) if rows else ()),
@@ -83,9 +88,9 @@ def boxed(
         *weights,
         *(Tile(f"o{x}", Var(f"R{x.upper()}"), f"part_{x}", f"in_{x}", "overlap") for x in cut),
         Reorder("conv", ("n", *parts, *groups, block, *inner, f"{lane}_lane")),
-        Parallelize("conv", ("n", *parts)),
-        ComputeAt(copy.stage, parts[-1], (*local, *rest)),
-        *copy.moves(square, whole=False),
+        Parallelize("conv", tasks),
+        ComputeAt(copy.stage, copied_at, (*local, *rest)),
+        *moved.moves(square, whole=False),
         *(_turned(spec, nest, box, config["lanes"], square) if turned else ()),
         *_tiles(inner, box, config["pixels"]),
         *trims,

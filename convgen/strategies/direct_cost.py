@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, box_source_bytes, inside_share, is_by_rows, rewritten_bytes
+from convgen.strategies.boxes import Box, box_source_bytes, copies_blocks, inside_share, is_by_rows, rewritten_bytes
 from convgen.strategies.direct_gather import gather_box, merged_pixels, terms_lanes
 from convgen.strategies.direct_whole import is_whole, kept_share, row_waste
 from convgen.tuning.cost import (
@@ -87,7 +87,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         # Each box meets all weights.
         compute += streaming_seconds(spec, machine) * (1 if box is None else spec.batch * box.count)
     compute += _weight_traffic(spec, machine, config, tiling) / rates.memory
-    if not tiling.shares_source:
+    if not tiling.shares_source and (box is None or not copies_blocks(spec, config["lanes"])):
         compute += work / vector_width(spec, machine) * rates.line / rates.clock
     if box is None:
         moved = spec.bytes_moved + _copied_bytes(spec) + _rewritten_bytes(spec, config, machine)
@@ -134,10 +134,11 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
     """The copies of all boxes, and results that are turned on their way out or, written with a stride, as a whole image."""
     classes = math.prod(spec.stride) if spec.writes_with_stride else 1
     rates = rates_of(machine)
-    boxes, copied = spec.batch * box.count, box_source_bytes(spec, box)
+    boxes, copied = spec.batch * box.count, box_source_bytes(spec, box, lanes)
     seconds = boxes * rewritten_bytes(spec, math.prod(box.result), lanes, copied, machine) / rates.memory
     bandwidth = rates.cache if copied <= machine.l2_bytes else rates.memory
-    seconds += 2 * boxes * classes * copied / bandwidth
+    copies = spec.groups // lanes if copies_blocks(spec, lanes) else 1
+    seconds += 2 * boxes * copies * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
     result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)

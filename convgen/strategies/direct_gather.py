@@ -117,7 +117,7 @@ def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine
     box = gather_box(spec, Config.of(pixels=tile[0], lanes=tile[1]), machine)
     if box is None:
         return weights_stay
-    part_stays = box_source_bytes(merged_pixels(spec), box) <= machine.l2_bytes // 2
+    part_stays = box_source_bytes(merged_pixels(spec), box, tile[1]) <= machine.l2_bytes // 2
     return (weights_stay or part_stays) and spec.batch * box.count >= machine.cores
 
 
@@ -153,7 +153,7 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_tur
     """Blocks of channels and parts of images are the tasks."""
     rows = [f"o{letter}" for letter in axis_letters(spec.ndim)]
     if is_by_rows(config):
-        return _row_order(spec, nest, lane, config)
+        return _row_order(spec, nest, lane, config, takes_turns)
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
     block = f"{lane}_block"
     outer = (*groups, block, "n")
@@ -177,13 +177,14 @@ def _loop_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_tur
     )
 
 
-def _row_order(spec: ConvSpec, nest: Nest, lane: str, config: Config) -> tuple[Pass, ...]:
+def _row_order(spec: ConvSpec, nest: Nest, lane: str, config: Config, takes_turns: bool) -> tuple[Pass, ...]:
     """Rows of images are the tasks; their register tiles do not cross into the next."""
+    order = ("tile", f"{lane}_block") if takes_turns else (f"{lane}_block", "tile")
     *outer, row = (f"o{letter}" for letter in axis_letters(spec.ndim))
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
-    tasks = ("n", *outer) if outer else ("n", "tile")
+    tasks = ("n", *outer)
     return (
         Tile(row, config["pixels"], "tile", "px", tail="overlap"),
-        Reorder("conv", ("n", *outer, "tile", *groups, f"{lane}_block", "px", f"{lane}_lane")),
+        Reorder("conv", ("n", *outer, *groups, *order, "px", f"{lane}_lane")),
         Parallelize("conv", tasks),
     )

@@ -44,7 +44,9 @@ def peak(spec: ConvSpec, machine: Machine) -> float:
 def moving_seconds(size: int, machine: Machine) -> float:
     """The time to move that many bytes, read plus written, once."""
     rates = rates_of(machine)
-    return size / (rates.cache if size <= machine.l2_bytes else rates.memory)
+    if size <= machine.l2_bytes:
+        return size / rates.cache
+    return size / (rates.last if size <= machine.l3_bytes else rates.memory)
 
 
 def waste(extent: int, block: int) -> float:

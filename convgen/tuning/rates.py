@@ -11,17 +11,18 @@ from convgen.machine import Machine
 class Rates:
     """One core's speed; only ratios matter.
 
-    ``clock`` is the clock in Hz that it keeps under wide vectors. Bytes a second: ``cache`` within the second-level cache and
-    ``memory`` beyond it, read plus written; ``stream`` for weights of matrix products that come from beyond it, beside their
-    traffic, because few loads are in flight at a time (``short_rows`` is how much more those in rows of a few vectors cost than
-    in long ones); ``shared`` for what a bilinear algorithm reads from there. ``line`` is
-    cycles for one vector from the second-level cache; ``scattered`` the time to read vectors far apart from each other over
-    that of whole rows; ``transform`` measured cycles of a transform over those that its instructions need: chains of few
-    values, tests and addresses.
+    ``clock`` is the clock in Hz that it keeps under wide vectors. Bytes a second, read plus written: ``cache`` within the
+    second-level cache, ``last`` within the last one, ``memory`` beyond it; ``stream`` for weights of matrix products that
+    come from beyond the second-level cache, beside their traffic, because few loads are in flight at a time (``short_rows``
+    is how much more those in rows of a few vectors cost than in long ones); ``shared`` for what a bilinear algorithm reads
+    from there. ``line`` is cycles for one vector from the second-level cache; ``scattered`` the time to read vectors far
+    apart from each other over that of whole rows; ``transform`` measured cycles of a transform over those that its
+    instructions need: chains of few values, tests and addresses.
     """
 
     clock: float
     cache: float
+    last: float
     memory: float
     stream: float
     short_rows: float
@@ -37,6 +38,7 @@ _KNOWN = {
     "znver5": Rates(
         clock=4.1e9,
         cache=250e9,
+        last=105e9,
         memory=65e9,
         stream=200e9,
         short_rows=0.1,
@@ -50,6 +52,7 @@ _KNOWN = {
 _OTHERS = Rates(
     clock=2.3e9,
     cache=68e9,
+    last=29.5e9,
     memory=29.5e9,
     stream=20e9,
     short_rows=0.55,

@@ -52,7 +52,7 @@ def test_a_box_of_a_large_image_fits_the_second_level_cache() -> None:
         make_spec(spatial_size=(64, 4000)),
         make_spec(spatial_size=(90000,)),
     ):
-        assert box_source_bytes(spec, box_of(spec)) < MACHINE.l2_bytes
+        assert box_source_bytes(spec, box_of(spec), 64) < MACHINE.l2_bytes
 
 
 def test_residue_classes_of_different_size_share_a_box() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import convgen
 from convgen.driver import Plan, build_program, lower
-from convgen.ir.nodes import Alloc, For
+from convgen.ir.nodes import Alloc, For, Int
 from convgen.ir.rewrite import statements
 from convgen.machine import Machine, machine_named
 from convgen.oracle import reference
@@ -73,6 +73,20 @@ def test_what_can_be_read_in_place_is_not_copied() -> None:
     assert spaces(make_spec(spatial_size=(100, 100))) == {"packed", "padded"}
     assert spaces(make_spec()) == {"packed"}
     assert "padded" in spaces(make_spec(padding=0, layout="channels_first"))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("groups", [128, 144])
+def test_lanes_along_groups_copy_what_they_read_alone_where_they_share_it_evenly(groups: int, layout: str) -> None:
+    spec = make_spec(in_channels=groups, out_channels=groups, groups=groups, layout=layout, kernel_size=9, padding=4)
+    config = next(c for c in DIRECT.space(spec, HOST) if c["pixels_first"] and c["lanes"] == 32)
+    program = build_program(Plan(spec, "direct", config, "given"), HOST)[0]
+    (padded,) = (buffer for buffer in program.buffers if buffer.name == "padded")
+    assert padded.space == "local"
+    assert padded.shape[-1] == Int(32 if groups == 128 else 144)
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    got = convgen.compile(spec, "direct", 2, config=config)(*operands)
+    np.testing.assert_array_equal(got, reference(spec, *operands))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
