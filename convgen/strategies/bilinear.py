@@ -61,6 +61,10 @@ FEWEST_CHANNELS = 4
 L1_SHARE = 0.5
 # The part of the time to fetch vectors from the second-level cache that multiply-adds do not hide.
 LINES_SHARE = 0.3
+# Bytes a second that are read from memory, over those that a copy moves.
+MEMORY_READS = 0.6
+# The last-level cache that one core finds, over its share.
+LAST_LEVEL = 2
 # The part of the time to fetch weights, or to use them, that the other does not hide.
 EXPOSED_SHARE = 0.5
 
@@ -183,7 +187,7 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
-            seconds += 2 * shape.points * size * shape.tiles * reduced / rates.shared
+            seconds += 2 * shape.points * size * shape.tiles * reduced / rates.last
         if spec.groups * blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
             seconds *= IDLE_PENALTY
         total += spec.groups * seconds
@@ -206,8 +210,12 @@ def _streamed_seconds(
     points_read = blocks * points * (1 - kept) * (1 + made / config["lanes"])
     points_read += 2 * blocks * made / config["lanes"] * max(0.0, sums - machine.l2_bytes)
     weights_read = weights * (weights > machine.l2_bytes) + (blocks - 1) * weights * (1 - weights_kept)
-    rate = rates_of(machine).shared
-    return weights_read / rate, points_read / rate
+    rates = rates_of(machine)
+    rate = rates.shared
+    # What does not stay in the last-level cache, idle cores' part included, comes from memory.
+    missed = max(0.0, 1 - LAST_LEVEL * machine.l3_bytes / weights)
+    weights_read *= 1 + missed * (rate / (MEMORY_READS * rates.memory) - 1)
+    return weights_read / rate, points_read / rates.last
 
 
 def _transform_cycles(maps: list[LinearProgram]) -> float:

@@ -91,15 +91,31 @@ def inside_share(problem: ConvSpec, pixels: int) -> float:
         rows, inner = 1, 1
         for axis, size in zip(axes[:-1], sizes[:-1], strict=True):
             rows *= axis.count * axis.taps
-            inner *= sum(
-                0 <= q * axis.source_step + j * axis.tap_source_step + axis.offset < size
-                for q in range(axis.count)
-                for j in range(axis.taps)
-            )
+            inner *= _inside_axis(axis, size)
         row = axes[-1].count * axes[-1].taps
         all_taps += rows * row
         inside += inner * row
     return inside / all_taps if all_taps else 1.0
+
+
+@functools.lru_cache(maxsize=4096)
+def kept_share(spec: ConvSpec) -> float:
+    """The part of the products whose source lies inside of the image."""
+    sizes = source_size(spec)
+    taps = inside = 0
+    for axes in gather_classes(unfolded_problem(spec)):
+        taps += math.prod(axis.count * axis.taps for axis in axes)
+        inside += math.prod(_inside_axis(axis, size) for axis, size in zip(axes, sizes, strict=True))
+    return inside / taps if taps else 1.0
+
+
+def _inside_axis(axis: AxisClass, size: int) -> int:
+    """How many of the pairs of a result and a tap read inside of so many source positions."""
+    return sum(
+        0 <= q * axis.source_step + j * axis.tap_source_step + axis.offset < size
+        for q in range(axis.count)
+        for j in range(axis.taps)
+    )
 
 
 def _inside_line(problem: ConvSpec, pixels: int) -> float:

@@ -7,6 +7,7 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.strategies.boxes import inside_share
 from convgen.strategies.depthwise_last import GROUPS_FIRST, GROUPS_LAST
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -29,6 +30,8 @@ TILE_CYCLES, STORE_CYCLES = 8, 0.5
 EXPOSED = 0.25
 # LLVM keeps a row of weights in registers, of which it uses so many for other things, and what does not fit moves in and out.
 OTHER_REGISTERS, SPILL_CYCLES = 8, 4
+# What groups of so many channels cost that what they read, spread, does not stay in registers either.
+UNKEPT = 1.9
 
 
 def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
@@ -64,7 +67,11 @@ def last_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     weights = math.prod(taps) * reduced * size
     if weights * (made if config["order"] == GROUPS_LAST else lanes) > machine.l1d_bytes // 2:
         lines += weights * lanes / machine.vector_bytes
-    arithmetic, fetching = max(fma, loads), lines * rates.line
+    # Rows of taps outside of the image are left out; leaving out columns costs about what it saves.
+    inside = inside_share(spec, pixels) if spec.ndim > 1 else 1.0
+    arithmetic, fetching = max(fma, loads) * inside, lines * rates.line * inside
+    if reduced > 1 and kept > room:
+        arithmetic *= UNKEPT
     cycles = (
         _together(arithmetic, fetching)
         + spreads * SPREAD_CYCLES

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.boxes import Box, box_source_bytes, copies_blocks, inside_share, is_by_rows, rewritten_bytes
+from convgen.strategies.boxes import (
+    Box,
+    box_source_bytes,
+    copies_blocks,
+    inside_share,
+    is_by_rows,
+    kept_share,
+    rewritten_bytes,
+)
 from convgen.strategies.direct_gather import gather_box, merged_pixels, terms_lanes
-from convgen.strategies.direct_whole import is_whole, kept_share, row_waste
+from convgen.strategies.direct_whole import is_whole, row_waste
 from convgen.tuning.cost import (
     CALL_SECONDS,
     L2_SHARE,
@@ -80,6 +88,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         steps=tiling.steps,
         loops=tiling.loops,
         shares_source=tiling.shares_source,
+        fetches_weights=_fetches_weights(spec, config, tiling, machine),
     )
     compute = work / (peak(spec, machine) * efficiency)
     if tiling.shares_source and spec.direction != "backward_weights":
@@ -118,7 +127,15 @@ def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """Tiles that are whole rows or planes: the products that are left, and what does not stay in cache meanwhile."""
     pixels, lanes, rates = config["pixels"], config["lanes"], rates_of(machine)
     tiling = _tiling(spec, config, None)
-    efficiency = tile_efficiency(spec, machine, pixels=pixels, lanes=lanes, steps=tiling.steps, loops=tiling.loops)
+    efficiency = tile_efficiency(
+        spec,
+        machine,
+        pixels=pixels,
+        lanes=lanes,
+        steps=tiling.steps,
+        loops=tiling.loops,
+        fetches_weights=_fetches_weights(spec, config, tiling, machine),
+    )
     work = spec.macs * tiling.lanes_waste * row_waste(spec, config) * kept_share(spec)
     compute = work / (peak(spec, machine) * efficiency)
     if config["whole"] == 1:
@@ -128,6 +145,11 @@ def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     if config["pixels_first"] or images <= machine.l2_bytes * L2_SHARE:
         return seconds
     return seconds + images * (spec.made_channels / lanes - 1) / rates.stream
+
+
+def _fetches_weights(spec: ConvSpec, config: Config, tiling: _Tiling, machine: Machine) -> bool:
+    """Whether a block of weights is more than the first-level cache holds."""
+    return tiling.steps * config["lanes"] * DTYPES[spec.dtype].itemsize > machine.l1d_bytes
 
 
 def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> float:

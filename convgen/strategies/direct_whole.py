@@ -7,13 +7,12 @@ kernel serves images of one size.
 
 from __future__ import annotations
 
-import functools
 import math
 
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.nests.build import build_nest, unfolded_problem
-from convgen.nests.classes import AxisClass, gather_classes
+from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes, with_bindings, with_constant
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.parallelize import Parallelize
@@ -29,7 +28,7 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.boxes import source_size
+from convgen.strategies.boxes import kept_share
 from convgen.strategies.direct_images import result_parts
 from convgen.strategies.direct_packing import pack_order, pack_weights
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
@@ -115,17 +114,6 @@ def whole_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule
     return Schedule(nest, passes)
 
 
-@functools.lru_cache(maxsize=4096)
-def kept_share(spec: ConvSpec) -> float:
-    """The part of the products whose source lies inside of the image."""
-    sizes = source_size(spec)
-    taps = inside = 0
-    for axes in gather_classes(unfolded_problem(spec)):
-        taps += math.prod(axis.count * axis.taps for axis in axes)
-        inside += math.prod(_inside(axis, size) for axis, size in zip(axes, sizes, strict=True))
-    return inside / taps if taps else 1.0
-
-
 def row_waste(spec: ConvSpec, config: Config) -> float:
     """Pixels in tiles over pixels of a row."""
     *rows, row = _extents(spec, config["whole"])
@@ -146,14 +134,6 @@ def _applies(spec: ConvSpec) -> bool:
     if spec.reduced_channels < FEWEST_REDUCED or spec.made_channels < FEWEST_REDUCED or 0 in spec.result_shape:
         return False
     return kept_share(spec) < 1 - WORTHWHILE
-
-
-def _inside(axis: AxisClass, size: int) -> int:
-    return sum(
-        0 <= q * axis.source_step + j * axis.tap_source_step + axis.offset < size
-        for q in range(axis.count)
-        for j in range(axis.taps)
-    )
 
 
 def _extents(spec: ConvSpec, axes: int, *, fewest: bool = False) -> tuple[int, ...]:

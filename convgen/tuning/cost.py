@@ -17,7 +17,8 @@ from convgen.tuning.rates import rates_of
 
 FMA_PORTS = 2
 LOAD_PORTS = 2
-FMA_LATENCY = 4
+# Four cycles, and one that is lost where nothing else is in flight.
+FMA_LATENCY = 5
 # What starting and leaving an innermost loop costs.
 LOOP_CYCLES = 4
 # Stores of so many accumulators pass while the next tile begins; those of each other take so many cycles.
@@ -82,11 +83,13 @@ def tile_efficiency(
     steps: float,
     loops: float,
     shares_source: bool = True,
+    fetches_weights: bool = False,
 ) -> float:
     """The part of the peak that whole register tiles of ``pixels`` times ``lanes`` reach.
 
     A tile does ``steps`` multiply-adds for each of its accumulators, in ``loops`` innermost loops, each of which costs
-    ``LOOP_CYCLES`` more; ``shares_source`` says that an element of the source serves all lanes.
+    ``LOOP_CYCLES`` more; ``shares_source`` says that an element of the source serves all lanes, ``fetches_weights`` that those of
+    each step come from the second-level cache.
     """
     if not steps:
         return 1.0
@@ -95,6 +98,8 @@ def tile_efficiency(
     # A tile narrower than a vector occupies all of it.
     useful = pixels * lanes / width / FMA_PORTS
     step = step_cycles(spec, machine, pixels, vectors, shares_source)
+    if fetches_weights:
+        step = max(step, vectors * rates_of(machine).line)
     stores = STORE_CYCLES * max(0, pixels * vectors - HIDDEN_STORES)
     return steps * useful / (steps * step + loops * LOOP_CYCLES + stores)
 

@@ -14,10 +14,10 @@ class Rates:
     ``clock`` is the clock in Hz that it keeps under wide vectors. Bytes a second, read plus written: ``cache`` within the
     second-level cache, ``last`` within the last one, ``memory`` beyond it; ``stream`` for weights of matrix products that
     come from beyond the second-level cache, beside their traffic, because few loads are in flight at a time (``short_rows``
-    is how much more those in rows of a few vectors cost than in long ones); ``shared`` for what a bilinear algorithm reads
-    from there. ``line`` is cycles for one vector from the second-level cache; ``scattered`` the time to read vectors far
-    apart from each other over that of whole rows; ``transform`` measured cycles of a transform over those that its
-    instructions need: chains of few values, tests and addresses.
+    is how much more those in rows of a few vectors cost than in long ones); ``shared`` for the weights that a bilinear
+    algorithm reads from there. ``line`` is cycles for one vector from the second-level cache; ``scattered`` the time to read
+    vectors far apart from each other over that of whole rows; ``transform`` measured cycles of a transform over those that
+    its instructions need: chains of few values, tests and addresses.
     """
 
     clock: float
@@ -45,7 +45,7 @@ _KNOWN = {
         shared=70e9,
         line=2.0,
         scattered=1.0,
-        transform=1.25,
+        transform=1.0,
     ),
 }
 # A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
