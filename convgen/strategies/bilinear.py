@@ -27,7 +27,7 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
-from convgen.strategies.direct_images import result_passes, source_passes
+from convgen.strategies.direct_images import result_passes, source_passes, vector_order
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
@@ -40,6 +40,7 @@ from convgen.tuning.cost import (
     moving_seconds,
     peak,
     tile_efficiency,
+    turning_seconds,
     vector_width,
     waste,
 )
@@ -163,7 +164,7 @@ def _lanes(spec: ConvSpec, machine: Machine, vectors: int) -> int:
 
 
 def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...], config: Config) -> float:
-    """The transforms' and the contraction's cycles, and the bytes that pass through the caches."""
+    """The transforms' and the contraction's cycles, the bytes that pass through the caches, and images that are turned."""
     width, rates = vector_width(spec, machine), rates_of(machine)
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     made, reduced = spec.made_channels, spec.reduced_channels
@@ -191,7 +192,8 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         if spec.groups * blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
             seconds *= IDLE_PENALTY
         total += spec.groups * seconds
-    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total
+    images = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
+    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine) / 2
 
 
 def _streamed_seconds(
@@ -275,6 +277,6 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
 def _source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """Padding is tested where a tile is read; only another layout is copied first."""
     if spec.layout == "channels_first":
-        return source_passes(spec, nest, square)
+        return source_passes(spec, nest, square, vector_order(spec, nest))
     rank = len(nest.program.buffer(nest.source).shape)
     return (ExpandPadding(((nest.source, spatial_axes(spec, rank)),)),)

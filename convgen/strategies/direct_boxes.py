@@ -25,6 +25,7 @@ from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import Box, copies_blocks, is_by_rows, source_size
 from convgen.strategies.direct_images import (
+    broadcast_order,
     keeps_result_apart,
     residual_passes,
     result_parts,
@@ -57,7 +58,7 @@ def boxed(
     sizes = _sizes(box, letters)
     program = replace(nest.program, sizes=(*nest.program.sizes, *sizes))
     nest = replace(nest, program=program, sizes={**nest.sizes, **sizes})
-    copy = source_copy(spec, nest)
+    copy = source_copy(spec, nest, broadcast_order(spec, nest), always=True)
     assert copy is not None
     lane = "oc" if nest.channels.has_made else "g"
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []
@@ -74,13 +75,13 @@ def boxed(
     rows = [axis for axis in trimmed if nest.low[axis] or nest.high[axis]]
     widened = (("px", config["pixels"]),) if len(letters) == 1 else ()
     trims = tuple(Trim(f"k{letters[axis]}", widened) for axis in rows)
-    local: tuple[Index, ...] = (Int(1), *(Var(f"L{letter.upper()}") for letter in letters))
-    rest: tuple[Index, ...] = tuple(copy.extents[axis] for axis in copy.order[len(local) :])
     tasks, copied_at, moved = ("n", *parts), parts[-1], copy
     if copies_blocks(spec, config["lanes"]):
-        tasks, copied_at, rest = (*tasks, block), block, (*rest[:-1], Int(config["lanes"]))
-        extents = dict(enumerate(copy.extents)) | {copy.order[-1]: rest[-1]}
+        tasks, copied_at = (*tasks, block), block
+        extents = dict(enumerate(copy.extents)) | {copy.order[-1]: Int(config["lanes"])}
         moved = replace(copy, extents=tuple(extents.values()))
+    local = dict(enumerate(moved.extents)) | {0: Int(1)}
+    local |= {axis: Var(f"L{letter.upper()}") for axis, letter in zip(spatial, letters, strict=True)}
     return nest, (
         *(result_parts(spec, nest) if turned else result_passes(spec, nest, square)),
         *((ExpandPadding(((nest.source, tuple(spatial[axis] for axis in rows)),), keep=True),) if rows else ()),
@@ -89,7 +90,7 @@ def boxed(
         *(Tile(f"o{x}", Var(f"R{x.upper()}"), f"part_{x}", f"in_{x}", "overlap") for x in cut),
         Reorder("conv", ("n", *parts, *groups, block, *inner, f"{lane}_lane")),
         Parallelize("conv", tasks),
-        ComputeAt(copy.stage, copied_at, (*local, *rest)),
+        ComputeAt(copy.stage, copied_at, tuple(local[axis] for axis in copy.order)),
         *moved.moves(square, whole=False),
         *(_turned(spec, nest, box, config["lanes"], square) if turned else ()),
         *_tiles(inner, box, config["pixels"]),

@@ -17,8 +17,9 @@ from convgen.strategies.boxes import (
     kept_share,
     rewritten_bytes,
 )
-from convgen.strategies.direct_gather import gather_box, merged_pixels, terms_lanes
+from convgen.strategies.direct_gather import gather_box, terms_lanes
 from convgen.strategies.direct_whole import is_whole, row_waste
+from convgen.strategies.merging import merged_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
     L2_SHARE,
@@ -29,6 +30,7 @@ from convgen.tuning.cost import (
     streaming_seconds,
     streaming_waste,
     tile_efficiency,
+    turning_seconds,
     vector_width,
     waste,
 )
@@ -163,8 +165,9 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
     seconds += 2 * boxes * copies * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
-    result = 2 * (spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes)
-    return seconds + result / (rates.memory if spec.writes_with_stride else rates.cache)
+    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
+    seconds += turning_seconds(result, machine)
+    return seconds + (2 * result / rates.memory if spec.writes_with_stride else 0.0)
 
 
 def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:

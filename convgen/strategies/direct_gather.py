@@ -20,9 +20,10 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box, inside_share, is_by_rows
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
-from convgen.strategies.direct_images import result_passes, source_passes
+from convgen.strategies.direct_images import broadcast_order, result_passes, source_passes
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
+from convgen.strategies.merging import merged_pixels
 from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
 
@@ -66,7 +67,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     else:
         passes = (
             *result_passes(problem, nest, square),
-            *source_passes(problem, nest, square),
+            *source_passes(problem, nest, square, broadcast_order(problem, nest)),
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
@@ -119,23 +120,6 @@ def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine
         return weights_stay
     part_stays = box_source_bytes(merged_pixels(spec), box, tile[1]) <= machine.l2_bytes // 2
     return (weights_stay or part_stays) and spec.batch * box.count >= machine.cores
-
-
-def merged_pixels(spec: ConvSpec) -> ConvSpec:
-    """A pointwise problem has no neighbours: its spatial axes (in channels_last the batch too) are one."""
-    if not spec.is_pointwise or ("residual" in spec.epilogue.steps and spec.layout != "channels_last"):
-        return spec
-    merge_batch = spec.layout == "channels_last" and spec.batch > 0
-    size = math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1)
-    return spec.replace(
-        batch=1 if merge_batch else spec.batch,
-        spatial_size=(size,),
-        kernel_size=(1,),
-        stride=(1,),
-        padding=(0,),
-        dilation=(1,),
-        output_padding=(0,),
-    )
 
 
 def _takes_turns(spec: ConvSpec, machine: Machine) -> bool:

@@ -16,6 +16,9 @@ from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.copies import PaddedCopy
 
+# So many channels are broadcast from wherever they lie.
+FEW_CHANNELS = 4
+
 
 def image_labels(spec: ConvSpec, has_groups: bool, has_channels: bool) -> tuple[str, ...]:
     """What the axes of an image buffer are called, in the order of the problem's layout."""
@@ -32,13 +35,26 @@ def channels_last_order(spec: ConvSpec, rank: int) -> tuple[int, ...]:
     return (0, *spatial, *range(1, rank - spec.ndim))
 
 
-def source_copy(spec: ConvSpec, nest: Nest) -> PaddedCopy | None:
-    """How the source is copied; None where it is neither padded nor in an order of channels that lanes cannot use."""
-    shape = nest.program.buffer(nest.source).shape
-    order = channels_last_order(spec, len(shape))
+def vector_order(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
+    """The order of the source's axes where vectors run along its channels: these last, or the groups if they are the lanes."""
+    order = channels_last_order(spec, len(nest.program.buffer(nest.source).shape))
     if not nest.channels.has_made and nest.channels.has_reduced:
-        order = (*order[:-2], order[-1], order[-2])
-    if order == tuple(range(len(shape))) and not any(nest.low) and not any(nest.high):
+        return (*order[:-2], order[-1], order[-2])
+    return order
+
+
+def broadcast_order(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
+    """The same where elements of the source are broadcast: nothing is gained by turning a few channels."""
+    channels, order = nest.channels, vector_order(spec, nest)
+    if channels.has_made and not channels.has_groups and channels.reduced <= FEW_CHANNELS:
+        return tuple(range(len(order)))
+    return order
+
+
+def source_copy(spec: ConvSpec, nest: Nest, order: tuple[int, ...], *, always: bool = False) -> PaddedCopy | None:
+    """How the source is copied; None where it is neither padded nor in another order, unless a copy is made ``always``."""
+    shape = nest.program.buffer(nest.source).shape
+    if not always and order == tuple(range(len(shape))) and not any(nest.low) and not any(nest.high):
         return None
     low, extents = [0] * len(shape), list(shape)
     letters = axis_letters(spec.ndim)
@@ -50,9 +66,9 @@ def source_copy(spec: ConvSpec, nest: Nest) -> PaddedCopy | None:
     return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1])
 
 
-def source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
-    """Copies the whole source where it must be padded or its lanes are not last; else reads it in place."""
-    copy = source_copy(spec, nest)
+def source_passes(spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...]) -> tuple[Pass, ...]:
+    """Copies the whole source where it must be padded or brought into another order; else reads it in place."""
+    copy = source_copy(spec, nest, order)
     if copy is None:
         return (ExpandPadding(((nest.source, ()),)),)
     return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))

@@ -18,6 +18,7 @@ from convgen.strategies.direct_images import (
     source_passes,
     turned_loop,
     turning_passes,
+    vector_order,
 )
 from convgen.strategies.tiles import register_tile_passes
 
@@ -33,7 +34,7 @@ def weights_schedule(spec: ConvSpec, factor: int, lanes: int, square: int) -> Sc
     outer = [*taps, *(["g"] if channels.has_groups and channels.has_made else []), f"{lane}_block", "ic"]
     outer = [loop for loop in outer if loop != tiled and (loop != "ic" or channels.has_reduced)]
     passes = (
-        *source_passes(spec, nest, square),
+        *source_passes(spec, nest, square, vector_order(spec, nest)),
         *_plain_passes(spec, nest, square),
         *_result_passes(spec, nest),
         Reorder("conv", (*(loop for loop in outer if loop != f"{lane}_block"), tiled, lane)),

@@ -7,7 +7,6 @@ channels do not lie on different pages of memory and pixels a stride apart becom
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from convgen.ir.build import add, minimum, mul, sub
@@ -31,6 +30,7 @@ from convgen.strategies.gemm_cost import (
     vector_copy_cycles,
 )
 from convgen.strategies.gemm_tiles import blockings
+from convgen.strategies.merging import merged_pixels
 from convgen.strategies.reference import sum_error_bound
 from convgen.tuning.cost import pixels_made
 from convgen.tuning.space import Config
@@ -69,22 +69,6 @@ class Pointwise:
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         return gemm_schedule(merged_pixels(spec), Blocking(**dict(config.values)), _reading)
-
-
-def merged_pixels(spec: ConvSpec) -> ConvSpec:
-    """Without strides pixels have no neighbours: spatial axes, in channels_last the batch too, are one."""
-    if not spec.is_pointwise:
-        return spec
-    merge_batch = spec.layout == "channels_last" and spec.batch > 0
-    return spec.replace(
-        batch=1 if merge_batch else spec.batch,
-        spatial_size=(math.prod(spec.spatial_size) * (spec.batch if merge_batch else 1),),
-        kernel_size=(1,),
-        stride=(1,),
-        padding=(0,),
-        dilation=(1,),
-        output_padding=(0,),
-    )
 
 
 def _is_copied(spec: ConvSpec) -> bool:

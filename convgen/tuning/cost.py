@@ -24,6 +24,8 @@ LOOP_CYCLES = 4
 # Stores of so many accumulators pass while the next tile begins; those of each other take so many cycles.
 HIDDEN_STORES = 12
 STORE_CYCLES = 3
+# What turning a vector takes: its part of a square in registers, and lines far apart.
+TURN_CYCLES = 10
 # What calling the stages of a kernel costs, however small the problem.
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
@@ -48,6 +50,11 @@ def moving_seconds(size: int, machine: Machine) -> float:
     if size <= machine.l2_bytes:
         return size / rates.cache
     return size / (rates.last if size <= machine.l3_bytes else rates.memory)
+
+
+def turning_seconds(size: int, machine: Machine) -> float:
+    """The time to bring that many bytes from channels last to channels first, or back."""
+    return size / machine.vector_bytes * TURN_CYCLES / rates_of(machine).clock
 
 
 def waste(extent: int, block: int) -> float:
