@@ -193,7 +193,7 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             seconds *= IDLE_PENALTY
         total += spec.groups * seconds
     images = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
-    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine) / 2
+    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine)
 
 
 def _streamed_seconds(
