@@ -1,4 +1,4 @@
-"""`python -m benchmarks.heuristic PATH`: the choice without tuning against the tuned one, over all suites; PATH.json and PATH.md."""
+"""`python -m benchmarks.heuristic PATH`: the untuned choice against the tuned one over all suites; PATH.json and PATH.md."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def main() -> None:
         for name in suite_names():
             problems += measured(name, arguments.layout, arguments.threads, arguments.budget, seen)
     setting = (
-        f"{datetime.date.today()}, {Machine.host().describe()}, threads {arguments.threads}, float32, batch 1, {arguments.layout},"
-        f" {arguments.budget:g} s a problem"
+        f"{datetime.date.today()}, {Machine.host().describe()}, threads {arguments.threads}, float32, batch 1,"
+        f" {arguments.layout}, {arguments.budget:g} s a problem"
     )
     arguments.path.with_suffix(".md").write_text(table(problems, setting), encoding="utf-8")
     data = {"setting": setting, "problems": [asdict(p) for p in problems]}

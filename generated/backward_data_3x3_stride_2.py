@@ -101,18 +101,18 @@ def conv0(buffers, sizes, begin, end, worker):
                 row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
                 col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
                 col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
-                padded_at0, padded_at1 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
-                padded_at2, padded_at3 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
-                padded_at4, padded_at5 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                padded_at1, padded_at2 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
+                padded_at3, padded_at4 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
+                padded_at5, padded_at6 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for ic in range(64):
                     packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + tap_w) * 64 + ic) * 64)
-                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + ic)), packed_here, acc0)
-                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + ic)), packed_here, acc1)
-                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + ic)), packed_here, acc2)
-                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + ic)), packed_here, acc3)
-                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + ic)), packed_here, acc4)
-                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + ic)), packed_here, acc5)
+                    acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + ic)), packed_here, acc0)
+                    acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + ic)), packed_here, acc1)
+                    acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + ic)), packed_here, acc2)
+                    acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + ic)), packed_here, acc3)
+                    acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + ic)), packed_here, acc4)
+                    acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at6 + ic)), packed_here, acc5)
                 valid = OC - oc_block * 64
                 store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
                 store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)
@@ -150,20 +150,20 @@ def conv1(buffers, sizes, begin, end, worker):
                 row3, row4, row5 = (start3 + 3) // count_w, (start3 + 4) // count_w, (start3 + 5) // count_w
                 col0, col1, col2 = start3 - row0 * count_w, start3 + 1 - row1 * count_w, start3 + 2 - row2 * count_w
                 col3, col4, col5 = start3 + 3 - row3 * count_w, start3 + 4 - row4 * count_w, start3 + 5 - row5 * count_w
-                padded_at0, padded_at1 = (row0 * LW + (col0 + 1)) * 64, (row1 * LW + (col1 + 1)) * 64
-                padded_at2, padded_at3 = (row2 * LW + (col2 + 1)) * 64, (row3 * LW + (col3 + 1)) * 64
-                padded_at4, padded_at5 = (row4 * LW + (col4 + 1)) * 64, (row5 * LW + (col5 + 1)) * 64
+                padded_at1, padded_at2 = (row0 * LW + (col0 + 1)) * 64, (row1 * LW + (col1 + 1)) * 64
+                padded_at3, padded_at4 = (row2 * LW + (col2 + 1)) * 64, (row3 * LW + (col3 + 1)) * 64
+                padded_at5, padded_at6 = (row4 * LW + (col4 + 1)) * 64, (row5 * LW + (col5 + 1)) * 64
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kw in range(2):
                     for ic in range(64):
                         padded_by = (0 - kw) * 64 + ic
                         packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + (kw * 2 + tap_w)) * 64 + ic) * 64)
-                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
-                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
-                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
-                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
-                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
-                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc0)
+                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc1)
+                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc2)
+                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc3)
+                        acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc4)
+                        acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at6 + padded_by)), packed_here, acc5)
                 valid = OC - oc_block * 64
                 store_some_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64, acc0, valid)
                 store_some_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64, acc1, valid)

@@ -421,15 +421,15 @@ def conv(buffers, sizes, begin, end, worker):
                             acc5 = fma_f32x32(splat_f32x32(load_f32(v_row, 80)), u_here, acc5)
                             acc6 = fma_f32x32(splat_f32x32(load_f32(v_row, 96)), u_here, acc6)
                             acc7 = fma_f32x32(splat_f32x32(load_f32(v_row, 112)), u_here, acc7)
-                    m_at = point * (T * 32 + 16) + start1 * 32
-                    store_f32x32(m, m_at, acc0)
-                    store_f32x32(m, m_at + 32, acc1)
-                    store_f32x32(m, m_at + 64, acc2)
-                    store_f32x32(m, m_at + 96, acc3)
-                    store_f32x32(m, m_at + 128, acc4)
-                    store_f32x32(m, m_at + 160, acc5)
-                    store_f32x32(m, m_at + 192, acc6)
-                    store_f32x32(m, m_at + 224, acc7)
+                    m_at22 = point * (T * 32 + 16) + start1 * 32
+                    store_f32x32(m, m_at22, acc0)
+                    store_f32x32(m, m_at22 + 32, acc1)
+                    store_f32x32(m, m_at22 + 64, acc2)
+                    store_f32x32(m, m_at22 + 96, acc3)
+                    store_f32x32(m, m_at22 + 128, acc4)
+                    store_f32x32(m, m_at22 + 160, acc5)
+                    store_f32x32(m, m_at22 + 192, acc6)
+                    store_f32x32(m, m_at22 + 224, acc7)
             for tile in range(T):
                 row1 = (start + tile) // row
                 col = start + tile - row1 * row

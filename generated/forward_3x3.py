@@ -100,21 +100,21 @@ def conv(buffers, sizes, begin, end, worker):
                 row4, row5 = (start3 + 4) // OW, (start3 + 5) // OW
                 col0, col1, col2 = start3 - row0 * OW, start3 + 1 - row1 * OW, start3 + 2 - row2 * OW
                 col3, col4, col5 = start3 + 3 - row3 * OW, start3 + 4 - row4 * OW, start3 + 5 - row5 * OW
-                padded_at0, padded_at1 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
-                padded_at2, padded_at3 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
-                padded_at4, padded_at5 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                padded_at1, padded_at2 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
+                padded_at3, padded_at4 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
+                padded_at5, padded_at6 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kh in range(3):
                     for kw in range(3):
                         for ic in range(64):
                             padded_by = (kh * LW + kw) * 64 + ic
                             packed_here = load_f32x64(packed, (((oc_block * 3 + kh) * 3 + kw) * 64 + ic) * 64)
-                            acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at0 + padded_by)), packed_here, acc0)
-                            acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc1)
-                            acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc2)
-                            acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc3)
-                            acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc4)
-                            acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc5)
+                            acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at1 + padded_by)), packed_here, acc0)
+                            acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at2 + padded_by)), packed_here, acc1)
+                            acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at3 + padded_by)), packed_here, acc2)
+                            acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at4 + padded_by)), packed_here, acc3)
+                            acc4 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at5 + padded_by)), packed_here, acc4)
+                            acc5 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at6 + padded_by)), packed_here, acc5)
                 output_at = ((n * OH + start0) * OW + start3) * OC + oc_block * 64
                 bias_here = load_some_f32x64(bias, oc_block * 64, OC - oc_block * 64)
                 constant = splat_f32x64(0.0)

@@ -10,13 +10,13 @@ import pytest
 
 import convgen
 from convgen import driver
-from convgen.driver import Plan
+from convgen.driver import Plan, algorithms_of_plan
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ACTIVATIONS, DIRECTIONS, LAYOUTS, ConvSpec, Epilogue
 from convgen.strategies.registry import applicable
-from convgen.verify import normal_operands
+from convgen.verify import gate_c, normal_operands
 from tests import corpus
 
 STRATEGIES = ("direct", "reference")
@@ -77,6 +77,33 @@ def test_gates(problem: corpus.Problem) -> None:
         result = op(*normal_operands(op.spec, np.random.default_rng(2)).main)
         assert result.shape == op.spec.result_shape
         assert not result.any()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_small_problems_in_parallel")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(problem.spec, id=problem.name)
+        for transposed in (False, True)
+        for problem in corpus.problems(transposed=transposed)
+    ],
+)
+def test_every_strategy_passes_the_gates_on_the_corpus(spec: ConvSpec) -> None:
+    """Each that applies, in the forward direction and the data gradient; gate C with direct's gradient of the weights."""
+    machine = Machine.host()
+    problems = [spec.replace(direction=direction) for direction in DIRECTIONS[:2]]
+    forward, backward = (
+        {strategy.name: convgen.compile(problem, strategy.name, 2) for strategy in applicable(problem, machine)}
+        for problem in problems
+    )
+    for op in (*forward.values(), *backward.values()):
+        assert corpus.passes(op) == [], f"{op.spec} {op.plan}"
+    weights = convgen.compile(spec.replace(direction="backward_weights"), threads=2)
+    for name in forward.keys() & backward.keys():
+        rounded = bool(algorithms_of_plan(forward[name].plan))
+        found = gate_c(spec, forward[name], backward[name], weights, np.random.default_rng(1), rounded=rounded)
+        assert found.ok, f"{name}: {found.reason}"
 
 
 # Problems that the fast algorithms and the depthwise kernels take: plain, strided, transposed, of one to three axes.

@@ -59,7 +59,7 @@ def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine, *, 
 
 
 def is_by_rows(config: Config) -> bool:
-    """Whether register tiles stay within rows, and rows of taps outside of the image, or taps of a line, are left out."""
+    """Whether register tiles stay within rows; with zeros around them, rows of taps outside are left out, or taps of a line."""
     return bool(config.get("by_rows", 0))
 
 
@@ -111,11 +111,12 @@ def kept_share(spec: ConvSpec) -> float:
 
 def _inside_axis(axis: AxisClass, size: int) -> int:
     """How many of the pairs of a result and a tap read inside of so many source positions."""
-    return sum(
-        0 <= q * axis.source_step + j * axis.tap_source_step + axis.offset < size
-        for q in range(axis.count)
-        for j in range(axis.taps)
-    )
+    inside, step = 0, axis.source_step
+    for tap in range(axis.taps):
+        # Result q reads low + q * step.
+        low = tap * axis.tap_source_step + axis.offset
+        inside += max(0, min(axis.count, -(-(size - low) // step)) - max(0, -(low // step)))
+    return inside
 
 
 def _inside_line(problem: ConvSpec, pixels: int) -> float:
@@ -136,6 +137,11 @@ def _inside_line(problem: ConvSpec, pixels: int) -> float:
 def copies_blocks(problem: ConvSpec, lanes: int) -> bool:
     """Whether each block of lanes has a copy of its own, because it alone reads it: where lanes run along groups, evenly."""
     return problem.made_channels == 1 and problem.groups > 1 and problem.groups % lanes == 0
+
+
+def copies_of_box(problem: ConvSpec, lanes: int) -> int:
+    """How many copies of a box are made, one after the other."""
+    return problem.groups // lanes if copies_blocks(problem, lanes) else 1
 
 
 def box_source_bytes(problem: ConvSpec, box: Box, lanes: int) -> int:
@@ -185,11 +191,10 @@ def _seconds(problem: ConvSpec, box: Box, pixels: int, lanes: int, machine: Mach
     terms = math.prod(problem.kernel_size) * problem.reduced_channels / classes
     compute = result * waste(box.run, pixels) * terms * made / peak(problem, machine)
     copied = box_source_bytes(problem, box, lanes)
-    copies = made // lanes if copies_blocks(problem, lanes) else 1
     block = min(lanes, made) * itemsize
     held = copied + terms * block + (result * block if problem.layout == "channels_first" else 0)
     room = machine.l2_bytes * L2_SHARE
-    moved = 2.0 * copied * copies
+    moved = 2.0 * copied * copies_of_box(problem, lanes)
     if held > room:
         moved += copied * (1 + made / lanes)
     if copied + problem.weight_bytes > room:

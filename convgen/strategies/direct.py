@@ -5,7 +5,7 @@ them, broadcasts one element of the image for each pixel of the tile and does no
 "Anatomy of high-performance deep learning convolutions on SIMD architectures", 2018). A problem with one channel per group
 (depthwise) takes the groups as lanes, and one with a few made channels those that are summed. Padding and the layout of the
 image are dealt with by a copy of the part of an image that a task needs, which stays in cache, or by one of the whole image where
-all pixels meet one block of weights after the other.
+all pixels meet one block of weights after the other; small images are read in place.
 """
 
 from __future__ import annotations

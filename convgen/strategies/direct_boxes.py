@@ -1,4 +1,5 @@
-"""direct in boxes: a task copies the part of an image that it needs, padded and channels last, and computes all channels from it.
+"""direct in boxes: a task copies the part of an image that it needs, padded, and computes all channels from it, or those that
+alone read it.
 
 The copy stays in the second-level cache and no padded image is ever in memory; results of channels_first problems are
 collected block by block of channels and turned on their way out.
@@ -25,12 +26,12 @@ from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import Box, copies_blocks, is_by_rows, source_size
 from convgen.strategies.direct_images import (
-    broadcast_order,
     keeps_result_apart,
     residual_passes,
     result_parts,
     result_passes,
     source_copy,
+    source_order,
     turning_passes,
     unpacked_loops,
 )
@@ -58,7 +59,7 @@ def boxed(
     sizes = _sizes(box, letters)
     program = replace(nest.program, sizes=(*nest.program.sizes, *sizes))
     nest = replace(nest, program=program, sizes={**nest.sizes, **sizes})
-    copy = source_copy(spec, nest, broadcast_order(spec, nest), always=True)
+    copy = source_copy(spec, nest, source_order(spec, nest, config), always=True)
     assert copy is not None
     lane = "oc" if nest.channels.has_made else "g"
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []

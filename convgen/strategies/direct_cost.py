@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
+from convgen.nests.nest import pad_mode
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import (
     Box,
     box_source_bytes,
     copies_blocks,
+    copies_of_box,
     inside_share,
     is_by_rows,
     kept_share,
     rewritten_bytes,
 )
-from convgen.strategies.direct_gather import gather_box, terms_lanes
+from convgen.strategies.direct_gather import gather_box
+from convgen.strategies.direct_images import terms_lanes
 from convgen.strategies.direct_whole import is_whole, row_waste
 from convgen.strategies.merging import merged_pixels
 from convgen.tuning.cost import (
@@ -41,7 +44,7 @@ from convgen.tuning.space import Config
 # it that overflows.
 BLOCK_SHARE = 0.9
 OVERFLOW_MISSES = 2.0
-# Loops over so few channels are no loops.
+# Loops over so few channels are no loops once LLVM has unrolled them.
 UNROLLED_REDUCED = 4
 # Adding the lanes of a vector.
 SUM_CYCLES = 6.0
@@ -68,8 +71,10 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """The arithmetic of the tiles, the weights that do not stay in cache, the images and their copies.
 
     Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
-    first-level cache.
+    first-level cache; those of a copy of their own do.
     """
+    if spec.direction != "backward_weights":
+        spec = merged_pixels(spec)
     if is_whole(config):
         return _whole_seconds(spec, config, machine)
     box, rates = None, rates_of(machine)
@@ -80,8 +85,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         return _sum_seconds(spec, config, terms, box, machine)
     tiling = _tiling(spec, config, box)
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
-    if is_by_rows(config):
-        work *= inside_share(merged_pixels(spec), config["pixels"])
+    if is_by_rows(config) and pad_mode(spec) == "zeros":
+        work *= inside_share(spec, config["pixels"])
     efficiency = tile_efficiency(
         spec,
         machine,
@@ -146,7 +151,7 @@ def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     images = spec.bytes_moved - spec.weight_bytes
     if config["pixels_first"] or images <= machine.l2_bytes * L2_SHARE:
         return seconds
-    return seconds + images * (spec.made_channels / lanes - 1) / rates.stream
+    return seconds + images * (-(-spec.made_channels // lanes) - 1) / rates.stream
 
 
 def _fetches_weights(spec: ConvSpec, config: Config, tiling: _Tiling, machine: Machine) -> bool:
@@ -161,8 +166,7 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
     boxes, copied = spec.batch * box.count, box_source_bytes(spec, box, lanes)
     seconds = boxes * rewritten_bytes(spec, math.prod(box.result), lanes, copied, machine) / rates.memory
     bandwidth = rates.cache if copied <= machine.l2_bytes else rates.memory
-    copies = spec.groups // lanes if copies_blocks(spec, lanes) else 1
-    seconds += 2 * boxes * copies * classes * copied / bandwidth
+    seconds += 2 * boxes * copies_of_box(spec, lanes) * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
     result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes

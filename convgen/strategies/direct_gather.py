@@ -20,7 +20,7 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box, inside_share, is_by_rows
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_boxes import boxed, is_boxed
-from convgen.strategies.direct_images import broadcast_order, result_passes, source_passes
+from convgen.strategies.direct_images import result_passes, source_order, source_passes, terms_lanes
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.merging import merged_pixels
@@ -67,19 +67,14 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     else:
         passes = (
             *result_passes(problem, nest, square),
-            *source_passes(problem, nest, square, broadcast_order(problem, nest)),
+            *source_passes(problem, nest, square, source_order(problem, nest, config)),
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
-    streamed = is_by_rows(config) and problem.ndim == 1 and spec.weight_bytes > machine.l2_bytes
+    streamed = is_by_rows(config) and problem.ndim == 1 and lanes > 1 and spec.weight_bytes > machine.l2_bytes
     prefetches = (PrefetchReads("packed", PREFETCHED_BYTES // DTYPES[spec.dtype].itemsize),) if streamed else ()
     tile = sum_tile_passes(f"{lane}_lane", terms) if terms else register_tile_passes(f"{lane}_lane")
     return Schedule(nest, (*passes, *tile, *prefetches))
-
-
-def terms_lanes(config: Config) -> int:
-    """How many reduced channels lie along the lanes; 0 where made channels do."""
-    return config.get("terms", 0)
 
 
 def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:

@@ -15,6 +15,7 @@ from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.copies import PaddedCopy
+from convgen.tuning.space import Config
 
 # So many channels are broadcast from wherever they lie.
 FEW_CHANNELS = 4
@@ -43,9 +44,16 @@ def vector_order(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
     return order
 
 
-def broadcast_order(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
-    """The same where elements of the source are broadcast: nothing is gained by turning a few channels."""
+def terms_lanes(config: Config) -> int:
+    """How many reduced channels lie along the lanes; 0 where made channels do."""
+    return config.get("terms", 0)
+
+
+def source_order(spec: ConvSpec, nest: Nest, config: Config) -> tuple[int, ...]:
+    """The same, but where elements of the source are broadcast: nothing is gained by turning a few channels."""
     channels, order = nest.channels, vector_order(spec, nest)
+    if terms_lanes(config):
+        return order
     if channels.has_made and not channels.has_groups and channels.reduced <= FEW_CHANNELS:
         return tuple(range(len(order)))
     return order

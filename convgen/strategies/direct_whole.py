@@ -1,4 +1,4 @@
-"""direct for small images: register tiles are whole rows, or whole planes, and nothing is copied.
+"""direct for small images: one register tile or two are a row, or one a plane, and nothing is copied.
 
 Where the kernel knows how long a row is, it knows which taps of which pixels lie outside of the image, and leaves them out; rows
 of taps outside are left out of the loop over them. Of a 3×3 window over 7×7 pixels that is a fifth of the products. Such a
@@ -29,7 +29,8 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.boxes import kept_share
-from convgen.strategies.direct_images import result_parts
+from convgen.strategies.copies import square_size
+from convgen.strategies.direct_images import result_passes
 from convgen.strategies.direct_packing import pack_order, pack_weights
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
@@ -39,8 +40,10 @@ from convgen.tuning.space import Config
 MOST_TILES, LONGEST_ROW = 2, 32
 # Vector multiply-adds that a kernel may be written out to.
 MOST_UPDATES = 1024
+# Residue classes, of which each has a kernel of its own.
+MOST_CLASSES = 8
 # What is left out must be more than this part of the products.
-WORTHWHILE = 0.02
+LEAST_OUTSIDE = 0.02
 # Fewer reduced channels make inner loops that are too short.
 FEWEST_REDUCED = 8
 
@@ -56,8 +59,6 @@ def whole_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         return ()
     width = vector_width(spec, machine)
     found: list[Config] = []
-    if _extents(spec, 1)[-1] > LONGEST_ROW:
-        return ()
     # Each row meets all weights if these stay in cache, or each block of weights all rows.
     order = int(spec.weight_bytes <= machine.l2_bytes * L2_SHARE)
     for axes in (2, 1)[2 - min(2, spec.ndim) :]:
@@ -93,8 +94,7 @@ def whole_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule
     tasks = _tasks(nest, outer, config)
     padded = tuple(spatial[a] for a in range(spec.ndim) if nest.low[a] or nest.high[a])
     passes: tuple[Pass, ...] = (
-        *result_parts(spec, nest),
-        *(Parallelize(stage.name, ("i0",)) for stage in nest.program.stages if stage.name.startswith("fold")),
+        *result_passes(spec, nest, square_size(spec.dtype, machine)),
         ExpandPadding(((nest.source, padded),)),
         *(Trim(f"k{letters[a]}") for a in range(len(outer)) if nest.low[a] or nest.high[a]),
         Tile("oc", lanes, "oc_block", "oc_lane"),
@@ -133,7 +133,9 @@ def _applies(spec: ConvSpec) -> bool:
         return False
     if spec.reduced_channels < FEWEST_REDUCED or spec.made_channels < FEWEST_REDUCED or 0 in spec.result_shape:
         return False
-    return kept_share(spec) < 1 - WORTHWHILE
+    if _extents(spec, 1)[-1] > LONGEST_ROW or len(gather_classes(unfolded_problem(spec))) > MOST_CLASSES:
+        return False
+    return 0 < kept_share(spec) < 1 - LEAST_OUTSIDE
 
 
 def _extents(spec: ConvSpec, axes: int, *, fewest: bool = False) -> tuple[int, ...]:

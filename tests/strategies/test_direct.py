@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from convgen.driver import Plan, build_program, lower
 from convgen.ir.nodes import Alloc, For, Int
 from convgen.ir.rewrite import statements
 from convgen.machine import Machine, machine_named
+from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
@@ -79,11 +81,12 @@ def test_what_can_be_read_in_place_is_not_copied() -> None:
 @pytest.mark.parametrize("groups", [128, 144])
 def test_lanes_along_groups_copy_what_they_read_alone_where_they_share_it_evenly(groups: int, layout: str) -> None:
     spec = make_spec(in_channels=groups, out_channels=groups, groups=groups, layout=layout, kernel_size=9, padding=4)
-    config = next(c for c in DIRECT.space(spec, HOST) if c["pixels_first"] and c["lanes"] == 32)
+    lanes = HOST.vector_bytes // 2
+    config = next(c for c in DIRECT.space(spec, HOST) if c["pixels_first"] and c["lanes"] == lanes)
     program = build_program(Plan(spec, "direct", config, "given"), HOST)[0]
     (padded,) = (buffer for buffer in program.buffers if buffer.name == "padded")
     assert padded.space == "local"
-    assert padded.shape[-1] == Int(32 if groups == 128 else 144)
+    assert padded.shape[-1] == Int(lanes if groups % lanes == 0 else groups)
     operands = integer_operands(spec, np.random.default_rng(0)).main
     got = convgen.compile(spec, "direct", 2, config=config)(*operands)
     np.testing.assert_array_equal(got, reference(spec, *operands))
@@ -150,6 +153,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "few terms, in place": dict(in_channels=3, padding=0),
     "few terms, a padding mode": dict(in_channels=3, padding_mode="reflect"),
     "few terms in channels_first": dict(in_channels=3, layout="channels_first", padding=0),
+    "few terms in channels_first, padded": dict(in_channels=3, layout="channels_first"),
+    "few terms in channels_first, a padding mode": dict(
+        in_channels=3, layout="channels_first", padding_mode="circular"
+    ),
     "much padding": dict(padding=((4, 2), (1, 3)), kernel_size=(5, 3)),
     "strided": dict(stride=2, spatial_size=(6, 9)),
     "dilated": dict(dilation=3, padding=3),
@@ -208,8 +215,41 @@ def test_whole_rows_and_planes_leave_out_what_lies_outside(fields: dict[str, Any
         assert "padded" not in op.source
 
 
+def test_whole_planes_meet_streamed_weights_once() -> None:
+    small = dataclasses.replace(HOST, l2_bytes=1 << 10)
+    spec = make_spec(in_channels=8, out_channels=2 * HOST.vector_bytes // 4 + 3, spatial_size=(3, 4), groups=1)
+    configs = [config for config in DIRECT.space(spec, small) if config.get("whole", 0)]
+    assert {(config["whole"], config["pixels_first"]) for config in configs} == {(1, 0), (2, 0)}
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    for config in configs:
+        op = CompiledConv(Plan(spec, "direct", config, "given"), small, 2)
+        assert ("prefetch" in op.source) == (config["whole"] == 2)
+        np.testing.assert_array_equal(op(*operands), reference(spec, *operands))
+
+
+@pytest.mark.parametrize("machine", ["generic", "avx2"])
+def test_terms_of_a_few_channels_in_channels_first_are_turned(machine: str) -> None:
+    """Lanes of narrow vectors along as few reduced channels as are broadcast from where they lie."""
+    where = machine_named(machine)
+    terms = where.vector_bytes // 8
+    spec = make_spec(in_channels=terms, out_channels=1, spatial_size=(5, 6), layout="channels_first", dtype="float64")
+    config = next(config for config in DIRECT.space(spec, where) if config.get("terms", 0))
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    op = CompiledConv(Plan(spec, "direct", config, "given"), where, 1)
+    np.testing.assert_array_equal(op(*operands), reference(spec, *operands))
+
+
+def test_one_made_channel_of_a_long_line_needs_no_vectors_of_weights() -> None:
+    spec = make_spec(in_channels=1001, out_channels=1, spatial_size=(64,), kernel_size=801, padding=400)
+    assert spec.weight_bytes > HOST.l2_bytes
+    config = next(config for config in DIRECT.space(spec, HOST) if config.get("by_rows", 0))
+    assert "prefetch" not in lower(Plan(spec, "direct", config, "given"), HOST).llvm()
+
+
 def test_images_larger_than_a_few_tiles_are_not_written_out() -> None:
     for fields in (
+        dict(spatial_size=(1, 1), kernel_size=2, dilation=3, padding=2),
+        dict(transposed=True, kernel_size=16, stride=8, padding=4, spatial_size=(8, 8)),
         dict(spatial_size=(100, 100)),
         dict(padding=0),
         dict(padding_mode="reflect"),

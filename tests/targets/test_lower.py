@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convgen.errors import IRError
-from convgen.ir.build import add, mul
+from convgen.ir.build import add, minimum, mul
 from convgen.ir.nodes import (
     Alloc,
     Arith,
@@ -129,6 +129,21 @@ def test_many_elements_at_constant_distances_share_an_address() -> None:
     )
     few = lowered(parallel("i", "M", loop("k", 4, *many[:7])), buffers=buffers)
     assert not any(operation.kind == "place" for operation in few.operations)
+
+
+def test_names_of_places_differ_between_levels() -> None:
+    """What an outer loop hoists is not overwritten by what an inner one does."""
+    buffers = (buffer("x", "M", "N"), buffer("y", "M", 8))
+    reads = tuple(put("y", "i", j, value=at("x", minimum("i", 4 * j), "k")) for j in range(2))
+    deeper = tuple(put("y", "i", j, value=at("x", minimum("k", 4 * j), "q")) for j in range(2, 4))
+    body = lowered(parallel("i", "M", loop("k", 4, *reads, loop("q", 4, *deeper))), buffers=buffers).body
+    assigned = [
+        name.strip()
+        for line in body
+        if "x_at" in line and "load" not in line
+        for name in line.split(" = ")[0].split(",")
+    ]
+    assert len(assigned) == len(set(assigned)) == 4
 
 
 def test_masks_guards_and_choices() -> None:

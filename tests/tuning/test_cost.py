@@ -58,6 +58,13 @@ def test_loads_bound_a_tile_of_one_vector() -> None:
     assert direct(problem(), 14, 16) > direct(problem(), 14, 32)
 
 
+def test_a_few_pixels_wait_for_weights_beyond_the_first_level_cache() -> None:
+    few, many = (
+        problem(in_channels=channels, spatial_size=(112, 112), kernel_size=1, padding=0) for channels in (64, 512)
+    )
+    assert direct(many, 2, 64) / direct(many, 6, 64) > 1.5 * direct(few, 2, 64) / direct(few, 6, 64)
+
+
 def test_a_tile_beyond_the_registers_spills() -> None:
     assert direct(problem(), 14, 64) > direct(problem(), 7, 64)
     narrow = dataclasses.replace(AVX512, vector_registers=16)

@@ -345,9 +345,14 @@ class _Writer:
                 self.name_base(buffer, moving, f"{buffer}_by")
 
     def name_base(self, buffer: str, base: Index, prefix: str) -> None:
-        taken = sum(1 for name in self.bases.values() if name.startswith(prefix))
+        taken = sum(1 for name in self.bases.values() if name.startswith(prefix)) + self.hoisted(buffer, prefix)
         self.bases[buffer, base] = name = f"{prefix}{taken or ''}"
         self.line(f"{name} = {self.text(base)}")
+
+    def hoisted(self, buffer: str, prefix: str) -> int:
+        """How many names that begin so the loops around have given to places in the buffer."""
+        names = {name for (found, _), (name, _) in self.fixed.items() if found == buffer}
+        return sum(isinstance(name, Var) and name.name.startswith(prefix) for name in names)
 
     def name_place(self, buffer: str, base: Index) -> None:
         """Names the address from which several elements are at constant distances."""
@@ -428,7 +433,8 @@ class _Writer:
             starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
             if len(starts) < len({self.offset(buffer, index)[0] for index in split}):
                 continue
-            names = [f"{buffer}_at{i}" for i in range(len(starts))]
+            first = self.hoisted(buffer, f"{buffer}_at")
+            names = [f"{buffer}_at{first + i}" for i in range(len(starts))]
             self.assign_all(names, [self.text(start) for start in starts])
             for index, (fixed, moving) in split.items():
                 self.fixed[buffer, index] = (Var(names[starts.index(fixed)]), moving)
