@@ -71,11 +71,12 @@ class Direct:
         whole = sorted(whole_configs(spec, machine), key=seconds)
         if whole:
             configs = whole + configs if seconds(whole[0]) < seconds(configs[0]) else configs + whole
-        summed = sum_tile(spec, most_pixels(spec, pixels_first=bool(first)), machine)
-        if summed is not None:
-            pixels, terms = summed
-            config = Config.of(pixels=pixels, lanes=spec.made_channels, pixels_first=first, terms=terms)
-            configs = [config, *configs]
+        sums = [
+            Config.of(pixels=tile[0], lanes=spec.made_channels, pixels_first=order, terms=tile[1])
+            for order in (first, 1 - first)
+            if (tile := sum_tile(spec, most_pixels(spec, pixels_first=bool(order)), machine)) is not None
+        ]
+        configs = sorted(sums, key=seconds) + configs
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

@@ -71,10 +71,20 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
-    streamed = is_by_rows(config) and problem.ndim == 1 and lanes > 1 and spec.weight_bytes > machine.l2_bytes
-    prefetches = (PrefetchReads("packed", PREFETCHED_BYTES // DTYPES[spec.dtype].itemsize),) if streamed else ()
     tile = sum_tile_passes(f"{lane}_lane", terms) if terms else register_tile_passes(f"{lane}_lane")
-    return Schedule(nest, (*passes, *tile, *prefetches))
+    return Schedule(nest, (*passes, *tile, *_prefetches(problem, nest, config, machine)))
+
+
+def _prefetches(problem: ConvSpec, nest: Nest, config: Config, machine: Machine) -> tuple[Pass, ...]:
+    """Where the processor sees no stream: weights of a line whose taps are left out in part, and images that tiles of a few made
+    channels read in place, are asked for ahead of their use if they come from beyond the second-level cache."""
+    ahead = PREFETCHED_BYTES // DTYPES[problem.dtype].itemsize
+    source = problem.output_bytes if problem.direction == "backward_data" else problem.input_bytes
+    if terms_lanes(config):
+        in_place = not is_boxed(problem) and source > machine.l2_bytes
+        return (PrefetchReads(nest.source, ahead),) if in_place else ()
+    trimmed = is_by_rows(config) and problem.ndim == 1 and config["lanes"] > 1
+    return (PrefetchReads("packed", ahead),) if trimmed and problem.weight_bytes > machine.l2_bytes else ()
 
 
 def most_pixels(spec: ConvSpec, *, pixels_first: bool) -> int:
