@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -39,10 +40,13 @@ def summary_lines(report: Report) -> list[str]:
     summary = report.summary()
     if summary is None:
         return [f"Nothing to compare with: {len(report.layers)} problems."]
+    packed = [layer.packing_seconds / layer.own.seconds for layer in report.layers if layer.packing_seconds is not None]
+    packing = [f"Packing the weights takes {statistics.median(packed):.1%} of a call (median)."] if packed else []
     return [
         f"Best peer's time over convgen's: geometric mean {summary.geometric_mean:.2f}, worst {summary.worst:.2f} "
         f"({summary.worst_layer}), {_losses(summary)}.",
         f"The network's convolutions, repeated ones included, each by its best peer: {summary.network_ratio:.2f}.",
+        *packing,
     ]
 
 

@@ -49,9 +49,6 @@ from convgen.tuning.space import Config
 
 # In so many blocks may the tiles of an image fall.
 BLOCK_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
-# Fewer blocks than workers leave some idle; how many workers there will be is not known yet.
-MIN_BLOCKS = 2
-IDLE_PENALTY = 1.3
 # Vectors of made channels in a register tile, which keep the weights of a point in the first-level cache.
 USUAL_VECTORS = 2
 # Images of so many register tiles lose little in the last one.
@@ -189,8 +186,9 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
             seconds += 2 * shape.points * size * shape.tiles * reduced / rates.last
-        if spec.groups * blocks < min(MIN_BLOCKS, machine.cores) and config["fused"]:
-            seconds *= IDLE_PENALTY
+        if config["fused"]:
+            # Blocks are the tasks.
+            seconds *= waste(spec.groups * blocks, machine.cores)
         total += spec.groups * seconds
     images = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
     return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine)

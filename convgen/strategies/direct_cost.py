@@ -46,6 +46,8 @@ BLOCK_SHARE = 0.9
 OVERFLOW_MISSES = 2.0
 # Loops over so few channels are no loops once LLVM has unrolled them.
 UNROLLED_REDUCED = 4
+# The part of the time to fetch the weights of a row that its multiply-adds do not hide.
+EXPOSED_SHARE = 0.25
 # Adding the lanes of a vector.
 SUM_CYCLES = 6.0
 # Pixels of a tile that crosses rows have a place each, moved once a loop; so many fit the registers, others are spilled.
@@ -147,6 +149,7 @@ def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     compute = work / (peak(spec, machine) * efficiency)
     if config["whole"] == 1:
         compute = compute * streaming_waste(spec, machine, lanes) + streaming_seconds(spec, machine)
+        compute += EXPOSED_SHARE * _weight_traffic(spec, machine, config, tiling) / rates.last
     seconds = CALL_SECONDS + compute + moving_seconds(spec.bytes_moved, machine)
     images = spec.bytes_moved - spec.weight_bytes
     if config["pixels_first"] or images <= machine.l2_bytes * L2_SHARE:
