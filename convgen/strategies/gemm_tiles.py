@@ -20,7 +20,8 @@ PART_SHARE = 1 / 8
 # read once, and tasks have many tiles and few panels.
 WEIGHTS_SHARE = 1 / 2
 SMALL_TASK, LARGE_TASK = (16, 16), (64, 2)
-FEW_PARTS = 4
+# So many tasks a core are few.
+FEW_TASKS = 4
 # Sums of fewer terms are not worth storing.
 MIN_BLOCK = 64
 
@@ -53,7 +54,9 @@ def blockings(
         rows = _rows(machine, max(1, lanes // width), pixels if last else spec.made_channels)
         made, tile = (lanes, rows) if last else (rows, lanes)
         for block in _blocks(machine, terms, lanes * taps * DTYPES[spec.dtype].itemsize):
-            strips, panels = _task(spec, machine, tile * (block or terms) if copied else 0, -(-pixels // tile))
+            strips, panels = _task(spec, machine, tile * (block or terms) if copied else 0)
+            shares = spec.batch * spec.groups * -(-spec.made_channels // (made * panels))
+            strips = _even_strips(-(-pixels // tile), strips, shares, machine.cores)
             found.append(Config.of(made=made, pixels=tile, strips=strips, panels=panels, block=block))
     return tuple(dict.fromkeys(found))
 
@@ -75,16 +78,21 @@ def _blocks(machine: Machine, terms: int, size: int) -> tuple[int, ...]:
     return (0, block) if terms * size <= machine.l2_bytes * L2_SHARE else (block,)
 
 
-def _task(spec: ConvSpec, machine: Machine, copied: int, tiles: int) -> tuple[int, int]:
-    """How many tiles of pixels, ``copied`` elements each, and how many panels a task has, of an image of so many tiles.
+def _even_strips(tiles: int, strips: int, shares: int, cores: int) -> int:
+    """The tiles of pixels of a task, no more than ``strips``, of an image of so many: where tasks are few, in ``shares`` of the
+    panels, there are as many for each core, and alike."""
+    parts = -(-tiles // strips)
+    if cores == 1 or parts * shares > FEW_TASKS * cores:
+        return strips
+    while parts < tiles and parts * shares % cores:
+        parts += 1
+    return -(-tiles // parts)
 
-    An image of few large tasks is divided evenly among them, so that cores finish together.
-    """
+
+def _task(spec: ConvSpec, machine: Machine, copied: int) -> tuple[int, int]:
+    """How many tiles of pixels, ``copied`` elements each, and how many panels a task has."""
     strips, panels = SMALL_TASK if spec.weight_bytes <= machine.l2_bytes * WEIGHTS_SHARE else LARGE_TASK
     if copied:
         fitting = int(machine.l2_bytes * PART_SHARE) // (copied * DTYPES[spec.dtype].itemsize)
         return max(1, min(SMALL_TASK[0], fitting)), SMALL_TASK[1]
-    parts = -(-tiles // strips)
-    if 1 < parts <= FEW_PARTS:
-        strips = -(-tiles // parts)
     return strips, panels
