@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from convgen.machine import Machine
+from convgen.nests.build import unfolded_problem
+from convgen.nests.classes import reads_nothing
 from convgen.nests.nest import Nest
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
@@ -59,3 +61,10 @@ class Bilinear(Protocol):
 def algorithms_of(strategy: Strategy, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
     """The fast algorithms that a configuration takes; none where it sums the products themselves."""
     return strategy.algorithms(spec, config) if isinstance(strategy, Bilinear) else ()
+
+
+def windows_refusal(spec: ConvSpec) -> str | None:
+    """Why there is nothing to compute where no result has a tap: each lies between those that the strides reach."""
+    if spec.direction != "backward_weights" and reads_nothing(unfolded_problem(spec)):
+        return f"stride={spec.stride} leaves no window a pixel"
+    return None

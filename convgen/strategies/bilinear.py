@@ -25,7 +25,7 @@ from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
-from convgen.strategies.base import Schedule
+from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes, source_passes, vector_order
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
@@ -96,7 +96,7 @@ def general_refusal(spec: ConvSpec) -> str | None:
         return f"groups={spec.groups} leaves too few channels to share a transform"
     if spec.in_channels == 0 or 0 in spec.result_shape:
         return "there is nothing to sum"
-    return None
+    return windows_refusal(spec)
 
 
 def shapes(spec: ConvSpec, choose: Choose) -> tuple[Shape, ...]:

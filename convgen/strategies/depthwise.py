@@ -11,10 +11,8 @@ import math
 from dataclasses import dataclass
 
 from convgen.machine import Machine
-from convgen.nests.build import unfolded_problem
-from convgen.nests.classes import reads_nothing
 from convgen.spec import ConvSpec
-from convgen.strategies.base import Schedule
+from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.depthwise_cost import last_seconds
 from convgen.strategies.depthwise_facts import smallest_tile
 from convgen.strategies.depthwise_last import GROUPS_FIRST, GROUPS_IN_ROWS, GROUPS_LAST, last_schedule
@@ -41,8 +39,8 @@ class Depthwise:
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
         if spec.direction == "backward_weights":
             return "direction='backward_weights' is summed over pixels, not over a window"
-        if reads_nothing(unfolded_problem(spec)):
-            return f"stride={spec.stride} leaves no window a pixel"
+        if (reason := windows_refusal(spec)) is not None:
+            return reason
         if spec.groups == 1:
             return "groups=1 are too few to run lanes along"
         channels = (spec.reduced_channels, spec.made_channels)

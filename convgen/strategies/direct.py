@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.base import Schedule
+from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.boxes import row_extent
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_cost import direct_seconds
@@ -39,7 +39,7 @@ class Direct:
     name: str = "direct"
 
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
-        return "in_channels=0 leaves nothing to sum" if spec.in_channels == 0 else None
+        return "in_channels=0 leaves nothing to sum" if spec.in_channels == 0 else windows_refusal(spec)
 
     def default(self, spec: ConvSpec, machine: Machine) -> Config:
         return self.space(spec, machine)[0]

@@ -9,6 +9,7 @@ from convgen.machine import Machine
 from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.spec import ConvSpec
+from convgen.strategies.base import windows_refusal
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -45,7 +46,7 @@ def gemm_refusal(spec: ConvSpec) -> str | None:
         return f"groups={spec.groups} of one made channel leave nothing to run lanes along"
     if spec.batch == 0:
         return "batch=0 leaves nothing to compute"
-    return None
+    return windows_refusal(spec)
 
 
 def is_matrix(spec: ConvSpec) -> bool:

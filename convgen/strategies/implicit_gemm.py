@@ -32,7 +32,6 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.gemm import (
     Blocking,
     Reading,
-    fewest_pixels,
     gemm_schedule,
     part_of,
     pixel_extents,
@@ -81,7 +80,7 @@ class ImplicitGemm:
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         problem = unfolded_problem(spec)
         result = problem.output_size if problem.direction == "forward" else problem.spatial_size
-        pixels = result[-1] if spec.layout == "channels_first" else fewest_pixels(problem)
+        pixels = result[-1] if spec.layout == "channels_first" else math.prod(result[-2:])
         taps = math.prod(spec.kernel_size)
         found = blockings(problem, machine, spec.reduced_channels, max(1, pixels), copied=False, taps=taps)
         return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))

@@ -6,8 +6,6 @@ import math
 
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
-from convgen.nests.build import unfolded_problem
-from convgen.nests.classes import reads_nothing
 from convgen.passes.pipeline import Pass
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.simplify import Simplify
@@ -60,8 +58,6 @@ def sum_tile(spec: ConvSpec, extent: int, machine: Machine) -> tuple[int, int] |
     pixels; None where made channels are enough to fill lanes, or reduced ones do not."""
     width = vector_width(spec, machine)
     made = spec.made_channels
-    if reads_nothing(unfolded_problem(spec)):
-        return None
     if spec.groups > 1 or not made or 2 * made > width or not spec.reduced_channels or spec.reduced_channels % width:
         return None
     # A vector of each made channel's weights and one of the source stand beside the sums.

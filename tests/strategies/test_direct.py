@@ -296,16 +296,6 @@ def test_channels_that_fill_no_vector_are_not_summed_in_vectors() -> None:
         assert not any(config.get("terms", 0) for config in DIRECT.space(spec, HOST))
 
 
-def test_windows_without_taps_give_zeros() -> None:
-    """Every result lies between those that the stride reaches."""
-    spec = make_spec(
-        in_channels=1, out_channels=64, spatial_size=(1, 1), kernel_size=1, stride=2, direction="backward_data"
-    )
-    assert not any(config.get("terms", 0) for config in DIRECT.space(spec, HOST))
-    operands = integer_operands(spec, np.random.default_rng(0))
-    np.testing.assert_array_equal(convgen.compile(spec, "direct", 1)(*operands.main), 0)
-
-
 def test_rows_are_not_told_apart_where_little_is_padded() -> None:
     large = make_spec(spatial_size=(112, 112))
     assert not any(config.get("by_rows", 0) for config in DIRECT.space(large, HOST))
