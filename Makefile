@@ -22,8 +22,8 @@ test-slow: $(VENV)/.test
 
 # The geometries once more, with no more than AVX2, and with what every processor of the architecture has.
 test-levels: $(VENV)/.test
-	CONVGEN_MAX_CPU_ISA=avx2 $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy"
-	CONVGEN_MAX_CPU_ISA=generic $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy"
+	CONVGEN_MAX_CPU_ISA=avx2 $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy and not corpus"
+	CONVGEN_MAX_CPU_ISA=generic $(BIN)/python -m pytest -n auto -m slow tests/test_geometry.py -k "every_strategy and not corpus"
 
 test-all: lint
 	$(BIN)/python -m pytest -n auto
