@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import math
 import os
+import statistics
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,11 +51,6 @@ def measured(name: str, layout: str, threads: int, budget: float, seen: set[Conv
     return found
 
 
-def geometric_mean(problems: list[Problem]) -> float:
-    """Of the ratios; 1 of none."""
-    return math.exp(sum(math.log(p.ratio) for p in problems) / len(problems)) if problems else 1.0
-
-
 def table(problems: list[Problem], setting: str) -> str:
     """Markdown: the mean and the worst of each suite, and of all."""
     lines = ["# The heuristic's choice against the tuned one", "", setting, ""]
@@ -68,9 +63,9 @@ def table(problems: list[Problem], setting: str) -> str:
     for name in (*suite_names(), "all"):
         part = [p for p in problems if name in (p.suite, "all")]
         if part:
-            worst = max(part, key=lambda p: p.ratio)
+            mean, worst = statistics.geometric_mean(p.ratio for p in part), max(part, key=lambda p: p.ratio)
             lines.append(
-                f"| {name} | {len(part)} | {geometric_mean(part):.3f} | {worst.ratio:.2f} | {worst.problem} | {worst.choice} |"
+                f"| {name} | {len(part)} | {mean:.3f} | {worst.ratio:.2f} | {worst.problem} | {worst.choice} |"
             )
     lines += ["", "A problem that several suites have is counted where it is met first."]
     return "\n".join(lines) + "\n"
