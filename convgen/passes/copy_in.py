@@ -1,4 +1,4 @@
-"""copy_in: what the loops inside a loop read of a buffer is copied to a worker's own memory first."""
+"""copy_in: what the loops inside a loop, or a whole stage, read of a buffer is copied to memory of its own first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.affine import Affine, affine, rejoined
-from convgen.ir.nodes import Buffer, For, Index, IndexOp, Load, PaddedLoad, Program, Stage, Stmt, Store, Value, Var
+from convgen.ir.nodes import (
+    Buffer,
+    For,
+    Index,
+    IndexOp,
+    Load,
+    PaddedLoad,
+    Program,
+    Space,
+    Stage,
+    Stmt,
+    Store,
+    Value,
+    Var,
+)
 from convgen.ir.rewrite import loops, map_statement, reads, rewrite_loops, stores, substitute
 
 
@@ -25,48 +39,61 @@ class CopiedAxis:
 
 @dataclass(frozen=True)
 class CopyIn:
-    """for t: S[x[f(t, i)]]   →   for t: { for a: xc[a] = x[f(t, a)];  S[xc[i]] }
+    """for t: S[x[f(t, i)]]   →   for t: { for a: xc[a] = x[f(t, a)];  S[xc[i]] }   and xc is local
+    S[x[f(i)]]            →   stage xc: for a: xc[a] = x[f(a)];  S[xc[i]]       where ``loop`` is None
 
     ``origin`` is the element of the buffer that is kept at a place of the copy, in the labels of the axes and variables outside;
     where it is None, every place is a loop's variable and the origin is what is read there. ``order`` lists the labels in the
     order of the copy's loops, where it is not that of the axes.
 
-    Requires: in the named loop the buffer is read by scalar loads at one index, which is the origin at the access's places, and
-    not stored; places lie inside the counts; what is copied lies inside the buffer, or is read with padding. Ensures: inside
-    the loop only the copy reads the buffer, padded or not as before.
+    Requires: in the named loop, or in the one stage that reads it, the buffer is read by scalar loads at one index, which is the
+    origin at the access's places, and not stored; places lie inside the counts; what is copied lies inside the buffer, or is read
+    with padding. Ensures: there only the copy reads the buffer, padded or not as before.
     """
 
     buffer: str
     into: str
-    loop: str
+    loop: str | None
     axes: tuple[CopiedAxis, ...]
     origin: tuple[Index, ...] | None = None
     order: tuple[str, ...] = ()
 
     def __call__(self, program: Program) -> Program:
-        source = program.buffer(self.buffer)
-        copy = Buffer(self.into, source.dtype, tuple(axis.extent for axis in self.axes), "local")
-        used = [False]
+        space: Space = "workspace" if self.loop is None else "local"
+        copy = Buffer(self.into, program.buffer(self.buffer).dtype, tuple(axis.extent for axis in self.axes), space)
+        stages = self._before_stage(program) if self.loop is None else self._inside(program, self.loop)
+        return replace(program, buffers=(*program.buffers, copy), stages=stages)
+
+    def _before_stage(self, program: Program) -> tuple[Stage, ...]:
+        users = [stage for stage in program.stages if any(read.buffer == self.buffer for read in reads(stage.body))]
+        if len(users) != 1:
+            raise IRError(f"{self.buffer} is read by {len(users)} stages")
+        copy, *body = self._with_copy(users[0].body, f"stage {users[0].name}")
+        stages: list[Stage] = []
+        for stage in program.stages:
+            stages += [Stage(self.into, (copy,)), replace(stage, body=tuple(body))] if stage is users[0] else [stage]
+        return tuple(stages)
+
+    def _inside(self, program: Program, name: str) -> tuple[Stage, ...]:
+        found = any(loop.var == name for stage in program.stages for loop in loops(stage.body))
+        if not found and program.stages:
+            raise IRError(f"there is no loop {name}")
 
         def change(loop: For) -> tuple[Stmt, ...]:
-            found = {read for read in reads(loop.body) if read.buffer == self.buffer}
-            if any(store.buffer == self.buffer for store in stores(loop.body)):
-                raise IRError(f"{self.buffer} is stored in loop {self.loop}")
-            if len(found) != 1:
-                raise IRError(f"{self.buffer} is read at {len(found)} places in loop {self.loop}")
-            used[0] = True
-            read = found.pop()
-            body = tuple(map_statement(inner, lambda index: index, self._redirected) for inner in loop.body)
-            extents = {inner.var: inner.extent for inner in loops(loop.body)}
-            return (replace(loop, body=(self._copy(read, extents), *body)),)
+            return (replace(loop, body=self._with_copy(loop.body, f"loop {name}")),)
 
-        def stage(old: Stage) -> Stage:
-            return replace(old, body=rewrite_loops(old.body, self.loop, change))
+        return tuple(replace(stage, body=rewrite_loops(stage.body, name, change)) for stage in program.stages)
 
-        stages = tuple(map(stage, program.stages))
-        if not used[0] and program.stages:
-            raise IRError(f"there is no loop {self.loop}")
-        return replace(program, buffers=(*program.buffers, copy), stages=stages)
+    def _with_copy(self, body: tuple[Stmt, ...], where: str) -> tuple[Stmt, ...]:
+        """The copy, and the body that reads it."""
+        found = {read for read in reads(body) if read.buffer == self.buffer}
+        if any(store.buffer == self.buffer for store in stores(body)):
+            raise IRError(f"{self.buffer} is stored in {where}")
+        if len(found) != 1:
+            raise IRError(f"{self.buffer} is read at {len(found)} places in {where}")
+        extents = {inner.var: inner.extent for inner in loops(body)}
+        changed = tuple(map_statement(inner, lambda index: index, self._redirected) for inner in body)
+        return (self._copy(found.pop(), extents), *changed)
 
     def _redirected(self, value: Value) -> Value:
         match value:

@@ -34,5 +34,9 @@ class Config:
         """The choice of that name, or the default where the configuration does not have it."""
         return dict(self.values).get(name, default)
 
+    def and_also(self, **values: int) -> Config:
+        """The configuration with more choices after its own."""
+        return Config((*self.values, *values.items()))
+
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.values) or "-"

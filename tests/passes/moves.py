@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,21 +236,30 @@ class Schedule:
             for store in stores(loop.body)
             for read in values(store.value, conditional=False)
             if isinstance(read, Load | PaddedLoad)
-            if self.program.has_buffer(read.buffer) and self._inner(loop, read)
+            if self.program.has_buffer(read.buffer) and self._inner(loops(loop.body), read)
         ]
         if not found:
             return ()
         loop, read = self._pick(found)
-        axes = tuple(CopiedAxis(inner.var, self._largest(inner), Var(inner.var)) for inner in self._inner(loop, read))
+        inner = self._inner(loops(loop.body), read)
+        where: str | None = loop.var
+        if (whole := self._inner(self._outermost(loop), read)) and self.draw(st.booleans()):
+            inner, where = whole, None
+        axes = tuple(CopiedAxis(other.var, self._largest(other), Var(other.var)) for other in inner)
         order = tuple(self.draw(st.permutations([axis.label for axis in axes])))
-        return (CopyIn(read.buffer, self._fresh("copy"), loop.var, axes, order=order),)
+        return (CopyIn(read.buffer, self._fresh("copy"), where, axes, order=order),)
 
-    def _inner(self, loop: For, read: Load | PaddedLoad) -> list[For]:
-        """The loops inside that the read moves with, or nothing where an extent is not in sizes."""
+    def _outermost(self, loop: For) -> list[For]:
+        """A loop that is all of a stage, and those inside it; else nothing."""
+        whole = any(stage.body == (loop,) for stage in self.program.stages)
+        return [loop, *loops(loop.body)] if whole else []
+
+    def _inner(self, found: Iterable[For], read: Load | PaddedLoad) -> list[For]:
+        """Those of the loops that the read moves with, or nothing where an extent is not in sizes."""
         used = frozenset[str]().union(*map(variables, read.index))
-        inner = [other for other in loops(loop.body) if other.var in used]
-        names = [other.var for other in inner]
-        known = all(variables(other.extent) <= set(self.program.sizes) for other in inner)
+        inner = [loop for loop in found if loop.var in used]
+        names = [loop.var for loop in inner]
+        known = all(variables(loop.extent) <= set(self.program.sizes) for loop in inner)
         return inner if known and len(set(names)) == len(names) else []
 
     def _largest(self, loop: For) -> Index:

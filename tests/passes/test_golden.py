@@ -139,6 +139,10 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
         small.product(),
         (CopyIn("w", "wc", "i", (CopiedAxis("j", Int(6), Var("j")), CopiedAxis("r", Int(3), Var("r")))),),
     ),
+    "copy_in_stage": (
+        small.product(),
+        (CopyIn("w", "wc", None, (CopiedAxis("j", Int(6), Var("j")), CopiedAxis("r", Int(3), Var("r")))),),
+    ),
     "copy_in_origin": (
         small.shifted("replicate"),
         (

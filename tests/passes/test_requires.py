@@ -369,6 +369,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("order_sum apart", OrderSum(("i", "q")), double_sum(), "not perfectly nested around one store"),
     ("order_sum triangle", OrderSum(("j", "i")), triangle(), "depends on another loop of the sum"),
     ("copy_in nowhere", CopyIn("w", "wc", "q", (J,)), product(), "no loop q"),
+    ("copy_in stages", CopyIn("s", "sc", None, (J,)), read_elsewhere(), "s is read by 2 stages"),
     ("copy_in unread", CopyIn("y", "yc", "i", (J,)), product(), "y is stored in loop i"),
     ("copy_in places", CopyIn("w", "wc", "i", (CopiedAxis("j", Int(6), add("j", 0, 1)),)), product(), "no origin"),
     ("copy_in origin", CopyIn("w", "wc", "i", (J,), (Int(0), Var("j"))), product(), "not read where wc keeps it"),
