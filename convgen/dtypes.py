@@ -32,6 +32,7 @@ DTYPES: dict[str, DType] = {
     "float16": DType("float16", np.dtype(np.float16), 2, "float32", "float16", 2.0**-11),
     "bfloat16": DType("bfloat16", np.dtype(ml_dtypes.bfloat16), 2, "float32", "bfloat16", 2.0**-8),
     "int8": DType("int8", np.dtype(np.int8), 1, "int32", "int32", 0.0),
+    "uint8": DType("uint8", np.dtype(np.uint8), 1, "int32", "int32", 0.0),
     "int32": DType("int32", np.dtype(np.int32), 4, "int32", "int32", 0.0),
 }
 

@@ -67,10 +67,12 @@ class Sample:
 
 
 def random_operands(program: Program, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Integers from -3 to 3 for every operand: sums of their products are exact in every type."""
+    """Integers from -3 to 3, in unsigned types from 0, for every operand: sums of their products are exact in every type."""
     rng = np.random.default_rng(seed)
     return {
-        buffer.name: rng.integers(-3, 4, buffer_shape(buffer, sizes)).astype(DTYPES[buffer.dtype].numpy)
+        buffer.name: rng.integers(0 if buffer.dtype == "uint8" else -3, 4, buffer_shape(buffer, sizes)).astype(
+            DTYPES[buffer.dtype].numpy
+        )
         for buffer in program.buffers
         if buffer.space == "operand"
     }

@@ -160,10 +160,20 @@ class _Checker:
             _check_index(expression, names)
         if isinstance(access, PaddedLoad):
             return
+        if isinstance(access, Load) and access.terms > 1:
+            self._terms(access, buffers[access.buffer])
         if access.lanes < 1 or (access.lanes > 1 and not rank):
             raise IRError(f"access to {access.buffer} with {access.lanes} lanes")
         if access.count is not None:
             _check_index(access.count, names)
+
+    @staticmethod
+    def _terms(load: Load, buffer: Buffer) -> None:
+        if buffer.space == "register" or load.count is not None or load.terms < 1:
+            raise IRError(f"terms of {load.buffer} are counted, or no elements of memory")
+        whole = len(buffer.shape) > 1 and buffer.shape[-1] == Int(load.terms) and load.index[-1] == Int(0)
+        if load.lanes > 1 and not whole:
+            raise IRError(f"lanes of {load.terms} terms are not the last axis of {load.buffer}")
 
     def _store(self, store: Store, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         self._access(store, names, buffers)

@@ -19,6 +19,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -132,7 +133,7 @@ def check_needs(program: Program, sizes: Mapping[str, int]) -> None:
 
 
 def _poisoned(shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    poison = np.iinfo(dtype).max if dtype.kind == "i" else np.nan
+    poison = np.iinfo(dtype).max if dtype.kind in "iu" else np.nan
     return np.full(shape, poison, dtype=dtype)
 
 
@@ -220,13 +221,16 @@ class _Run:
     def _value(self, value: Value, names: Mapping[str, int]) -> Array:
         match value:
             case Const(number, dtype, lanes):
-                return np.full(lanes, number, dtype=DTYPES[dtype].numpy)
-            case Load(buffer, index, lanes, count):
+                storage, _, terms = dtype.partition("*")
+                return np.full((lanes, int(terms)) if terms else lanes, number, dtype=DTYPES[storage].numpy)
+            case Load(buffer, index, lanes, count, 1):
                 return self._load(buffer, index, lanes, count, names)
+            case Load():
+                return self._terms(value, names)
             case PaddedLoad(buffer, index, mode):
                 return self._padded(buffer, index, mode, names)
             case Splat(a, lanes):
-                return np.repeat(self._value(a, names), lanes)
+                return np.repeat(self._value(a, names), lanes, axis=0)
             case Spread(a):
                 return self._value(a, names)[list(value.sources)]
             case Sum(a):
@@ -236,6 +240,8 @@ class _Run:
                 return parts
             case Fma(a, b, c):
                 return _fma(self._value(a, names), self._value(b, names), self._value(c, names))
+            case Dot(a, b, c):
+                return _dot(self._value(a, names), self._value(b, names), self._value(c, names))
             case Arith(op, a, b):
                 return _ARITH[op](self._value(a, names), self._value(b, names))
             case Apply(function, a):
@@ -256,6 +262,14 @@ class _Run:
         read = np.atleast_1d(array[position])
         result[: len(read)] = read
         return result
+
+    def _terms(self, load: Load, names: Mapping[str, int]) -> Array:
+        """[lane, term], as they are stored."""
+        lanes = [
+            self._locate(load.buffer, _moved_lane(load.index, lane), load.terms, None, names)
+            for lane in range(load.lanes)
+        ]
+        return np.stack([array[position] for array, position in lanes])
 
     def _storage(self, buffer: str) -> str:
         return self.program.buffer(buffer).dtype
@@ -285,6 +299,27 @@ class _Run:
 def _moved(index: tuple[Index, ...], axis: int, along: int, last: int) -> tuple[Index, ...]:
     """The place ``along`` steps further on the axis and ``last`` further on the last one."""
     return (*index[:axis], add(index[axis], along), *index[axis + 1 : -1], add(index[-1], last))
+
+
+def _moved_lane(index: tuple[Index, ...], lane: int) -> tuple[Index, ...]:
+    """The place of a lane that is one element of the axis before the last."""
+    return (*index[:-2], add(index[-2], lane), index[-1]) if lane else index
+
+
+def _dot(a: Array, b: Array, c: Array) -> Array:
+    """One product after the other."""
+    total = c
+    for term in range(a.shape[1]):
+        x, y = (_flushed(part[:, term].astype(c.dtype)) for part in (a, b))
+        total = _flushed(_fma(x, y, total))
+    return total
+
+
+def _flushed(values: Array) -> Array:
+    """Zeros of the same sign for denormals."""
+    if values.dtype != np.float32:
+        return values
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), values), values)
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:

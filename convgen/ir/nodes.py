@@ -66,12 +66,17 @@ class Const:
 
 @dataclass(frozen=True)
 class Load:
-    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are not read and are zero."""
+    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are not read and are zero.
+
+    With ``terms`` above 1 each lane is as many consecutive elements, as they are stored: an operand of Dot. Lanes then run along
+    the axis before the last one, which is as long as a lane.
+    """
 
     buffer: str
     index: tuple[Index, ...]
     lanes: int = 1
     count: Index | None = None
+    terms: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,18 @@ class Fma:
 
 
 @dataclass(frozen=True)
+class Dot:
+    """Per lane c and the products of all terms of ``a`` and ``b``, added in the accumulator's type in any order.
+
+    A sum of bfloat16 takes denormals for zeros: what its operands have of them, and what it would become.
+    """
+
+    a: Value
+    b: Value
+    c: Value
+
+
+@dataclass(frozen=True)
 class Arith:
     op: ArithOperator
     a: Value
@@ -156,7 +173,7 @@ class Where:
     b: Value
 
 
-Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Arith | Apply | Choose | Where
+Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Dot | Arith | Apply | Choose | Where
 
 
 # ---- statements

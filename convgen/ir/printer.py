@@ -9,6 +9,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -85,8 +86,8 @@ def format_value(value: Value) -> str:
     match value:
         case Const(number, dtype, lanes):
             return f"{number!r}:{dtype}" + (f"x{lanes}" if lanes > 1 else "")
-        case Load(buffer, index, lanes, count):
-            return _access(buffer, index, lanes, count)
+        case Load(buffer, index, lanes, count, terms):
+            return _access(buffer, index, lanes, count) + (f"*{terms}" if terms > 1 else "")
         case PaddedLoad(buffer, index, mode):
             return f"padded[{mode}] {_access(buffer, index, 1, None)}"
         case Splat(a, lanes):
@@ -97,6 +98,8 @@ def format_value(value: Value) -> str:
             return f"sum({format_value(a)})"
         case Fma(a, b, c):
             return f"fma({format_value(a)}, {format_value(b)}, {format_value(c)})"
+        case Dot(a, b, c):
+            return f"dot({format_value(a)}, {format_value(b)}, {format_value(c)})"
         case Arith("min" | "max" as op, a, b):
             return f"{op}({format_value(a)}, {format_value(b)})"
         case Arith(op, a, b):

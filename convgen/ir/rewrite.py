@@ -12,6 +12,7 @@ from convgen.ir.nodes import (
     Arith,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -72,8 +73,9 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
     match value:
         case Const():
             rebuilt: Value = value
-        case Load(buffer, position, lanes, count):
-            rebuilt = Load(buffer, tuple(map(index, position)), lanes, None if count is None else index(count))
+        case Load(buffer, position, lanes, count, terms):
+            limit = None if count is None else index(count)
+            rebuilt = Load(buffer, tuple(map(index, position)), lanes, limit, terms)
         case PaddedLoad(buffer, position, mode):
             rebuilt = PaddedLoad(buffer, tuple(map(index, position)), mode)
         case Splat(a, lanes):
@@ -84,6 +86,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = Sum(again(a))
         case Fma(a, b, c):
             rebuilt = Fma(again(a), again(b), again(c))
+        case Dot(a, b, c):
+            rebuilt = Dot(again(a), again(b), again(c))
         case Arith(op, a, b):
             rebuilt = Arith(op, again(a), again(b))
         case Apply(function, a):
@@ -201,7 +205,7 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
     match value:
         case Splat(a) | Spread(a) | Sum(a) | Apply(_, a):
             inner = (a,)
-        case Fma(a, b, c) | Where(a, b, c):
+        case Fma(a, b, c) | Dot(a, b, c) | Where(a, b, c):
             inner = (a, b, c)
         case Arith(_, a, b):
             inner = (a, b)

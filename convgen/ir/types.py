@@ -12,6 +12,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     Load,
     PaddedLoad,
@@ -24,10 +25,18 @@ from convgen.ir.nodes import (
 
 ValueType = tuple[str, int]
 
+# Which types of elements dot products have, and how many of each a lane: as many as fill an accumulator.
+DOT_TERMS = {("bfloat16", "bfloat16"): 2, ("uint8", "int8"): 4}
+
 
 def compute_dtype(storage: str) -> str:
     """The type that elements stored as ``storage`` are computed in."""
     return DTYPES[storage].accumulator
+
+
+def terms_dtype(storage: str, terms: int) -> str:
+    """The type of so many elements that are kept together, such as bfloat16*2."""
+    return f"{storage}*{terms}"
 
 
 def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
@@ -35,8 +44,10 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
     match value:
         case Const(_, dtype, lanes):
             return dtype, lanes
-        case Load(buffer, _, lanes, _):
+        case Load(buffer, _, lanes, _, 1):
             return compute_dtype(buffers[buffer].dtype), lanes
+        case Load(buffer, _, lanes, _, terms):
+            return terms_dtype(buffers[buffer].dtype, terms), lanes
         case PaddedLoad(buffer, _, _):
             return compute_dtype(buffers[buffer].dtype), 1
         case Splat(a, lanes):
@@ -54,6 +65,8 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             if inner < 2 or inner & (inner - 1):
                 raise IRError(f"sum takes a power of two of lanes, not {inner}")
             return dtype, 1
+        case Dot(a, b, c):
+            return _dot(value_type(a, buffers), value_type(b, buffers), value_type(c, buffers))
         case Fma(a, b, c) | Where(a, b, c):
             return _same("fma or where", buffers, a, b, c)
         case Arith(op, a, b):
@@ -69,3 +82,12 @@ def _same(what: str, buffers: Mapping[str, Buffer], *operands: Value) -> ValueTy
     if len(types) != 1:
         raise IRError(f"{what} joins operands of different types: {sorted(types)}")
     return types.pop()
+
+
+def _dot(a: ValueType, b: ValueType, c: ValueType) -> ValueType:
+    kinds = (a[0].partition("*")[0], b[0].partition("*")[0])
+    terms = DOT_TERMS.get(kinds, 0)
+    types = tuple((terms_dtype(kind, terms), c[1]) for kind in kinds)
+    if not terms or (a, b) != types or c[0] != compute_dtype(kinds[0]):
+        raise IRError(f"dot joins operands of types {a}, {b} and {c}")
+    return c

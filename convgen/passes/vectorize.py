@@ -14,6 +14,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -39,6 +40,8 @@ from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substit
 @dataclass(frozen=True)
 class Vectorize:
     """for l in L: y[.., l] = f(x[.., l], s)   →   y[.., 0 :L] = f(x[.., 0 :L], splat(s, L))
+
+    Lanes of several terms run along the axis before the last.
 
     A guard ``if e + l < n`` becomes the count of lanes of every load and store inside; loops inside stay, and register buffers
     that are allocated inside become buffers of vectors.
@@ -166,15 +169,21 @@ class _Lanes:
                 return Load(buffer, (*index, Int(0)), self.lanes)
             case Load(buffer, index, 1, None) if (spread := self._spread(buffer, index)) is not None:
                 return spread
-            case Load(buffer, index, 1, None):
+            case Load(buffer, index, 1, None, 1):
                 place, along = self._place(buffer, index)
                 return Load(buffer, place, self.lanes, self.count) if along else self._splat(value)
+            case Load(buffer, index, 1, None, terms):
+                place, along = self._place(buffer, index[:-1])
+                whole = Load(buffer, (*place, index[-1]), self.lanes, self.count, terms)
+                return whole if along else self._splat(value)
             case PaddedLoad(buffer, index, _):
                 if any(self.var in variables(i) for i in index):
                     raise IRError(f"a padded load of {buffer} cannot be vectorized")
                 return self._splat(value)
             case Fma(a, b, c):
                 return Fma(self._wide(a), self._wide(b), self._wide(c))
+            case Dot(a, b, c):
+                return Dot(self._wide(a), self._wide(b), self._wide(c))
             case Arith(op, a, b):
                 return Arith(op, self._wide(a), self._wide(b))
             case Apply(function, a):

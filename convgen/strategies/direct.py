@@ -24,9 +24,11 @@ from convgen.strategies.direct_gather import (
     leaves_out_rows,
     most_pixels,
     prefers_pixels_first,
+    takes_dots,
 )
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.direct_whole import whole_configs
+from convgen.strategies.dots import with_dots
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, sum_tile
 from convgen.tuning.space import Config
@@ -76,7 +78,8 @@ class Direct:
             for order in (first, 1 - first)
             if (tile := sum_tile(spec, most_pixels(spec, pixels_first=bool(order)), machine)) is not None
         ]
-        configs = sorted(sums, key=seconds) + configs
+        dots = with_dots([config for config in configs if takes_dots(spec, config)], spec, machine, "lanes")
+        configs = sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

@@ -22,6 +22,7 @@ from convgen.strategies.boxes import (
 from convgen.strategies.direct_gather import gather_box
 from convgen.strategies.direct_images import terms_lanes
 from convgen.strategies.direct_whole import is_whole, row_waste
+from convgen.strategies.dots import dot_of
 from convgen.strategies.merging import merged_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -98,6 +99,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         loops=tiling.loops,
         shares_source=tiling.shares_source,
         fetches_weights=_fetches_weights(spec, config, tiling, machine),
+        dot=dot_of(config),
     )
     compute = work / (peak(spec, machine) * efficiency)
     if tiling.shares_source and spec.direction != "backward_weights":
@@ -144,6 +146,7 @@ def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         steps=tiling.steps,
         loops=tiling.loops,
         fetches_weights=_fetches_weights(spec, config, tiling, machine),
+        dot=dot_of(config),
     )
     work = spec.macs * tiling.lanes_waste * row_waste(spec, config) * kept_share(spec)
     compute = work / (peak(spec, machine) * efficiency)

@@ -15,6 +15,7 @@ from convgen.passes.pipeline import Pass
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
+from convgen.passes.unsigned import Unsigned
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.boxes import Box, box_extent, box_source_bytes, choose_box, inside_share, is_by_rows
@@ -23,6 +24,7 @@ from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_order, source_passes, terms_lanes
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
+from convgen.strategies.dots import adds_bytes, dot_of
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
@@ -58,7 +60,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         *(
             pack_terms(problem, nest, lanes)
             if terms
-            else (pack_weights(problem, nest, lanes), *pack_order(problem, nest))
+            else (pack_weights(problem, nest, lanes, dot_of(config)), *pack_order(problem, nest))
         ),
     )
     box = gather_box(spec, config, machine) if config["pixels_first"] else None
@@ -71,7 +73,10 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
-    tile = sum_tile_passes(f"{lane}_lane", terms) if terms else register_tile_passes(f"{lane}_lane")
+    if adds_bytes(problem, config):
+        passes = (*passes, Unsigned("padded", "packed", "offsets"))
+    loop = f"{lane}_lane"
+    tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot_of(config))
     return Schedule(nest, (*passes, *tile, *_prefetches(problem, nest, config, machine)))
 
 
@@ -108,6 +113,15 @@ def leaves_out_rows(spec: ConvSpec) -> bool:
     """Whether rows of taps outside of the image, or taps of a line, are worth leaving out."""
     problem = merged_pixels(spec)
     return pad_mode(problem) == "zeros" and is_boxed(problem) and inside_share(problem, FEW_PIXELS) < WORTHWHILE
+
+
+def takes_dots(spec: ConvSpec, config: Config) -> bool:
+    """Whether sums can be made of dot products: those of bytes need a copy of the image, and windows that are complete."""
+    problem = merged_pixels(spec)
+    if problem.dtype != "int8":
+        return True
+    plain = not is_by_rows(config) and not is_whole(config) and len(gather_classes(unfolded_problem(problem))) == 1
+    return plain and problem.layout == "channels_last" and is_boxed(problem)
 
 
 def has_short_sums(spec: ConvSpec) -> bool:

@@ -11,18 +11,25 @@ from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 
 
-def pack_weights(spec: ConvSpec, nest: Nest, lanes: int) -> Pack:
-    """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes."""
+def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1) -> Pack:
+    """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes.
+
+    For dot products a lane is ``dot`` neighbouring reduced channels.
+    """
     channels = nest.channels
     axes = weight_axes(spec, channels)
     laned = axes["oc" if channels.has_made else "g"]
     layout = [PackedAxis(axes["g"])] if channels.has_groups and channels.has_made else []
     layout.append(PackedAxis(laned, "block", lanes))
     layout += [PackedAxis(len(axes) + tap) for tap in range(spec.ndim)]
-    if channels.has_reduced:
+    term: tuple[PackedAxis, ...] = ()
+    if dot > 1:
+        layout.append(PackedAxis(axes["ic"], "block", dot))
+        term = (PackedAxis(axes["ic"], "place", dot),)
+    elif channels.has_reduced:
         layout.append(PackedAxis(axes["ic"]))
-    labels = packed_labels(spec, nest)
-    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes)), labels=labels)
+    labels = (*packed_labels(spec, nest), *(("term",) if term else ()))
+    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes), *term), labels=labels)
 
 
 def pack_terms(spec: ConvSpec, nest: Nest, made: int) -> tuple[Pass, ...]:

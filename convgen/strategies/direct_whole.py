@@ -32,6 +32,7 @@ from convgen.strategies.boxes import kept_share
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes
 from convgen.strategies.direct_packing import pack_order, pack_weights
+from convgen.strategies.dots import dot_of, dot_passes
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 from convgen.tuning.space import Config
@@ -98,13 +99,14 @@ def whole_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule
         ExpandPadding(((nest.source, padded),)),
         *(Trim(f"k{letters[a]}") for a in range(len(outer)) if nest.low[a] or nest.high[a]),
         Tile("oc", lanes, "oc_block", "oc_lane"),
-        pack_weights(spec, nest, lanes),
+        pack_weights(spec, nest, lanes, dot_of(config)),
         *pack_order(spec, nest),
         Tile(f"o{inner[-1]}", pixels, "tile", "px", tail="overlap"),
         Reorder("conv", (*tasks, "tile", *loops)),
         Parallelize("conv", tasks),
         Simplify(keep_unit_loops=True),
         RegisterTile(loops),
+        *dot_passes("ic", dot_of(config)),
         Vectorize("oc_lane"),
         *(Unroll(loop) for loop in ("tile", *loops[:-1], *taps)),
         Skip(),

@@ -33,14 +33,15 @@ from convgen.strategies.gemm_weights import panel_passes
 
 @dataclass(frozen=True)
 class Blocking:
-    """A register tile of ``made`` channels times ``pixels``; tiles of pixels, and panels of weights, a task; and how many terms
-    of a sum are added for all of a task's tiles before the next ones (0: all)."""
+    """A register tile of ``made`` channels times ``pixels``; tiles of pixels, and panels of weights, a task; how many terms of a
+    sum are added for all of a task's tiles before the next ones (0: all), and how many by one instruction."""
 
     made: int
     pixels: int
     strips: int
     panels: int
     block: int
+    dot: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def gemm_schedule(
         *((FuseEpilogue("epilogue", SUMS),) if nest.program.has_buffer(SUMS) else ()),
         *(Parallelize(name, ("i0",)) for name in folds),
         Tile("oc", blocking.made, "panels", "made"),
-        *panel_passes(spec, nest, blocking.made),
+        *panel_passes(spec, nest, blocking.made, blocking.dot),
         Reorder("conv", (*groups, "n", *spatial, "panels", "made")),
         *(_lines(spec, blocking) if lines else _strips(spec, nest, blocking, spatial[-merged:])),
         Tile("panels", blocking.panels, "share", "panel", tail="clamp"),
@@ -80,7 +81,7 @@ def gemm_schedule(
         *reading.passes,
         *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
         *reading.inner,
-        *gemm_tile_passes(*_micro(spec)),
+        *gemm_tile_passes(*_micro(spec), reading.reduction, blocking.dot),
     )
     return Schedule(nest, passes)
 

@@ -10,6 +10,7 @@ from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.spec import ConvSpec
 from convgen.strategies.base import windows_refusal
+from convgen.strategies.dots import dot_of
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -75,7 +76,9 @@ def gemm_seconds(
     last = spec.layout == "channels_last"
     rows, lanes = (config["pixels"], config["made"]) if last else (config["made"], config["pixels"])
     blocks = -(-terms // config["block"]) if config["block"] else 1
-    efficiency = tile_efficiency(spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks)
+    efficiency = tile_efficiency(
+        spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks, dot=dot_of(config)
+    )
     work = spec.macs * waste(spec.made_channels, config["made"]) * pixel_waste(spec, config["pixels"])
     vectors = max(1, lanes // vector_width(spec, machine))
     if last or not streams:

@@ -10,8 +10,9 @@ from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
 
 
-def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
-    """[groups] [panel of ``width`` made channels] [taps] [reduced] [made channel], zero beyond the last one."""
+def panel_passes(spec: ConvSpec, nest: Nest, width: int, dot: int) -> tuple[Pass, ...]:
+    """[groups] [panel of ``width`` made channels] [taps] [reduced] [made channel], zero beyond the last one; with several reduced
+    channels for each made one where ``dot`` are added at once."""
     channels = nest.channels
     groups = ("g",) if channels.has_groups else ()
     reduced = ("ic",) if channels.has_reduced else ()
@@ -21,8 +22,10 @@ def panel_passes(spec: ConvSpec, nest: Nest, width: int) -> tuple[Pass, ...]:
         *(PackedAxis(place[name]) for name in groups),
         PackedAxis(place["oc"], "block", width),
         *taps,
-        *(PackedAxis(place[name]) for name in reduced),
+        *(PackedAxis(place[name], "block" if dot > 1 else "whole", dot) for name in reduced),
         PackedAxis(place["oc"], "place", width),
+        *((PackedAxis(place["ic"], "place", dot),) if dot > 1 else ()),
     )
-    labels = (*groups, "panel", *(f"k{letter}" for letter in axis_letters(spec.ndim)), *reduced, "oc")
+    taps_labels = tuple(f"k{letter}" for letter in axis_letters(spec.ndim))
+    labels = (*groups, "panel", *taps_labels, *reduced, "oc", *(("term",) if dot > 1 else ()))
     return (Pack("weight", "packed", layout, labels=labels), Parallelize("pack_weight", (f"packed_{labels[0]}",)))

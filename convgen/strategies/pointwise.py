@@ -18,9 +18,12 @@ from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.pipeline import Pass
 from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
+from convgen.passes.unsigned import Unsigned
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.copies import vector_passes
+from convgen.strategies.dots import adds_bytes, with_dots
 from convgen.strategies.gemm import Blocking, Reading, fewest_pixels, gemm_schedule, part_of, pixel_position
 from convgen.strategies.gemm_cost import (
     SCALAR_COPY_CYCLES,
@@ -53,18 +56,22 @@ class Pointwise:
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         problem = merged_pixels(spec)
         copied = _is_copied(problem)
-        found = blockings(problem, machine, spec.reduced_channels, fewest_pixels(problem), copied=copied)
+        terms, pixels = spec.reduced_channels, fewest_pixels(problem)
+        found = list(blockings(problem, machine, terms, pixels, copied=copied))
+        if not copied:
+            tiles = blockings(problem, machine, terms, pixels, copied=spec.dtype == "int8")
+            found += with_dots(list(tiles), spec, machine, "made")
         return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
-        problem = merged_pixels(spec)
-        if not _is_copied(problem):
+        problem, bytewise = merged_pixels(spec), adds_bytes(spec, config)
+        if not _is_copied(problem) and not bytewise:
             return gemm_seconds(problem, config, machine, loops=1.0)
         copied = pixels_made(problem) * spec.reduced_channels * spec.groups
-        cycles = vector_copy_cycles(spec, machine) if _is_even(problem) else SCALAR_COPY_CYCLES
+        cycles = vector_copy_cycles(spec, machine) if bytewise or _is_even(problem) else SCALAR_COPY_CYCLES
         return gemm_seconds(problem, config, machine, copied=copied, copy_cycles=cycles, loops=1.0)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
@@ -85,9 +92,25 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         ExpandPadding(((nest.source, ()),)),
         *(Unroll(f"k{letter}") for letter in axis_letters(spec.ndim)),
     )
+    if blocking.dot > 1 and spec.dtype == "int8":
+        return Reading((*plain, *_byte_passes(spec, nest, blocking)), "ic")
     if not _is_copied(spec):
         return Reading(plain, "ic")
     return Reading(plain, "ic", _copy_passes(spec, nest, blocking))
+
+
+def _byte_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:
+    """What a task reads, as unsigned bytes: [pixel][reduced channel]."""
+    part, reduced = part_of(spec, blocking), Int(nest.channels.reduced)
+    axes = (
+        CopiedAxis("px", Int(blocking.strips * blocking.pixels), part.place, part.count),
+        CopiedAxis("c", reduced, Var("ic")),
+    )
+    pixel = pixel_position(spec, add(part.first, "px"))
+    place = tuple(mul(position, stride) for position, stride in zip(pixel, spec.stride, strict=True))
+    group = (Var("g"),) if nest.channels.has_groups else ()
+    copy = CopyIn(nest.source, "columns", "share", axes, (Var("n"), *place, *group, Var("c")))
+    return (copy, *vector_passes("columns_c", reduced), Unsigned("columns", "packed", "offsets"))
 
 
 def _copy_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:

@@ -14,6 +14,7 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
 from convgen.spec import ConvSpec
+from convgen.strategies.dots import dot_passes
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 
 MAX_PIXELS = 16
@@ -109,11 +110,13 @@ def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:
     )
 
 
-def register_tile_passes(lane: str) -> tuple[Pass, ...]:
-    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop."""
+def register_tile_passes(lane: str, dot: int = 1) -> tuple[Pass, ...]:
+    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop, that adds ``dot`` terms at
+    once."""
     return (
         Simplify(keep_unit_loops=True),
         RegisterTile(("px", lane)),
+        *dot_passes("ic", dot),
         Vectorize(lane),
         Unroll("px"),
         Simplify(),

@@ -91,36 +91,40 @@ def tile_efficiency(
     loops: float,
     shares_source: bool = True,
     fetches_weights: bool = False,
+    dot: int = 1,
 ) -> float:
     """The part of the peak that whole register tiles of ``pixels`` times ``lanes`` reach.
 
     A tile does ``steps`` multiply-adds for each of its accumulators, in ``loops`` innermost loops, each of which costs
     ``LOOP_CYCLES`` more; ``shares_source`` says that an element of the source serves all lanes, ``fetches_weights`` that those of
-    each step come from the second-level cache.
+    each step come from the second-level cache. ``dot`` terms are added at once, so that it can be as many times the peak.
     """
     if not steps:
         return 1.0
+    steps /= dot
     width = vector_width(spec, machine)
     vectors = -(-lanes // width)
     # A tile narrower than a vector occupies all of it.
-    useful = pixels * lanes / width / FMA_PORTS
-    step = step_cycles(spec, machine, pixels, vectors, shares_source)
+    useful = pixels * lanes / width / FMA_PORTS * dot
+    step = step_cycles(spec, machine, pixels, vectors, shares_source, dot)
     if fetches_weights:
         step = max(step, vectors * rates_of(machine).line)
     stores = STORE_CYCLES * max(0, pixels * vectors - HIDDEN_STORES)
     return steps * useful / (steps * step + loops * LOOP_CYCLES + stores)
 
 
-def step_cycles(spec: ConvSpec, machine: Machine, pixels: int, vectors: int, shares_source: bool = True) -> float:
+def step_cycles(
+    spec: ConvSpec, machine: Machine, pixels: int, vectors: int, shares_source: bool = True, dot: int = 1
+) -> float:
     """Cycles for one multiply-add of every accumulator of a tile: the most that one of three resources needs.
 
     The multiply-add ports; the load ports, for each vector of weights and each element or vector of the source; and
     latency, since an accumulator's next multiply-add waits for its last (eight in flight keep two ports busy). What
-    does not fit the registers is stored and loaded again.
+    does not fit the registers is stored and loaded again. Narrow types are converted, but for dot products.
     """
     accumulators = pixels * vectors
     loads = vectors + (pixels if shares_source else accumulators)
-    converts = loads if DTYPES[spec.dtype].accumulator != spec.dtype else 0
+    converts = loads if dot == 1 and DTYPES[spec.dtype].accumulator != spec.dtype else 0
     spilled = max(0, accumulators + vectors + (vectors > 1) - machine.vector_registers)
     fma = (accumulators + converts) / FMA_PORTS
     load = (loads + spilled) / LOAD_PORTS + spilled

@@ -13,6 +13,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -43,6 +44,8 @@ ZERO = Const(0.0, "float32")
 BUFFERS = (
     Buffer("x", "float32", (N, N), "operand"),
     Buffer("q", "int8", (N,), "operand"),
+    Buffer("r", "int8", (N, Int(4)), "operand"),
+    Buffer("u", "uint8", (N,), "operand"),
     Buffer("d", "float64", (N,), "operand"),
     Buffer("o", "float32", (), "operand"),
     Buffer("y", "float32", (N, N), "result"),
@@ -88,6 +91,13 @@ VALID: dict[str, Program] = {
     "same name in sibling loops": program(For("i", N, (store(),)), For("i", N, (store(),))),
     "transpose": over_i(turned(rows=IndexOp("-", N, I))),
     "nested parallel loops": program(parallel("i", parallel("j", store(index=(I, Var("j")))))),
+    "dot": over_i(
+        alloc(
+            register(dtype="int32"),
+            Store("acc", (), Const(0, "int32")),
+            Store("acc", (), Dot(Load("u", (I,), terms=4), Load("r", (I, Int(0)), terms=4), Load("acc", ()))),
+        )
+    ),
     "narrow load": over_i(alloc(register(dtype="int32"), Store("acc", (), Load("q", (I,))))),
 }
 
@@ -99,7 +109,39 @@ def test_valid_program_passes(name: str) -> None:
 
 TWO_SUMS = LinearProgram(2, (Add(0, 1),), (2, 0))
 
+
+def quads(buffer: str, *index: Index, lanes: int = 1, count: Index | None = None) -> Load:
+    return Load(buffer, index, lanes, count, 4)
+
+
+def dot_of(first: Load, second: Load, dtype: str = "int32") -> Program:
+    """A dot product of reads of a type to the accumulator."""
+    update = Store("acc", (), Dot(first, second, Load("acc", ())))
+    return over_i(alloc(register(dtype=dtype), Store("acc", (), Const(0, dtype)), update))
+
+
 BROKEN: dict[str, tuple[Program, str]] = {
+    "dot of scalars": (dot_of(Load("q", (I,)), Load("q", (I,))), "dot joins operands of types"),
+    "dot of other terms": (
+        dot_of(Load("u", (I,), terms=2), quads("q", I)),
+        r"dot joins operands of types .'uint8\*2', 1., .'int8\*4', 1. and .'int32', 1.",
+    ),
+    "dot of a wide type": (dot_of(quads("x", I, I), quads("x", I, I), "float32"), "dot joins operands"),
+    "dot to another type": (dot_of(quads("u", I), quads("q", I), "float32"), "dot joins operands"),
+    "dot of signed bytes": (dot_of(quads("q", I), quads("q", I)), "dot joins operands"),
+    "terms in other lanes": (
+        dot_of(quads("q", I, lanes=4), quads("q", I, lanes=4)),
+        "lanes of 4 terms are not the last",
+    ),
+    "terms from the middle": (
+        dot_of(quads("r", I, Int(1), lanes=4), quads("r", I, Int(0), lanes=4)),
+        "lanes of 4 terms are not the last axis of r",
+    ),
+    "terms counted": (dot_of(quads("r", I, Int(0), lanes=4, count=N), quads("q", I)), "terms of r are counted"),
+    "terms of a register": (
+        over_i(alloc(register("acc", Int(4)), store(Load("acc", (Int(0),), terms=4)))),
+        "terms of acc are counted, or no elements of memory",
+    ),
     "buffer twice": (program(buffers=(*BUFFERS, BUFFERS[0])), "buffer x is defined twice"),
     "size twice": (Program("p", ("N", "N"), (), ()), "size N is defined twice"),
     "stage twice": (Program("p", ("N",), (), (Stage("s", ()), Stage("s", ()))), "stage s is defined twice"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from convgen.dtypes import DTYPES
 from convgen.errors import IRError
 from convgen.ir.build import add, mul, sub
 from convgen.ir.interp import interpret
@@ -17,6 +18,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -162,6 +164,25 @@ def test_fma_rounds_once() -> None:
     a = const(1.0 + tiny)
     assert value_of(Fma(a, a, const(-1.0))) == np.float32(2 * tiny + tiny * tiny)
     assert value_of(Arith("+", Arith("*", a, a), const(-1.0))) == np.float32(2 * tiny)
+
+
+def test_dot_adds_the_products_of_all_terms() -> None:
+    x, w = np.array([250, 3, 0, 7], np.uint8), np.arange(-4, 4, dtype=np.int8).reshape(2, 4)
+    total = Dot(Splat(Load("x", (Int(0),), terms=4), 2), Load("w", (Int(0), Int(0)), 2, terms=4), Const(7, "int32", 2))
+    operands = (Buffer("x", "uint8", (Int(4),), "operand"), Buffer("w", "int8", (Int(2), Int(4)), "operand"))
+    result = Buffer("y", "int32", (Int(2),), "result")
+    program = Program("p", (), (*operands, result), (Stage("s", (Store("y", (Int(0),), total, 2),)),))
+    found = interpret(program, {}, {"x": x, "w": w})["y"]
+    np.testing.assert_array_equal(found, w.astype(int) @ x.astype(int) + 7)
+
+
+def test_dot_of_bfloat16_takes_denormals_for_zeros() -> None:
+    x = np.array([1e-39, 2.0], DTYPES["bfloat16"].numpy)
+    pair = Load("x", (Int(0),), terms=2)
+    operand, result = Buffer("x", "bfloat16", (Int(2),), "operand"), Buffer("y", "float32", (), "result")
+    for start, wanted in ((1.0, 5.0), (1e-39, 4.0)):
+        program = Program("p", (), (operand, result), (Stage("s", (Store("y", (), Dot(pair, pair, const(start))),)),))
+        assert interpret(program, {}, {"x": x})["y"] == wanted
 
 
 def test_choose_does_not_evaluate_what_it_does_not_choose() -> None:

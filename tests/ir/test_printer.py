@@ -13,6 +13,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -63,9 +64,10 @@ def every_node() -> Program:
     )
     chain = Where(Load("acc", ()), Apply("exp", Load("acc", ())), Arith("max", scalar, Arith("/", scalar, scalar)))
     wide = Fma(Spread(x4, 4, 2, 1, 1), Splat(Load("acc", ()), 4), Const(0.25, "float32", 4))
+    dot = Dot(Splat(Load("w", (n, i), terms=2), 4), Load("w", (i, Int(0)), 4, terms=2), wide)
     body = Alloc(
         Buffer("acc", "float32", (), "register"),
-        (Store("acc", (), chain), If(Less(i, Int(2)), (Store("y", (i, Int(0)), wide, 4, Var("limit")),))),
+        (Store("acc", (), chain), If(Less(i, Int(2)), (Store("y", (i, Int(0)), dot, 4, Var("limit")),))),
     )
     linear = LinearProgram(2, (Add(0, 1),), (2, 0))
     change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
@@ -76,6 +78,7 @@ def every_node() -> Program:
     buffers = (
         Buffer("x", "float16", (n, n), "operand"),
         Buffer("y", "float32", (n, IndexOp("*", Int(4), n)), "result"),
+        Buffer("w", "bfloat16", (n, Int(2)), "packed"),
         Buffer("p", "int8", (Int(3),), "packed"),
         Buffer("t", "bfloat16", (), "workspace"),
         Buffer("l", "float32", (n, n), "local"),

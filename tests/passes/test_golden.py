@@ -18,6 +18,7 @@ from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.collapse import Collapse
 from convgen.passes.compute_at import ComputeAt
 from convgen.passes.copy_in import CopiedAxis, CopyIn
+from convgen.passes.dot_products import DotProducts
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -55,6 +56,19 @@ BLOCKS = (PackedAxis(1, "block", 4), PackedAxis(0), PackedAxis(1, "place", 4))
 # A register tile of two pixels of a window, all of it unrolled; there are at least two.
 WINDOW = (Tile("i", 2, "tile", "px", "overlap"), RegisterTile(("px",)), Unroll("px"), Unroll("k"), Simplify())
 LONG = (Less(Int(1), Var("M")),)
+
+
+def dots(terms: int) -> tuple[Pass, ...]:
+    """A row of four results in registers, so many terms at once."""
+    return (
+        Pack("w", "wp", (PackedAxis(0, "block", terms), PackedAxis(1), PackedAxis(0, "place", terms))),
+        RegisterTile(("j",)),
+        Tile("r", terms, "rb", "t"),
+        Simplify(),
+        DotProducts("t"),
+        Vectorize("j"),
+    )
+
 
 CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
@@ -155,6 +169,8 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "vectorize_transform": (small.transformed_columns(4), (Vectorize("c"), Unroll("i"))),
     "vectorize_spread": (small.repeated(), (Vectorize("l", spreads=True),)),
     "vectorize_sum": (small.long_product(), (RegisterTile(("j",)), VectorizeSum("r"), Unroll("j"))),
+    "dot_products": (small.narrow_product(("bfloat16", "bfloat16"), "float32", 4), dots(2)),
+    "dot_products_int8": (small.narrow_product(("uint8", "int8"), "int32", 8), dots(4)),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }

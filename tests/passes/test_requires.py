@@ -29,6 +29,7 @@ from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.compute_at import ComputeAt
 from convgen.passes.copy_in import CopiedAxis, CopyIn
+from convgen.passes.dot_products import DotProducts
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
@@ -61,6 +62,7 @@ from tests.passes.small import (
     double_sum,
     double_vectors,
     guarded_block,
+    long_product,
     loop,
     padded_copy,
     padded_sums,
@@ -293,6 +295,12 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("vectorize_sum gather", VectorizeSum("r"), product(), "access to w does not run along its last axis"),
     ("vectorize_sum start", VectorizeSum("r"), begun_sums(), "acc does not begin with zeros"),
     ("vectorize_sum body", VectorizeSum("r"), doubled_sums(), "loop r holds 2 statements"),
+    ("dot_products loop", DotProducts("q"), product(), "there is no loop q"),
+    ("dot_products gather", DotProducts("r"), product(), "access to w does not run along its last axis"),
+    ("dot_products body", DotProducts("r"), doubled_sums(), "loop r is not of constant extent around one statement"),
+    ("dot_products masked", DotProducts("k"), masked_sum(Less(Var("k"), Int(2))), "is not a plain read, or one of zeros"),
+    ("dot_products sum", DotProducts("j"), double(), "loop j does not hold one multiply-add"),
+    ("dot_products type", DotProducts("r"), long_product(), r"dot joins operands of types .'float32\*4'"),
     ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
     ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),

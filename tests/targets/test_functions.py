@@ -13,7 +13,7 @@ import pytest
 from convgen.errors import OptionError
 from convgen.ir.build import add, mul
 from convgen.ir.nodes import Apply, Buffer, For, Function, Load, Program, Stage, Store, Var
-from convgen.machine import machine_named
+from convgen.machine import Machine, machine_named
 from convgen.targets.cpu.build import stage_address, unit_assembly, unit_source
 from convgen.targets.cpu.lower import LoweredStage, lower_stage
 
@@ -25,7 +25,7 @@ LARGEST_ERROR = 1.7
 Array = np.ndarray
 
 
-def stage(dtype: str, lanes: int) -> LoweredStage:
+def stage(dtype: str, lanes: int, machine: Machine) -> LoweredStage:
     """Three results, function by function, of the elements of x."""
     extent = (Var("M"),)
     operand = Buffer("x", dtype, extent, "operand")
@@ -33,7 +33,7 @@ def stage(dtype: str, lanes: int) -> LoweredStage:
     at = (mul(Var("i"), lanes),)
     body = tuple(Store(f"{f}s", at, Apply(f, Load("x", at, lanes)), lanes) for f in FUNCTIONS)
     main = Stage("main", (For("i", add("M"), body, "parallel"),))
-    return lower_stage(Program("functions", ("M",), (operand, *results), (main,)), main)
+    return lower_stage(Program("functions", ("M",), (operand, *results), (main,)), main, machine)
 
 
 @functools.cache
@@ -43,7 +43,7 @@ def compiled(dtype: str, level: str, lanes: int) -> Callable[[Array], dict[str, 
         machine = machine_named(level)
     except OptionError as error:
         pytest.skip(str(error))
-    address = stage_address(stage(dtype, lanes), machine)
+    address = stage_address(stage(dtype, lanes, machine), machine)
     entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
 
     def run(x: Array) -> dict[str, Array]:
@@ -149,6 +149,6 @@ def test_nothing_is_called(dtype: str, lanes: int, level: str) -> None:
         machine = machine_named(level)
     except OptionError as error:
         pytest.skip(str(error))
-    assembly = unit_assembly(unit_source(stage(dtype, lanes)), machine)
+    assembly = unit_assembly(unit_source(stage(dtype, lanes, machine)), machine)
     library = ("exp", "tanh", "erf", "fma")
     assert not [line for line in assembly.splitlines() if "call" in line and any(name in line for name in library)]

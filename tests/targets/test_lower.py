@@ -26,6 +26,7 @@ from convgen.ir.nodes import (
     Store,
     Var,
 )
+from convgen.machine import Machine
 from convgen.targets.cpu.lower import LoweredStage, lower_stage
 from tests.passes.small import ZERO, at, buffer, loop, put
 
@@ -34,7 +35,7 @@ BUFFERS = (buffer("x", "M", 4), buffer("w", 4, "N"), buffer("y", "M", "N"))
 
 def lowered(*body: Stmt, buffers: tuple[Buffer, ...] = BUFFERS) -> LoweredStage:
     stage = Stage("main", body)
-    return lower_stage(Program("small", ("M", "N"), buffers, (stage,)), stage)
+    return lower_stage(Program("small", ("M", "N"), buffers, (stage,)), stage, Machine.host())
 
 
 def text(*body: Stmt, buffers: tuple[Buffer, ...] = BUFFERS) -> str:

@@ -34,7 +34,7 @@ def turning(dtype: str, size: int, *, partly: bool) -> Program:
 
 def run(program: Program, sizes: dict[str, int], x: np.ndarray, machine: Machine) -> np.ndarray:
     """What y holds afterwards where it began as sevens."""
-    stage = lower_stage(program, program.stages[0])
+    stage = lower_stage(program, program.stages[0], machine)
     y = np.full((sizes["C"], 2, sizes["R"]), FENCE, x.dtype)
     addresses = np.array([x.ctypes.data, y.ctypes.data], np.int64)
     values = np.array([sizes[name] for name in stage.sizes], np.int64)

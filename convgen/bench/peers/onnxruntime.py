@@ -1,7 +1,11 @@
-"""ONNX Runtime: a model of one node with constant weights, channels_first, its buffers bound beforehand."""
+"""ONNX Runtime: a model of one node with constant weights, channels_first, its buffers bound beforehand.
+
+Its integer convolution takes the image as unsigned bytes with a zero point; the sums are the same.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +24,13 @@ from convgen.dtypes import DTYPES
 from convgen.errors import NotApplicable
 from convgen.spec import ConvSpec
 
-_TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "float16": TensorProto.FLOAT16,
+    "int8": TensorProto.UINT8,
+}
+_ZERO_POINT = 128
 # The oldest versions with all that is needed here, so that older runtimes read the model.
 _OPSET, _IR_VERSION = 17, 8
 
@@ -37,6 +47,8 @@ class _OnnxRuntime:
             raise NotApplicable("its convolution is channels_first")
         spec = forward_form(job.spec)
         refuse(spec, tuple(_TYPES), asymmetric=True)
+        if spec.dtype == "int8" and spec.transposed:
+            raise NotApplicable("it has no transposed convolution of integers")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = job.threads
         options.inter_op_num_threads = 1
@@ -51,9 +63,9 @@ class _OnnxRuntime:
             raise NotApplicable(f"it refuses the model: {str(error).splitlines()[0]}") from error
         binding = session.io_binding()
         result = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-            list(channels_first_output(spec)), DTYPES[spec.dtype].numpy
+            list(channels_first_output(spec)), DTYPES[DTYPES[spec.dtype].result].numpy
         )
-        image = onnxruntime.OrtValue.ortvalue_from_numpy(to_layout(job.first, "channels_first"))
+        image = onnxruntime.OrtValue.ortvalue_from_numpy(_image(job))
         binding.bind_ortvalue_input("x", image)
         binding.bind_ortvalue_output("y", result)
 
@@ -71,8 +83,19 @@ class _OnnxRuntime:
 PEER = _OnnxRuntime()
 
 
+def _image(job: Job) -> Array:
+    image = to_layout(job.first, "channels_first")
+    return (image.astype(np.int16) + _ZERO_POINT).astype(np.uint8) if image.dtype == np.int8 else image
+
+
 def _model(spec: ConvSpec, weight: Array) -> bytes:
     element = _TYPES[spec.dtype]
+    constants, kind, result = [numpy_helper.from_array(weight, "w")], "Conv", element
+    if spec.dtype == "int8":
+        constants.append(numpy_helper.from_array(np.array(_ZERO_POINT, np.uint8), "zero"))
+        kind, result = "ConvInteger", TensorProto.INT32
+    elif spec.transposed:
+        kind = "ConvTranspose"
     attributes: dict[str, object] = {
         "strides": spec.stride,
         "dilations": spec.dilation,
@@ -81,13 +104,13 @@ def _model(spec: ConvSpec, weight: Array) -> bytes:
     }
     if spec.transposed:
         attributes["output_padding"] = spec.output_padding
-    node = helper.make_node("ConvTranspose" if spec.transposed else "Conv", ["x", "w"], ["y"], **attributes)
+    node = helper.make_node(kind, ["x", *(constant.name for constant in constants)], ["y"], **attributes)
     graph = helper.make_graph(
         [node],
         "convolution",
         [helper.make_tensor_value_info("x", element, (spec.batch, spec.in_channels, *spec.spatial_size))],
-        [helper.make_tensor_value_info("y", element, channels_first_output(spec))],
-        [numpy_helper.from_array(weight, "w")],
+        [helper.make_tensor_value_info("y", result, channels_first_output(spec))],
+        constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     serialized: bytes = model.SerializeToString()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from convgen.dtypes import DTYPES
 from convgen.errors import IRError
 from convgen.ir.affine import affine
 from convgen.ir.build import add, floordiv, mod, mul, sub
@@ -21,6 +22,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Dot,
     Fma,
     For,
     If,
@@ -46,9 +48,10 @@ from convgen.ir.nodes import (
 from convgen.ir.printer import format_condition, format_index
 from convgen.ir.rewrite import loops, map_condition, reads, statements, stores, values, variables
 from convgen.ir.types import compute_dtype, value_type
+from convgen.machine import Machine
 from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
 from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names, outer_loops, store_expressions
-from convgen.targets.cpu.operations import Operation
+from convgen.targets.cpu.operations import BITS_DTYPE, TERMS_DTYPE, Operation
 from convgen.targets.cpu.transforms import transform_lines
 
 INDENT = "    "
@@ -77,9 +80,9 @@ class LoweredStage:
     tasks: Index
 
 
-def lower_stage(program: Program, stage: Stage) -> LoweredStage:
-    """The text of a stage; raises IRError where a register is not addressed by constants."""
-    writer = _Writer(program, stage)
+def lower_stage(program: Program, stage: Stage, machine: Machine) -> LoweredStage:
+    """The text of a stage for a machine; raises IRError where a register is not addressed by constants."""
+    writer = _Writer(program, stage, machine)
     nest, body = _parallel_nest(stage.body)
     writer.depth = 1
     tasks = writer.task_loop(nest)
@@ -161,6 +164,7 @@ class _Writer:
 
     program: Program
     stage: Stage
+    machine: Machine
     depth: int = 0
     lines: list[str] = field(default_factory=list)
     operations: set[Operation] = field(default_factory=set)
@@ -172,6 +176,11 @@ class _Writer:
     tested: dict[Less, str] = field(default_factory=dict)
     named: dict[Index, Index] = field(default_factory=dict)
     fixed: dict[tuple[str, tuple[Index, ...]], tuple[Index, Index]] = field(default_factory=dict)
+    has_dots: bool = False
+
+    def __post_init__(self) -> None:
+        found = (value for store in stores(self.stage.body) for value in values(store.value))
+        self.has_dots = any(isinstance(value, Dot) for value in found)
 
     def line(self, text: str) -> None:
         self.lines.append(INDENT * self.depth + text)
@@ -303,10 +312,27 @@ class _Writer:
     def memory_store(self, store: Store) -> None:
         buffer = self.program.buffer(store.buffer)
         place = self.place(store.buffer, store.index)
-        value = self.value(store.value)
         kind, tail = ("store", "") if store.count is None else ("store_some", f", {self.limit(store.count)}")
-        name = self.use(Operation(kind, compute_dtype(buffer.dtype), store.lanes, buffer.dtype))
+        dtype, storage = compute_dtype(buffer.dtype), buffer.dtype
+        if self.is_copy(store):
+            assert isinstance(store.value, Load)
+            dtype = storage = BITS_DTYPE
+            value = self.load(store.value, bits=True)
+        else:
+            value = self.value(store.value)
+            if storage == "bfloat16" and self.has_dots:
+                kind = kind.replace("store", "store_flushed")
+        name = self.use(Operation(kind, dtype, store.lanes, storage))
         self.line(f"{name}({buffer.name}, {place}, {value}{tail})")
+
+    def is_copy(self, store: Store) -> bool:
+        """Whether a floating-point number of two bytes goes from memory to memory as it is."""
+        match store.value:
+            case Load(source, _, _, _, 1) if source not in self.registers and store.value not in self.kept:
+                dtypes = {self.program.buffer(name).dtype for name in (source, store.buffer)}
+                return dtypes in ({"bfloat16"}, {"float16"})
+            case _:
+                return False
 
     # ---- addresses
 
@@ -519,7 +545,8 @@ class _Writer:
         if value in self.kept:
             return self.kept[value]
         match value:
-            case Const(number, dtype, lanes):
+            case Const(number, _, lanes):
+                dtype = self.dtype(value)
                 text = repr(float(number) if "float" in dtype else int(number))
                 maker = f"np.{dtype}" if lanes == 1 else self.use(Operation("splat", dtype, lanes))
                 return f"{maker}({text})"
@@ -538,6 +565,8 @@ class _Writer:
                 return self.call("sum", self.dtype(a), self.lanes(a), a)
             case Fma(a, b, c):
                 return self.call("fma", self.dtype(a), self.lanes(a), a, b, c)
+            case Dot(a, b, c):
+                return self.dot(a, b, c)
             case Arith(op, a, b):
                 return self.call(_ARITH[op], self.dtype(a), self.lanes(a), a, b)
             case Apply(function, a):
@@ -547,10 +576,13 @@ class _Writer:
             case _:
                 raise IRError(f"{type(value).__name__} cannot be lowered; expand_padding comes first")
 
-    def load(self, load: Load) -> str:
-        storage = self.program.buffer(load.buffer).dtype
+    def load(self, load: Load, *, bits: bool = False) -> str:
+        """The element, or with ``bits`` as it is stored."""
+        storage = BITS_DTYPE if bits else self.program.buffer(load.buffer).dtype
         kind, tail = ("load", "") if load.count is None else ("load_some", f", {self.text(load.count)}")
-        name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
+        if load.terms > 1:
+            kind = "load_terms"
+        name = self.use(Operation(kind, BITS_DTYPE if bits else self.dtype(load), load.lanes, storage))
         base, displacement = self.offset(load.buffer, load.index)
         if (load.buffer, base) in self.places:
             return f"{name}({self.places[load.buffer, base]}, {self.text(displacement)}{tail})"
@@ -566,6 +598,14 @@ class _Writer:
         kind, tail = ("load_if", test) if load.count is None else ("load_some", f"({self.text(load.count)}) * ({test})")
         name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
         return f"{name}({load.buffer}, {place}, {tail})"
+
+    def dot(self, a: Value, b: Value, c: Value) -> str:
+        """The operation says how many lanes the processor's instruction has."""
+        dtype, lanes = value_type(c, self.buffers())
+        storage = value_type(a, self.buffers())[0].partition("*")[0]
+        widest = self.machine.vector_bytes // DTYPES[dtype].itemsize
+        operation = Operation("dot", dtype, lanes, storage, (min(lanes, widest),))
+        return f"{self.use(operation)}({', '.join(map(self.value, (a, b, c)))})"
 
     def call(self, kind: str, dtype: str, lanes: int, *operands: Value) -> str:
         return f"{self.use(Operation(kind, dtype, lanes))}({', '.join(map(self.value, operands))})"
@@ -585,7 +625,9 @@ class _Writer:
         return buffer + "_".join(parts)
 
     def dtype(self, value: Value) -> str:
-        return value_type(value, self.buffers())[0]
+        """The type of a value, or that of the integers in which several terms are kept."""
+        dtype = value_type(value, self.buffers())[0]
+        return TERMS_DTYPE if "*" in dtype else dtype
 
     def lanes(self, value: Value) -> int:
         return value_type(value, self.buffers())[1]

@@ -12,7 +12,16 @@ from typing import get_args
 from convgen.dtypes import DTYPES
 from convgen.ir.nodes import Function
 
-_SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "int32": "i32", "int8": "i8"}
+_SHORT = {
+    "float32": "f32",
+    "float64": "f64",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "int32": "i32",
+    "int8": "i8",
+    "uint8": "u8",
+    "bits16": "b16",
+}
 _ELEMENT = {
     "float32": "ir.FloatType()",
     "float64": "ir.DoubleType()",
@@ -20,11 +29,24 @@ _ELEMENT = {
     "bfloat16": "ir.IntType(16)",
     "int32": "ir.IntType(32)",
     "int8": "ir.IntType(8)",
+    "uint8": "ir.IntType(8)",
+    "bits16": "ir.IntType(16)",
+}
+# Two bytes that are moved as they are.
+BITS_DTYPE = "bits16"
+# What several terms of a dot product, an accumulator's bytes of them, are kept as.
+TERMS_DTYPE = "int32"
+# LLVM's instructions that add products of terms of these types, by the bits of a vector, and the elements of their operands.
+_DOTS = {
+    "bfloat16": ("llvm.x86.avx512bf16.dpbf16ps", "bfloat", 2),
+    "uint8": ("llvm.x86.avx512.vpdpbusd", "ir.IntType(8)", 4),
 }
 _FLOAT_METHODS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 _FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
+# Operations for which nothing is rounded or widened.
+_AS_STORED = frozenset({"dot", "load_terms", "place", "prefetch", "transpose", "transpose_some"})
 _FUNCTIONS = frozenset(get_args(Function))
 
 
@@ -32,7 +54,8 @@ _FUNCTIONS = frozenset(get_args(Function))
 class Operation:
     """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``.
 
-    ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first.
+    ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first; of a dot product, how
+    many lanes the processor's instruction has.
     """
 
     kind: str
@@ -82,7 +105,7 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
     """The functions of the prelude that the operations call."""
     kinds = {op.kind for op in operations}
     needed: set[str] = set()
-    if kinds & {"load_some", "store_some"}:
+    if kinds & {"load_some", "store_some", "store_flushed_some"}:
         needed |= {"mask", "splat", "call"}
     if "load_if" in kinds:
         needed.add("place_if")
@@ -96,6 +119,10 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("hold")
     if "prefetch" in kinds:
         needed |= {"prefetch", "call"}
+    if any(op.dtype == BITS_DTYPE for op in operations):
+        needed.add("bits")
+    if "dot" in kinds:
+        needed |= {"dot", "call"}
     if kinds & {"fma", "min", "max"}:
         needed.add("call")
     if functions := kinds & _FUNCTIONS:
@@ -105,7 +132,7 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("transpose")
     if "transpose_some" in kinds:
         needed |= {"transpose", "transpose_some", "mask", "splat", "call"}
-    if any(op.storage == "bfloat16" for op in operations):
+    if any(op.storage == "bfloat16" and op.kind not in _AS_STORED for op in operations):
         needed |= {"bfloat16", "splat"}
     return frozenset(needed)
 
@@ -120,9 +147,9 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, "i64, i64, types.boolean", f"lambda b, base, i, c: {_load_if(op)}")
         case "load_some":
             return OperationText(op.name, kind, "i64, i64, i64", f"lambda b, base, i, n: {_load_some(op)}")
-        case "store":
+        case "store" | "store_flushed":
             return OperationText(op.name, "types.void", f"i64, i64, {kind}", f"lambda b, base, i, x: {_store(op)}")
-        case "store_some":
+        case "store_some" | "store_flushed_some":
             emit = f"lambda b, base, i, x, n: {_store_some(op)}"
             return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
         case "splat":
@@ -135,6 +162,13 @@ def operation_text(op: Operation) -> OperationText:
         case "sum":
             add = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)["add"]
             return OperationText(op.name, type_name(op.dtype, 1), f"{kind},", f"lambda b, x: lane_sum(b, x, b.{add})")
+        case "dot":
+            terms = type_name(TERMS_DTYPE, op.lanes)
+            return OperationText(op.name, kind, f"{terms}, {terms}, {kind}", f"lambda b, x, y, z: {_dot(op)}")
+        case "load_terms":
+            place = f"at(b, base, i, {_llvm(op.dtype, op.lanes)}, {_size(op.storage)})"
+            emit = f"lambda b, base, i: b.load({place}, align={_size(op.storage)})"
+            return OperationText(op.name, kind, "i64, i64", emit)
         case "fma":
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", f"lambda b, x, y, z: {_fma(op)}")
         case "where":
@@ -149,10 +183,10 @@ def operation_text(op: Operation) -> OperationText:
         case "transpose" | "transpose_some":
             return _transpose(op)
         case "place":
-            size = DTYPES[op.storage].itemsize
+            size = _size(op.storage)
             return OperationText(op.name, "i64", "i64, i64", f"lambda b, base, i: hold(b, base, i, {size})")
         case "prefetch":
-            size = DTYPES[op.storage].itemsize
+            size = _size(op.storage)
             emit = f"lambda b, base, i: prefetch(b, base, i, {size}, {op.lanes * size})"
             return OperationText(op.name, "types.void", "i64, i64", emit)
         case _:
@@ -168,8 +202,13 @@ def _llvm(dtype: str, lanes: int) -> str:
     """The LLVM type of what is stored; types that are computed in have a name."""
     if lanes == 1:
         return _ELEMENT[dtype]
-    named = DTYPES[dtype].accumulator == dtype
+    named = dtype == BITS_DTYPE or DTYPES[dtype].accumulator == dtype
     return f"{type_name(dtype, lanes)}.llvm" if named else f"ir.VectorType({_ELEMENT[dtype]}, {lanes})"
+
+
+def _size(storage: str) -> int:
+    """The bytes of an element in memory."""
+    return 2 if storage == BITS_DTYPE else DTYPES[storage].itemsize
 
 
 def _bits(lanes: int) -> str:
@@ -178,12 +217,12 @@ def _bits(lanes: int) -> str:
 
 def _suffix(dtype: str, lanes: int) -> str:
     """f32 or v64f32: how LLVM tells its overloaded intrinsics apart."""
-    element = "i16" if dtype == "bfloat16" else _SHORT[dtype]
+    element = {"bfloat16": "i16", BITS_DTYPE: "i16", "uint8": "i8"}.get(dtype, _SHORT[dtype])
     return element if lanes == 1 else f"v{lanes}{element}"
 
 
 def _place(op: Operation) -> tuple[str, int]:
-    size = DTYPES[op.storage].itemsize
+    size = _size(op.storage)
     return f"at(b, base, i, {_llvm(op.storage, op.lanes)}, {size})", size
 
 
@@ -219,7 +258,7 @@ def _store_some(op: Operation) -> str:
 
 def _transpose(op: Operation) -> OperationText:
     """Source, place and distance of rows, the same of the target, and the numbers of rows and columns if they vary."""
-    place = f"ir.VectorType({_ELEMENT[op.storage]}, {op.lanes}), {DTYPES[op.storage].itemsize}"
+    place = f"ir.VectorType({_ELEMENT[op.storage]}, {op.lanes}), {_size(op.storage)}"
     names = "s, i, p, t, j, q" if op.kind == "transpose" else "s, i, p, t, j, q, m, n"
     function = f"{op.kind}(b, {place}, {names}{_masked_names(op)})"
     operands = ", ".join(["i64"] * len(names.split(",")))
@@ -239,6 +278,8 @@ def _widened(op: Operation, value: str) -> str:
             return f"b.bitcast(from_bfloat16(b, {value}, {_bits(op.lanes)}), {wide})"
         case "int8":
             return f"b.sext({value}, {wide})"
+        case "uint8":
+            return f"b.zext({value}, {wide})"
         case _:
             return value
 
@@ -248,9 +289,11 @@ def _narrowed(op: Operation) -> str:
     match op.storage:
         case "float16":
             return f"b.fptrunc(x, {narrow})"
+        case "bfloat16" if op.kind.startswith("store_flushed"):
+            return f"b.bitcast(b.fptrunc(x, {narrow.replace(_ELEMENT[op.storage], 'bfloat')}), {narrow})"
         case "bfloat16":
             return f"to_bfloat16(b, b.bitcast(x, {_bits(op.lanes)}), {narrow})"
-        case "int8":
+        case "int8" | "uint8":
             return f"b.trunc(x, {narrow})"
         case _:
             return "x"
@@ -260,6 +303,13 @@ def _fma(op: Operation) -> str:
     if not _is_float(op.dtype):
         return "b.add(b.mul(x, y), z)"
     return f'call(b, "llvm.fma.{_suffix(op.dtype, op.lanes)}", x.type, x, y, z)'
+
+
+def _dot(op: Operation) -> str:
+    name, element, terms = _DOTS[op.storage]
+    (part,) = op.pattern
+    bits = 8 * part * DTYPES[op.dtype].itemsize
+    return f'dot(b, x, y, z, "{name}.{bits}", {part}, ir.VectorType({element}, {terms * part}))'
 
 
 def _call(op: Operation, operands: str) -> str:

@@ -141,7 +141,7 @@ class CpuProgram:
 def lower_program(program: Program, sizes: Mapping[str, int], machine: Machine, workers: int = 1) -> CpuProgram:
     """Lowers every stage that does something and lays out packed weights and the workspace of that many workers."""
     program = replace(program, stages=tuple(stage for stage in program.stages if stage.body))
-    stages = tuple(lower_stage(program, stage) for stage in program.stages)
+    stages = tuple(lower_stage(program, stage, machine) for stage in program.stages)
     packed, packed_bytes = _layout([b for b in program.buffers if b.space == "packed"], sizes)
     workspace, workspace_bytes = _layout([b for b in program.buffers if b.space == "workspace"], sizes)
     local, worker_bytes = _layout([b for b in program.buffers if b.space == "local"], sizes)
