@@ -165,7 +165,11 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
     width, rates = vector_width(spec, machine), rates_of(machine)
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     made, reduced = spec.made_channels, spec.reduced_channels
-    efficiency = tile_efficiency(spec, machine, pixels=config["pixels"], lanes=config["lanes"], steps=reduced, loops=1)
+    # Points are kept in the type that sums have.
+    points_spec = spec.replace(dtype=DTYPES[spec.dtype].accumulator)
+    efficiency = tile_efficiency(
+        points_spec, machine, pixels=config["pixels"], lanes=config["lanes"], steps=reduced, loops=1
+    )
     total = 0.0
     for shape in found:
         tiles = min(config["tiles"], shape.tiles)

@@ -24,6 +24,7 @@ from convgen.strategies.direct_gather import (
     leaves_out_rows,
     most_pixels,
     prefers_pixels_first,
+    rounds_up,
     takes_dots,
 )
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
@@ -78,7 +79,12 @@ class Direct:
             for order in (first, 1 - first)
             if (tile := sum_tile(spec, most_pixels(spec, pixels_first=bool(order)), machine)) is not None
         ]
-        dots = with_dots([config for config in configs if takes_dots(spec, config)], spec, machine, "lanes")
+        dots = [
+            dot
+            for config in configs
+            if takes_dots(spec, config)
+            for dot in with_dots([config], spec, machine, "lanes", rounds_up=rounds_up(spec, config))
+        ]
         configs = sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
         return tuple(dict.fromkeys(configs))
 

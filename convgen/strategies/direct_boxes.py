@@ -35,6 +35,7 @@ from convgen.strategies.direct_images import (
     turning_passes,
     unpacked_loops,
 )
+from convgen.strategies.dots import dot_of
 from convgen.tuning.space import Config
 
 
@@ -59,7 +60,7 @@ def boxed(
     sizes = _sizes(box, letters)
     program = replace(nest.program, sizes=(*nest.program.sizes, *sizes))
     nest = replace(nest, program=program, sizes={**nest.sizes, **sizes})
-    copy = source_copy(spec, nest, source_order(spec, nest, config), always=True)
+    copy = source_copy(spec, nest, source_order(spec, nest, config), dot_of(config), always=True)
     assert copy is not None
     lane = "oc" if nest.channels.has_made else "g"
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []

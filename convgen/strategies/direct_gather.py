@@ -14,6 +14,7 @@ from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.reorder import Reorder
+from convgen.passes.round_up import RoundUp
 from convgen.passes.tile import Tile
 from convgen.passes.unsigned import Unsigned
 from convgen.spec import ConvSpec
@@ -54,14 +55,15 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     nest = build_nest(problem)
     lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
-    terms = terms_lanes(config)
+    terms, dot = terms_lanes(config), dot_of(config)
     weights: tuple[Pass, ...] = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         *(
             pack_terms(problem, nest, lanes)
             if terms
-            else (pack_weights(problem, nest, lanes, dot_of(config)), *pack_order(problem, nest))
+            else (pack_weights(problem, nest, lanes, dot), *pack_order(problem, nest))
         ),
+        *((RoundUp("ic", dot),) if dot > 1 else ()),
     )
     box = gather_box(spec, config, machine) if config["pixels_first"] else None
     if box is not None:
@@ -69,14 +71,14 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     else:
         passes = (
             *result_passes(problem, nest, square),
-            *source_passes(problem, nest, square, source_order(problem, nest, config)),
+            *source_passes(problem, nest, square, source_order(problem, nest, config), dot),
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
     if adds_bytes(problem, config):
         passes = (*passes, Unsigned("padded", "packed", "offsets"))
     loop = f"{lane}_lane"
-    tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot_of(config))
+    tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
     return Schedule(nest, (*passes, *tile, *_prefetches(problem, nest, config, machine)))
 
 
@@ -122,6 +124,12 @@ def takes_dots(spec: ConvSpec, config: Config) -> bool:
         return True
     plain = not is_by_rows(config) and not is_whole(config) and len(gather_classes(unfolded_problem(problem))) == 1
     return plain and problem.layout == "channels_last" and is_boxed(problem)
+
+
+def rounds_up(spec: ConvSpec, config: Config) -> bool:
+    """Whether the image is copied, with zeros around it, so that its channels can be rounded up too."""
+    problem = merged_pixels(spec)
+    return not is_whole(config) and pad_mode(problem) == "zeros" and is_boxed(problem)
 
 
 def has_short_sums(spec: ConvSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convgen.ir.nodes import Var
+from convgen.ir.nodes import Int, Var
 from convgen.nests.build import SUMS
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.expand_padding import ExpandPadding
@@ -15,6 +15,7 @@ from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.copies import PaddedCopy
+from convgen.strategies.dots import dot_of
 from convgen.tuning.space import Config
 
 # So many channels are broadcast from wherever they lie.
@@ -52,15 +53,18 @@ def terms_lanes(config: Config) -> int:
 def source_order(spec: ConvSpec, nest: Nest, config: Config) -> tuple[int, ...]:
     """The same, but where elements of the source are broadcast: nothing is gained by turning a few channels."""
     channels, order = nest.channels, vector_order(spec, nest)
-    if terms_lanes(config):
+    if terms_lanes(config) or dot_of(config) > 1:
         return order
     if channels.has_made and not channels.has_groups and channels.reduced <= FEW_CHANNELS:
         return tuple(range(len(order)))
     return order
 
 
-def source_copy(spec: ConvSpec, nest: Nest, order: tuple[int, ...], *, always: bool = False) -> PaddedCopy | None:
-    """How the source is copied; None where it is neither padded nor in another order, unless a copy is made ``always``."""
+def source_copy(
+    spec: ConvSpec, nest: Nest, order: tuple[int, ...], dot: int = 1, *, always: bool = False
+) -> PaddedCopy | None:
+    """How the source is copied; None where it is neither padded nor in another order, unless a copy is made ``always``. Its
+    channels, the last axis, are rounded up to a multiple of ``dot``."""
     shape = nest.program.buffer(nest.source).shape
     if not always and order == tuple(range(len(shape))) and not any(nest.low) and not any(nest.high):
         return None
@@ -70,13 +74,16 @@ def source_copy(spec: ConvSpec, nest: Nest, order: tuple[int, ...], *, always: b
     for axis, before, letter in zip(spatial, nest.low, letters, strict=True):
         low[axis], extents[axis] = before, Var(f"P{letter.upper()}")
     axes = tuple(axis for axis, before, after in zip(spatial, nest.low, nest.high, strict=True) if before or after)
+    if nest.channels.reduced % dot:
+        extents[order[-1]] = Int(-(-nest.channels.reduced // dot) * dot)
+        axes = tuple(sorted((*axes, order[-1])))
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
     return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1])
 
 
-def source_passes(spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...]) -> tuple[Pass, ...]:
+def source_passes(spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...], dot: int = 1) -> tuple[Pass, ...]:
     """Copies the whole source where it must be padded or brought into another order; else reads it in place."""
-    copy = source_copy(spec, nest, order)
+    copy = source_copy(spec, nest, order, dot)
     if copy is None:
         return (ExpandPadding(((nest.source, ()),)),)
     return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))

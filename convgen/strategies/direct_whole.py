@@ -106,7 +106,7 @@ def whole_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule
         Parallelize("conv", tasks),
         Simplify(keep_unit_loops=True),
         RegisterTile(loops),
-        *dot_passes("ic", dot_of(config)),
+        *dot_passes("ic", dot_of(config), spec.reduced_channels),
         Vectorize("oc_lane"),
         *(Unroll(loop) for loop in ("tile", *loops[:-1], *taps)),
         Skip(),

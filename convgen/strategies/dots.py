@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from convgen.machine import Machine
 from convgen.passes.dot_products import DotProducts
 from convgen.passes.pipeline import Pass
@@ -17,8 +19,8 @@ FEWEST_LANES = 4
 
 
 def dot_terms(spec: ConvSpec, machine: Machine) -> int:
-    """How many terms one instruction adds for each lane; 0 where the machine has none for the type, where the reduced channels
-    are not a multiple of them, or where lanes do not run along made channels.
+    """How many terms one instruction adds for each lane; 0 where the machine has none for the type, or where lanes do not run
+    along made channels.
 
     Those for bfloat16 take denormals for zeros, which "strict" does not admit.
     """
@@ -28,7 +30,12 @@ def dot_terms(spec: ConvSpec, machine: Machine) -> int:
     if spec.dtype == "bfloat16" and spec.accuracy == "strict":
         return 0
     grouped_lanes = spec.made_channels == 1 and spec.groups > 1
-    return 0 if grouped_lanes or not spec.reduced_channels or spec.reduced_channels % terms else terms
+    return 0 if grouped_lanes or not spec.reduced_channels else terms
+
+
+def is_even(spec: ConvSpec, terms: int) -> bool:
+    """Whether the reduced channels are a multiple of so many terms, so that none has to be added."""
+    return spec.reduced_channels % max(1, terms) == 0
 
 
 def dot_of(config: Config) -> int:
@@ -41,15 +48,26 @@ def adds_bytes(spec: ConvSpec, config: Config) -> bool:
     return dot_of(config) > 1 and spec.dtype == "int8"
 
 
-def with_dots(configs: list[Config], spec: ConvSpec, machine: Machine, lanes: str) -> list[Config]:
-    """The configurations that have enough ``lanes``, in dot products; none where there are no instructions for them."""
+def with_dots(
+    configs: Iterable[Config], spec: ConvSpec, machine: Machine, lanes: str, *, rounds_up: bool = False
+) -> list[Config]:
+    """The configurations that have enough ``lanes``, in dot products; none where there are no instructions for them, or where
+    channels are missing unless copies are made that ``rounds_up``."""
     terms = dot_terms(spec, machine)
-    return [config.and_also(dot=terms) for config in configs if terms and config[lanes] >= FEWEST_LANES]
+    if not terms or not (rounds_up or is_even(spec, terms)):
+        return []
+    return [config.and_also(dot=terms) for config in configs if config[lanes] >= FEWEST_LANES]
 
 
-def dot_passes(reduction: str, terms: int) -> tuple[Pass, ...]:
-    """Makes so many neighbouring iterations of the loop ``reduction`` one dot product."""
+def dot_passes(reduction: str, terms: int, reduced: int) -> tuple[Pass, ...]:
+    """Makes so many neighbouring iterations of the loop ``reduction``, over ``reduced`` channels, one dot product."""
     if terms == 1:
         return ()
+    if reduced <= terms:
+        return (DotProducts(reduction),)
     block, place = f"{reduction}_terms", f"{reduction}_term"
-    return (Tile(reduction, terms, block, place), Simplify(keep_unit_loops=True), DotProducts(place))
+    return (
+        Tile(reduction, terms, block, place),
+        Simplify(keep_unit_loops=True),
+        DotProducts(place),
+    )

@@ -27,6 +27,7 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.tile import Tile
 from convgen.spec import MAX_NDIM, ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.dots import dot_passes
 from convgen.strategies.gemm_tiles import gemm_tile_passes
 from convgen.strategies.gemm_weights import panel_passes
 
@@ -81,7 +82,7 @@ def gemm_schedule(
         *reading.passes,
         *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
         *reading.inner,
-        *gemm_tile_passes(*_micro(spec), reading.reduction, blocking.dot),
+        *gemm_tile_passes(*_micro(spec), dot_passes(reading.reduction, blocking.dot, nest.channels.reduced)),
     )
     return Schedule(nest, passes)
 

@@ -10,7 +10,6 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
-from convgen.strategies.dots import dot_passes
 from convgen.strategies.tiles import even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width
 from convgen.tuning.space import Config
@@ -27,13 +26,13 @@ FEW_TASKS = 4
 MIN_BLOCK = 64
 
 
-def gemm_tile_passes(row: str, lane: str, reduction: str, dot: int) -> tuple[Pass, ...]:
-    """Makes the loops ``row`` and ``lane`` a tile of registers: a vector along ``lane`` for each iteration of ``row``, to which
-    ``dot`` terms of the loop ``reduction`` are added at once."""
+def gemm_tile_passes(row: str, lane: str, dots: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    """Makes the loops ``row`` and ``lane`` a tile of registers: a vector along ``lane`` for each iteration of ``row``; ``dots`` make
+    several terms one."""
     return (
         Simplify(keep_unit_loops=True),
         RegisterTile((row, lane)),
-        *dot_passes(reduction, dot),
+        *dots,
         Vectorize(lane),
         Unroll(row),
         Simplify(),

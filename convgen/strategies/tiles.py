@@ -110,13 +110,13 @@ def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:
     )
 
 
-def register_tile_passes(lane: str, dot: int = 1) -> tuple[Pass, ...]:
-    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop, that adds ``dot`` terms at
-    once."""
+def register_tile_passes(lane: str, dot: int = 1, reduced: int = 0) -> tuple[Pass, ...]:
+    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop, that adds ``dot`` terms of
+    the ``reduced`` channels at once."""
     return (
         Simplify(keep_unit_loops=True),
         RegisterTile(("px", lane)),
-        *dot_passes("ic", dot),
+        *dot_passes("ic", dot, reduced),
         Vectorize(lane),
         Unroll("px"),
         Simplify(),

@@ -31,6 +31,7 @@ from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
+from convgen.passes.round_up import RoundUp
 from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
@@ -41,6 +42,7 @@ from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
+from convgen.passes.unsigned import Unsigned
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
 from tests.ir.golden import assert_golden
@@ -69,6 +71,11 @@ def dots(terms: int) -> tuple[Pass, ...]:
         Vectorize("j"),
     )
 
+
+# The image and the weights copied, in blocks of three terms: the copy of the image has as many as two blocks have.
+PANELS = Pack("w", "wp", (PackedAxis(0, "block", 3), PackedAxis(1), PackedAxis(0, "place", 3)))
+ROUNDED = (Pad("x", "xp", (0, 0), (Var("M"), Int(6)), (0, 1)), PANELS, RoundUp("r", 3))
+COPIED = (CopyIn("x", "xc", "i", (CopiedAxis("r", Int(4), Var("r")),)), Pack("w", "wp", (PackedAxis(1), PackedAxis(0))))
 
 CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
@@ -171,6 +178,8 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "vectorize_sum": (small.long_product(), (RegisterTile(("j",)), VectorizeSum("r"), Unroll("j"))),
     "dot_products": (small.narrow_product(("bfloat16", "bfloat16"), "float32", 4), dots(2)),
     "dot_products_int8": (small.narrow_product(("uint8", "int8"), "int32", 8), dots(4)),
+    "round_up": (small.narrow_product(("int8", "int8"), "int32", 4), ROUNDED),
+    "unsigned": (small.narrow_product(("int8", "int8"), "int32", 4), (*COPIED, Unsigned("xc", "wp", "offsets"))),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from convgen.errors import PassError
@@ -11,6 +13,7 @@ from convgen.ir.nodes import (
     Arith,
     Buffer,
     Choose,
+    Const,
     Fma,
     For,
     If,
@@ -22,7 +25,9 @@ from convgen.ir.nodes import (
     Program,
     Splat,
     Stage,
+    Stmt,
     Store,
+    Transpose,
     Var,
 )
 from convgen.passes.block_reduction import BlockReduction
@@ -42,6 +47,7 @@ from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
+from convgen.passes.round_up import RoundUp
 from convgen.passes.simplify import Simplify
 from convgen.passes.split_padding import SplitPadding
 from convgen.passes.tile import Tile
@@ -50,6 +56,7 @@ from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
 from convgen.passes.unroll import Unroll
+from convgen.passes.unsigned import Unsigned
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
 from tests.passes.small import (
@@ -263,6 +270,27 @@ def masked_sum(condition: Less, *outside: Index) -> Program:
     return program((buffer("x", 3), buffer("w", 3), buffer("y", 4)), nest, sizes=())
 
 
+def bytes_read(how: str) -> Program:
+    """s = x in bytes, then y[i] = sum over k of s[k] * w[k]: as Unsigned wants it, but for one thing."""
+    total = at("acc")
+    factor = at("s", "k") if how == "squared" else at("w", "k")
+    begin = put("acc", value=Const(int(how == "begun"), "int32"))
+    update = loop("k", 2 if how == "part" else 3, put("acc", value=Fma(at("s", "k"), factor, total)))
+    summed = Alloc(Buffer("acc", "int32", (), "register"), (begin, update, put("y", "i", value=total)))
+    read: Stmt = put("y", "i", value=at("s", "i")) if how == "outside" else summed
+    after = put("y", "i", value=Const(0, "int32")) if how == "unread" else read
+    buffers = tuple(replace(buffer(name, 3), dtype="int8") for name in ("x", "w", "s"))
+    first, second = loop("k", 3, put("s", "k", value=at("x", "k"))), loop("i", 3, after)
+    return program((*buffers, replace(buffer("y", 3), dtype="int32")), first, second, sizes=())
+
+
+def turned_bytes() -> Program:
+    """s is x with its axes exchanged, in bytes."""
+    buffers = tuple(replace(buffer(name, 4, 4), dtype="int8") for name in ("x", "w", "s"))
+    turn = Transpose("s", (Int(0), Int(0)), 0, "x", (Int(0), Int(0)), 0, 4)
+    return program(buffers, turn, sizes=())
+
+
 CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("Trim", Trim("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
     ("Trim", Trim("r"), product(), "loop r is not a sum under one set of conditions on r"),
@@ -301,6 +329,15 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("dot_products masked", DotProducts("k"), masked_sum(Less(Var("k"), Int(2))), "is not a plain read, or one of zeros"),
     ("dot_products sum", DotProducts("j"), double(), "loop j does not hold one multiply-add"),
     ("dot_products type", DotProducts("r"), long_product(), r"dot joins operands of types .'float32\*4'"),
+    ("round_up factor", RoundUp("r", 0), product(), "factor=0 of loop r"),
+    ("round_up extent", RoundUp("i", 2), product(), "the extent of loop i is not constant"),
+    ("unsigned type", Unsigned("x", "w", "o"), product(), "x and w are not a copy and weights of int8"),
+    ("unsigned stored", Unsigned("s", "w", "o"), turned_bytes(), "s is stored by a transpose"),
+    ("unsigned outside", Unsigned("s", "w", "o"), bytes_read("outside"), "s is read outside of sums"),
+    ("unsigned squares", Unsigned("s", "w", "o"), bytes_read("squared"), "s is not read as the first factor of one sum"),
+    ("unsigned part", Unsigned("s", "w", "o"), bytes_read("part"), "does not have every element of w"),
+    ("unsigned begun", Unsigned("s", "w", "o"), bytes_read("begun"), "the sum acc does not begin with zero"),
+    ("unsigned unread", Unsigned("s", "w", "o"), bytes_read("unread"), "s is read in 0 kinds of sums"),
     ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
     ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),

@@ -1,0 +1,30 @@
+"""round_up: a sum gets more terms, which are zero, so that their number is a multiple of what is added at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from convgen.errors import IRError
+from convgen.ir.nodes import For, Int, Program, Stmt
+from convgen.ir.rewrite import rewrite_named
+
+
+@dataclass(frozen=True)
+class RoundUp:
+    """for r in R: acc = fma(x[r], w[r], acc)   →   for r in ceil(R / F) * F: acc = fma(x[r], w[r], acc)
+
+    Requires: the loop's extent is constant; beyond it x and w have elements, which are zero. Ensures: the same sums.
+    """
+
+    loop: str
+    factor: int
+
+    def __call__(self, program: Program) -> Program:
+        if self.factor < 1:
+            raise IRError(f"factor={self.factor} of loop {self.loop} must be at least 1")
+        return rewrite_named(program, self.loop, self._rounded)
+
+    def _rounded(self, loop: For) -> tuple[Stmt, ...]:
+        if not isinstance(loop.extent, Int):
+            raise IRError(f"the extent of loop {self.loop} is not constant")
+        return (replace(loop, extent=Int(-(-loop.extent.value // self.factor) * self.factor)),)
