@@ -61,6 +61,8 @@ L1_SHARE = 0.5
 LINES_SHARE = 0.3
 # Bytes a second that are read from memory, over those that a copy moves.
 MEMORY_READS = 0.6
+# Time to write results beyond the caches tile by tile, over that to copy them.
+SCATTERED_WRITES = 6.0
 # The last-level cache that one core finds, over its share.
 LAST_LEVEL = 2
 # The part of the time to fetch weights, or to use them, that the other does not hide.
@@ -194,6 +196,10 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             # Blocks are the tasks.
             seconds *= waste(spec.groups * blocks, machine.cores)
         total += spec.groups * seconds
+    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
+    if spec.ndim > 1 and result > machine.l3_bytes:
+        # A tile's rows lie on different pages of memory.
+        total += SCATTERED_WRITES * result / rates.memory
     images = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
     return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine)
 
