@@ -47,7 +47,8 @@ class Machine:
     the name in ``cpu`` only chooses the scheduling model); ``isa`` is ``"avx512"``, ``"avx2"`` or ``"generic"``;
     ``vector_bytes`` and ``vector_registers`` describe its vector file; the caches are in bytes, one core's share;
     ``cores`` are the logical processors this process may run on; ``core`` is LLVM's name for the processor itself, whatever
-    is masked.
+    is masked; ``matrix`` says how products of tiles are made: ``"amx"`` by that unit, ``"emulated"`` in its place, ``""``
+    not at all.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Machine:
     l3_bytes: int
     cores: int
     core: str = ""
+    matrix: str = ""
 
     @classmethod
     def host(cls) -> Machine:

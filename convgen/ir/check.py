@@ -25,13 +25,26 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    TileDot,
+    TileLoad,
+    TileStmt,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
 )
 from convgen.ir.printer import format_index
 from convgen.ir.rewrite import stores, values, variables
-from convgen.ir.types import compute_dtype, value_type
+from convgen.ir.types import TILE_TERMS, compute_dtype, value_type
+
+# A tile of the matrix unit has no more rows, each of no more bytes.
+TILE_ROWS, TILE_BYTES = 16, 64
+
+
+def _tile_shape(buffer: Buffer) -> tuple[int, int]:
+    rows, columns = (extent.value for extent in buffer.shape[-2:] if isinstance(extent, Int))
+    return rows, columns
 
 
 def check(program: Program) -> None:
@@ -120,6 +133,8 @@ class _Checker:
                     self._transpose(statement, names, buffers)
                 case Prefetch():
                     self._prefetch(statement, names, buffers)
+                case TileZero() | TileLoad() | TileDot() | TileStore():
+                    self._tile(statement, names, buffers)
 
     def _loop(self, loop: For, names: frozenset[str], buffers: dict[str, Buffer], *, parallel: bool) -> None:
         _check_index(loop.extent, names)
@@ -141,10 +156,59 @@ class _Checker:
             raise IRError(f"alloc {buffer.name} shadows a buffer")
         if buffer.name in names:
             raise IRError(f"alloc {buffer.name} has the name of a loop or a size")
-        if buffer.space != "register" or not all(isinstance(extent, Int) for extent in buffer.shape):
+        if buffer.space not in ("register", "tile") or not all(isinstance(extent, Int) for extent in buffer.shape):
             raise IRError(f"alloc {buffer.name} needs a register buffer of constant shape")
+        if buffer.space == "tile":
+            self._alloc_tile(buffer)
+            return
         if buffer.dtype not in DTYPES or compute_dtype(buffer.dtype) != buffer.dtype:
             raise IRError(f"alloc {buffer.name}: {buffer.dtype} is not a type that is computed in")
+
+    @staticmethod
+    def _alloc_tile(buffer: Buffer) -> None:
+        if buffer.dtype not in DTYPES or len(buffer.shape) < 2:
+            raise IRError(f"alloc {buffer.name} is not of tiles of a known type")
+        rows, columns = _tile_shape(buffer)
+        size = columns * DTYPES[buffer.dtype].itemsize
+        if not 1 <= rows <= TILE_ROWS or not 1 <= size <= TILE_BYTES:
+            raise IRError(f"alloc {buffer.name}: a tile of {rows} rows of {size} bytes is none of the matrix unit")
+
+    def _tile(self, statement: TileStmt, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        match statement:
+            case TileZero(tile, index):
+                self._tile_buffer(tile, index, buffers)
+            case TileLoad(tile, index, memory, place, axis, step):
+                self._access(Load(memory, place), names, buffers)
+                self._tile_rows(self._tile_buffer(tile, index, buffers), buffers[memory], axis, step)
+            case TileStore(memory, place, axis, tile, index):
+                self._access(Load(memory, place), names, buffers)
+                self._tile_rows(self._tile_buffer(tile, index, buffers), buffers[memory], axis, 1)
+                if buffers[memory].space == "operand":
+                    raise IRError(f"operand {memory} is stored to")
+            case TileDot(c, c_index, a, a_index, b, b_index):
+                found = [self._tile_buffer(*each, buffers) for each in ((c, c_index), (a, a_index), (b, b_index))]
+                dtypes = tuple(buffer.dtype for buffer in found)
+                (rows, lanes), (a_rows, a_columns), (b_rows, b_columns) = map(_tile_shape, found)
+                terms = TILE_TERMS.get((dtypes[1], dtypes[2]), 0)
+                fits = (a_rows, a_columns, b_columns) == (rows, b_rows * terms, lanes * terms)
+                if not terms or dtypes[0] != compute_dtype(dtypes[1]) or not fits:
+                    raise IRError(f"tiles {c}, {a} and {b} are no product: {', '.join(dtypes)}")
+
+    @staticmethod
+    def _tile_buffer(name: str, index: tuple[Index, ...], buffers: dict[str, Buffer]) -> Buffer:
+        buffer = buffers.get(name)
+        if buffer is None or buffer.space != "tile":
+            raise IRError(f"{name} is not a buffer of tiles")
+        if len(index) != len(buffer.shape) - 2 or not all(isinstance(i, Int) for i in index):
+            raise IRError(f"tile {name} is not numbered by {len(buffer.shape) - 2} constants")
+        return buffer
+
+    @staticmethod
+    def _tile_rows(tile: Buffer, memory: Buffer, axis: int, step: int) -> None:
+        if memory.space in ("register", "tile") or memory.dtype != tile.dtype:
+            raise IRError(f"rows of {tile.name} are not rows of memory of its type: {memory.name}")
+        if not 0 <= axis < len(memory.shape) - 1 or step < 1:
+            raise IRError(f"rows of {tile.name} along axis {axis} of {memory.name}, which is not before its last")
 
     def _condition(self, condition: Less, names: frozenset[str]) -> None:
         _check_index(condition.a, names)

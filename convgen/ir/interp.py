@@ -37,6 +37,11 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Sum,
+    TileDot,
+    TileLoad,
+    TileStmt,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
@@ -177,8 +182,57 @@ class _Run:
                     register[: len(linear.outputs)] = linear.apply(register[: linear.inputs], 0)
                 case Transpose():
                     self._transpose(statement, names)
+                case TileZero() | TileLoad() | TileDot() | TileStore():
+                    self._tile(statement, names)
                 case Prefetch():
                     pass
+
+    def _tile(self, statement: TileStmt, names: Mapping[str, int]) -> None:
+        match statement:
+            case TileZero(tile, index):
+                self._of(tile, index, names)[...] = 0
+            case TileLoad(tile, index, source, place, axis, step):
+                self._of(tile, index, names)[...] = self._rows(tile, index, source, place, axis, step, names)
+            case TileStore(target, place, axis, tile, index):
+                self._rows(tile, index, target, place, axis, 1, names)[...] = self._of(tile, index, names)
+            case TileDot(c, c_index, a, a_index, b, b_index):
+                total, x, y = (self._of(*each, names) for each in ((c, c_index), (a, a_index), (b, b_index)))
+                terms = x.shape[1] // y.shape[0]
+                pairs = y.reshape(y.shape[0], -1, terms)
+                for i in range(total.shape[0]):
+                    for k in range(y.shape[0]):
+                        row = np.broadcast_to(x[i, k * terms : (k + 1) * terms], pairs[k].shape)
+                        total[i] = _dot(row, pairs[k], total[i])
+
+    def _of(self, tile: str, index: tuple[Index, ...], names: Mapping[str, int]) -> Array:
+        found: Array = self.registers[tile][tuple(evaluate_index(i, names) for i in index)]
+        return found
+
+    def _rows(
+        self,
+        tile: str,
+        index: tuple[Index, ...],
+        buffer: str,
+        place: tuple[Index, ...],
+        axis: int,
+        step: int,
+        names: Mapping[str, int],
+    ) -> Array:
+        """A view of the rows of a tile in memory."""
+        array, (rows, columns) = self.memory[buffer], self._of(tile, index, names).shape
+        first = [evaluate_index(i, names) for i in place]
+        inner = array.ndim - 1
+        while inner > axis + 1 and math.prod(array.shape[inner:]) < columns:
+            inner -= 1
+        inside = all(0 <= i < extent for i, extent in zip(first, array.shape, strict=True))
+        fits = first[inner] * math.prod(array.shape[inner + 1 :]) + columns <= math.prod(array.shape[inner:])
+        whole = inner == array.ndim - 1 or not any(first[inner:])
+        if not (inside and fits and whole and first[axis] + (rows - 1) * step < array.shape[axis]):
+            raise IRError(f"stage {self.stage.name}: tile at {buffer}{first} lies outside {array.shape}")
+        start = sum(i * stride for i, stride in zip(first, array.strides, strict=True)) // array.itemsize
+        strides = (array.strides[axis] * step, array.itemsize)
+        flat = array.reshape(-1)[start:]
+        return np.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
 
     def _transpose(self, transpose: Transpose, names: Mapping[str, int]) -> None:
         rows, columns = (

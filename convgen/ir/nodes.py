@@ -17,7 +17,7 @@ IndexOperator = OneOf["+", "-", "*", "//", "%", "min", "max"]
 ArithOperator = OneOf["+", "-", "*", "/", "min", "max"]
 Function = OneOf["exp", "tanh", "erf"]
 LoopKind = OneOf["serial", "parallel"]
-Space = OneOf["operand", "result", "packed", "workspace", "local", "register"]
+Space = OneOf["operand", "result", "packed", "workspace", "local", "register", "tile"]
 PaddingMode = OneOf["zeros", "reflect", "replicate", "circular"]
 
 
@@ -181,7 +181,8 @@ Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Dot 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Row-major storage. ``register`` buffers live in registers of one task; the others are memory.
+    """Row-major storage. ``register`` buffers live in registers of one task, ``tile`` buffers in those of its matrix unit: their
+    last two axes are a tile's rows and columns, the others number the tiles. All others are memory.
 
     ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins.
     """
@@ -266,7 +267,57 @@ class Prefetch:
     ahead: int
 
 
-Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch
+@dataclass(frozen=True)
+class TileZero:
+    """Every element of a tile becomes zero; ``index`` numbers the tile among those of its buffer."""
+
+    tile: str
+    index: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class TileLoad:
+    """tile[index][r, c] = element c in memory, in order, from source[source_index, r * step further along axis] on.
+
+    A row is whole in memory: it lies inside the last axis, or begins there where last axes do that it fills.
+    """
+
+    tile: str
+    index: tuple[Index, ...]
+    source: str
+    source_index: tuple[Index, ...]
+    axis: int
+    step: int = 1
+
+
+@dataclass(frozen=True)
+class TileDot:
+    """c[i, j] = c[i, j] + sum over k and t of a[i, k * terms + t] * b[k, j * terms + t], in the accumulator's type in any order.
+
+    Sums of bfloat16 take denormals for zeros, see Dot.
+    """
+
+    c: str
+    c_index: tuple[Index, ...]
+    a: str
+    a_index: tuple[Index, ...]
+    b: str
+    b_index: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class TileStore:
+    """Element c in memory, in order, from target[target_index, r further along axis] on = tile[index][r, c]; see TileLoad."""
+
+    target: str
+    target_index: tuple[Index, ...]
+    axis: int
+    tile: str
+    index: tuple[Index, ...]
+
+
+TileStmt: TypeAlias = TileZero | TileLoad | TileDot | TileStore
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | TileStmt
 
 
 # ---- programs

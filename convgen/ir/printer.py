@@ -27,6 +27,10 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Sum,
+    TileDot,
+    TileLoad,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
@@ -129,6 +133,10 @@ def _transpose(transpose: Transpose) -> str:
     return f"{target} = transposed {source}"
 
 
+def _tile(name: str, index: tuple[Index, ...]) -> str:
+    return f"tile {name}[{', '.join(map(format_index, index))}]"
+
+
 def _shape(buffer: Buffer) -> str:
     return f"{buffer.name}: {buffer.dtype}[{', '.join(map(format_index, buffer.shape))}]"
 
@@ -151,6 +159,17 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}transform {name}[{linear.inputs} -> {len(linear.outputs)}] by {label}")
             case Transpose():
                 lines.append(pad + _transpose(statement))
+            case TileZero(tile, index):
+                lines.append(f"{pad}{_tile(tile, index)} = zeros")
+            case TileLoad(tile, index, source, place, axis, step):
+                moved = f" by {step}" if step > 1 else ""
+                lines.append(
+                    f"{pad}{_tile(tile, index)} = rows along {axis}{moved} of {_access(source, place, 1, None)}"
+                )
+            case TileDot(c, ci, a, ai, b, bi):
+                lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {_tile(b, bi)}")
+            case TileStore(target, place, axis, tile, index):
+                lines.append(f"{pad}rows along {axis} of {_access(target, place, 1, None)} = {_tile(tile, index)}")
             case Prefetch(name, index, lanes, ahead):
                 lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
     return lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convgen.errors import IRError
 from convgen.ir.affine import Affine, affine
 from convgen.ir.build import add, minimum, mul, sub
-from convgen.ir.nodes import Alloc, For, If, Index, Less, Prefetch, Stmt, Store, Transform, Transpose, Var
+from convgen.ir.nodes import Alloc, For, If, Index, Less, Stmt, Store, Var
 from convgen.ir.printer import format_index
 from convgen.ir.rewrite import variables
 
@@ -37,7 +37,7 @@ def stores_with_loops(
                 yield from stores_with_loops(inner, around, (*guards, condition))
             case Alloc(_, inner):
                 yield from stores_with_loops(inner, around, guards)
-            case Transform() | Transpose() | Prefetch():
+            case _:
                 pass
 
 

@@ -29,6 +29,10 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Sum,
+    TileDot,
+    TileLoad,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
@@ -122,8 +126,21 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
             )
         case Transform():
             return statement
-        case Prefetch():
+        case Prefetch() | TileZero():
             return replace(statement, index=tuple(map(index, statement.index)))
+        case TileLoad(_, place, _, source_index):
+            places = tuple(map(index, place)), tuple(map(index, source_index))
+            return replace(statement, index=places[0], source_index=places[1])
+        case TileStore(_, target_index, _, _, place):
+            places = tuple(map(index, place)), tuple(map(index, target_index))
+            return replace(statement, index=places[0], target_index=places[1])
+        case TileDot(_, c_index, _, a_index, _, b_index):
+            return replace(
+                statement,
+                c_index=tuple(map(index, c_index)),
+                a_index=tuple(map(index, a_index)),
+                b_index=tuple(map(index, b_index)),
+            )
         case Transpose():
             return replace(
                 statement,
@@ -167,7 +184,7 @@ def map_body(statement: Stmt, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, .
     match statement:
         case For() | If() | Alloc():
             return replace(statement, body=change(statement.body))
-        case Store() | Transform() | Transpose() | Prefetch():
+        case _:
             return statement
 
 
@@ -187,7 +204,7 @@ def statements(body: tuple[Stmt, ...]) -> Iterator[Stmt]:
         match statement:
             case For() | If() | Alloc():
                 yield from statements(statement.body)
-            case Store() | Transform() | Transpose() | Prefetch():
+            case _:
                 pass
 
 
@@ -218,21 +235,26 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
 
 
 def reads(body: tuple[Stmt, ...]) -> Iterator[Load | PaddedLoad]:
-    """Every load of a block; of a transpose that of its first row."""
+    """Every load of a block; of a transpose that of its first row, of a tile that of its first element."""
     for store in stores(body):
         for value in values(store.value):
             if isinstance(value, Load | PaddedLoad):
                 yield value
+    for statement in statements(body):
+        if isinstance(statement, TileLoad):
+            yield Load(statement.source, statement.source_index)
 
 
 def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
-    """Every store of a block; of a transpose that of its first row."""
+    """Every store of a block; of a transpose that of its first row, of a tile that of its first element."""
     for statement in statements(body):
         match statement:
             case Store():
                 yield statement
             case Transpose(target, place, _, source, index, _, size, rows, columns):
                 yield Store(target, place, Load(source, index, size, columns), size, rows)
+            case TileStore(target, place, _, tile, index):
+                yield Store(target, place, Load(tile, (*index, Int(0), Int(0))))
             case _:
                 pass
 

@@ -28,6 +28,9 @@ ValueType = tuple[str, int]
 # Which types of elements dot products have, and how many of each a lane: as many as fill an accumulator.
 DOT_TERMS = {("bfloat16", "bfloat16"): 2, ("uint8", "int8"): 4}
 
+# The same for products of tiles.
+TILE_TERMS = {("bfloat16", "bfloat16"): 2, ("int8", "int8"): 4}
+
 
 def compute_dtype(storage: str) -> str:
     """The type that elements stored as ``storage`` are computed in."""

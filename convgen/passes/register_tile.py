@@ -14,12 +14,9 @@ from convgen.ir.nodes import (
     Int,
     Less,
     Load,
-    Prefetch,
     Program,
     Stmt,
     Store,
-    Transform,
-    Transpose,
     Value,
     Var,
 )
@@ -46,13 +43,13 @@ class RegisterTile:
         shapes = {buffer.name: buffer.shape for buffer in program.buffers}
 
         def change(loop: For) -> tuple[Stmt, ...]:
-            return _Nest.collect(loop, self.loops, shapes).distributed()
+            return TileNest.collect(loop, self.loops, shapes).distributed()
 
         return rewrite_named(program, self.loops[0], change)
 
 
 @dataclass(frozen=True)
-class _Nest:
+class TileNest:
     """The loops, the guards between them and the alloc inside."""
 
     loops: tuple[tuple[str, Int], ...]
@@ -61,7 +58,7 @@ class _Nest:
     shapes: dict[str, tuple[Index, ...]]
 
     @staticmethod
-    def collect(loop: For, names: tuple[str, ...], shapes: dict[str, tuple[Index, ...]]) -> _Nest:
+    def collect(loop: For, names: tuple[str, ...], shapes: dict[str, tuple[Index, ...]]) -> TileNest:
         found: list[tuple[str, Int]] = []
         guards: list[Less] = []
         statement: Stmt = loop
@@ -79,7 +76,7 @@ class _Nest:
                 raise IRError(f"loop {statement.var} stands between {names[-1]} and the alloc")
         if len(found) < len(names):
             raise IRError(f"loops {names[len(found) :]} are not among those around the alloc in {names[0]}")
-        nest = _Nest(tuple(found), tuple(guards), statement, shapes)
+        nest = TileNest(tuple(found), tuple(guards), statement, shapes)
         nest.check()
         return nest
 
@@ -109,7 +106,7 @@ class _Nest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
-            case If() | Alloc() | Transform() | Transpose() | Prefetch():
+            case _:
                 raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
 
     def _wrapped(self, store: Store) -> Stmt:

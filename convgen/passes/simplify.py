@@ -15,7 +15,6 @@ from convgen.ir.nodes import (
     Index,
     Int,
     Less,
-    Prefetch,
     Program,
     Stmt,
     Store,
@@ -59,10 +58,10 @@ class Simplify:
                     result.append(Store(buffer, place, scope.value(value), lanes, limit))
                 case Transform():
                     result.append(statement)
-                case Prefetch():
-                    result.append(replace(statement, index=tuple(map(scope.index, statement.index))))
                 case Transpose():
                     result.append(_transpose(statement, scope))
+                case _:
+                    result.append(map_statement(statement, scope.index))
         return tuple(result)
 
     def _loop(self, loop: For, scope: _Scope) -> tuple[Stmt, ...]:

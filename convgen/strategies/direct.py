@@ -30,6 +30,7 @@ from convgen.strategies.direct_gather import (
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.dots import with_dots
+from convgen.strategies.matrix import matrix_tiles
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, sum_tile
 from convgen.tuning.space import Config
@@ -85,7 +86,12 @@ class Direct:
             if takes_dots(spec, config)
             for dot in with_dots([config], spec, machine, "lanes", rounds_up=rounds_up(spec, config))
         ]
-        configs = sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
+        units = [
+            config.and_also(pixels_first=1, by_rows=1)
+            for config in matrix_tiles(spec, machine, row_extent(spec))
+            if rounds_up(spec, config) or spec.reduced_channels % config["matrix"] == 0
+        ]
+        configs = units + sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

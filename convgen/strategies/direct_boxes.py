@@ -60,7 +60,7 @@ def boxed(
     sizes = _sizes(box, letters)
     program = replace(nest.program, sizes=(*nest.program.sizes, *sizes))
     nest = replace(nest, program=program, sizes={**nest.sizes, **sizes})
-    copy = source_copy(spec, nest, source_order(spec, nest, config), dot_of(config), always=True)
+    copy = source_copy(spec, nest, source_order(spec, nest, config), config.get("matrix", dot_of(config)), always=True)
     assert copy is not None
     lane = "oc" if nest.channels.has_made else "g"
     groups = ["g"] if nest.channels.has_groups and nest.channels.has_made else []

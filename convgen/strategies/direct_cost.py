@@ -23,6 +23,7 @@ from convgen.strategies.direct_gather import gather_box
 from convgen.strategies.direct_images import terms_lanes
 from convgen.strategies.direct_whole import is_whole, row_waste
 from convgen.strategies.dots import dot_of
+from convgen.strategies.matrix import is_matrix_config, matrix_efficiency
 from convgen.strategies.merging import merged_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -90,17 +91,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     if is_by_rows(config) and pad_mode(spec) == "zeros":
         work *= inside_share(spec, config["pixels"])
-    efficiency = tile_efficiency(
-        spec,
-        machine,
-        pixels=config["pixels"],
-        lanes=config["lanes"],
-        steps=tiling.steps,
-        loops=tiling.loops,
-        shares_source=tiling.shares_source,
-        fetches_weights=_fetches_weights(spec, config, tiling, machine),
-        dot=dot_of(config),
-    )
+    efficiency = _efficiency(spec, config, tiling, machine)
     compute = work / (peak(spec, machine) * efficiency)
     if tiling.shares_source and spec.direction != "backward_weights":
         compute *= streaming_waste(spec, machine, config["lanes"])
@@ -117,6 +108,24 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         + compute
         + moving_seconds(spec.bytes_moved, machine)
         + _box_seconds(spec, box, config["lanes"], machine)
+    )
+
+
+def _efficiency(spec: ConvSpec, config: Config, tiling: _Tiling, machine: Machine) -> float:
+    """The part of the vector units' peak that tiles reach."""
+    if is_matrix_config(config):
+        width = vector_width(spec, machine)
+        return matrix_efficiency(config, config["pixels"], config["lanes"], tiling.steps, width)
+    return tile_efficiency(
+        spec,
+        machine,
+        pixels=config["pixels"],
+        lanes=config["lanes"],
+        steps=tiling.steps,
+        loops=tiling.loops,
+        shares_source=tiling.shares_source,
+        fetches_weights=_fetches_weights(spec, config, tiling, machine),
+        dot=dot_of(config),
     )
 
 

@@ -15,6 +15,7 @@ from convgen.passes.pipeline import Pass
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.reorder import Reorder
 from convgen.passes.round_up import RoundUp
+from convgen.passes.tensorize import LANES
 from convgen.passes.tile import Tile
 from convgen.passes.unsigned import Unsigned
 from convgen.spec import ConvSpec
@@ -26,6 +27,7 @@ from convgen.strategies.direct_images import result_passes, source_order, source
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.dots import adds_bytes, dot_of
+from convgen.strategies.matrix import matrix_passes
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
@@ -55,15 +57,15 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     nest = build_nest(problem)
     lanes, square = config["lanes"], square_size(spec.dtype, machine)
     lane = "oc" if nest.channels.has_made else "g"
-    terms, dot = terms_lanes(config), dot_of(config)
+    terms, dot, depth = terms_lanes(config), dot_of(config), config.get("matrix", 0)
     weights: tuple[Pass, ...] = (
         Tile(lane, lanes, f"{lane}_block", f"{lane}_lane"),
         *(
             pack_terms(problem, nest, lanes)
             if terms
-            else (pack_weights(problem, nest, lanes, dot), *pack_order(problem, nest))
+            else (pack_weights(problem, nest, LANES if depth else lanes, dot), *pack_order(problem, nest))
         ),
-        *((RoundUp("ic", dot),) if dot > 1 else ()),
+        *((RoundUp("ic", depth or dot),) if dot > 1 else ()),
     )
     box = gather_box(spec, config, machine) if config["pixels_first"] else None
     if box is not None:
@@ -71,14 +73,17 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
     else:
         passes = (
             *result_passes(problem, nest, square),
-            *source_passes(problem, nest, square, source_order(problem, nest, config), dot),
+            *source_passes(problem, nest, square, source_order(problem, nest, config), depth or dot),
             *weights,
             *_loop_order(problem, nest, lane, config, _takes_turns(problem, machine)),
         )
     if adds_bytes(problem, config):
         passes = (*passes, Unsigned("padded", "packed", "offsets"))
     loop = f"{lane}_lane"
-    tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
+    if depth:
+        tile = matrix_passes("px", loop, "ic", config["height"], depth)
+    else:
+        tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
     return Schedule(nest, (*passes, *tile, *_prefetches(problem, nest, config, machine)))
 
 

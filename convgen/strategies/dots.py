@@ -45,7 +45,7 @@ def dot_of(config: Config) -> int:
 
 def adds_bytes(spec: ConvSpec, config: Config) -> bool:
     """Whether products of bytes are added, of which the instruction takes those of the image as unsigned."""
-    return dot_of(config) > 1 and spec.dtype == "int8"
+    return dot_of(config) > 1 and spec.dtype == "int8" and not config.get("matrix", 0)
 
 
 def with_dots(

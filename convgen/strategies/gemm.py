@@ -24,18 +24,21 @@ from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
+from convgen.passes.tensorize import LANES
 from convgen.passes.tile import Tile
 from convgen.spec import MAX_NDIM, ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.dots import dot_passes
 from convgen.strategies.gemm_tiles import gemm_tile_passes
 from convgen.strategies.gemm_weights import panel_passes
+from convgen.strategies.matrix import matrix_passes
 
 
 @dataclass(frozen=True)
 class Blocking:
     """A register tile of ``made`` channels times ``pixels``; tiles of pixels, and panels of weights, a task; how many terms of a
-    sum are added for all of a task's tiles before the next ones (0: all), and how many by one instruction."""
+    sum are added for all of a task's tiles before the next ones (0: all), and how many by one instruction. ``matrix`` and
+    ``height`` are those of the matrix unit's tiles, see matrix.py."""
 
     made: int
     pixels: int
@@ -43,6 +46,8 @@ class Blocking:
     panels: int
     block: int
     dot: int = 1
+    matrix: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def gemm_schedule(
         *((FuseEpilogue("epilogue", SUMS),) if nest.program.has_buffer(SUMS) else ()),
         *(Parallelize(name, ("i0",)) for name in folds),
         Tile("oc", blocking.made, "panels", "made"),
-        *panel_passes(spec, nest, blocking.made, blocking.dot),
+        *panel_passes(spec, nest, LANES if blocking.matrix else blocking.made, blocking.dot),
         Reorder("conv", (*groups, "n", *spatial, "panels", "made")),
         *(_lines(spec, blocking) if lines else _strips(spec, nest, blocking, spatial[-merged:])),
         Tile("panels", blocking.panels, "share", "panel", tail="clamp"),
@@ -82,9 +87,16 @@ def gemm_schedule(
         *reading.passes,
         *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
         *reading.inner,
-        *gemm_tile_passes(*_micro(spec), dot_passes(reading.reduction, blocking.dot, nest.channels.reduced)),
+        *_tile_passes(spec, nest, blocking, reading),
     )
     return Schedule(nest, passes)
+
+
+def _tile_passes(spec: ConvSpec, nest: Nest, blocking: Blocking, reading: Reading) -> tuple[Pass, ...]:
+    """The register tile, by the vector units or the matrix unit."""
+    if blocking.matrix:
+        return matrix_passes(*_micro(spec), reading.reduction, blocking.height, blocking.matrix)
+    return gemm_tile_passes(*_micro(spec), dot_passes(reading.reduction, blocking.dot, nest.channels.reduced))
 
 
 def _strips(spec: ConvSpec, nest: Nest, blocking: Blocking, spatial: tuple[str, ...]) -> tuple[Pass, ...]:

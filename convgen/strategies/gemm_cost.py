@@ -12,6 +12,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import windows_refusal
 from convgen.strategies.dots import dot_of
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
+from convgen.strategies.matrix import is_matrix_config, matrix_efficiency
 from convgen.tuning.cost import (
     CALL_SECONDS,
     moving_seconds,
@@ -76,9 +77,12 @@ def gemm_seconds(
     last = spec.layout == "channels_last"
     rows, lanes = (config["pixels"], config["made"]) if last else (config["made"], config["pixels"])
     blocks = -(-terms // config["block"]) if config["block"] else 1
-    efficiency = tile_efficiency(
-        spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks, dot=dot_of(config)
-    )
+    if is_matrix_config(config):
+        efficiency = matrix_efficiency(config, rows, lanes, terms, vector_width(spec, machine))
+    else:
+        efficiency = tile_efficiency(
+            spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks, dot=dot_of(config)
+        )
     work = spec.macs * waste(spec.made_channels, config["made"]) * pixel_waste(spec, config["pixels"])
     vectors = max(1, lanes // vector_width(spec, machine))
     if last or not streams:

@@ -10,6 +10,7 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
+from convgen.strategies.matrix import matrix_tiles
 from convgen.strategies.tiles import even_pixels, most_rows
 from convgen.tuning.cost import L2_SHARE, vector_width
 from convgen.tuning.space import Config
@@ -27,8 +28,8 @@ MIN_BLOCK = 64
 
 
 def gemm_tile_passes(row: str, lane: str, dots: tuple[Pass, ...]) -> tuple[Pass, ...]:
-    """Makes the loops ``row`` and ``lane`` a tile of registers: a vector along ``lane`` for each iteration of ``row``; ``dots`` make
-    several terms one."""
+    """Makes the loops ``row`` and ``lane`` a tile of registers: a vector along ``lane`` for each iteration of ``row``; ``dots``
+    make several terms one."""
     return (
         Simplify(keep_unit_loops=True),
         RegisterTile((row, lane)),
@@ -61,6 +62,20 @@ def blockings(
             strips = _even_strips(-(-pixels // tile), strips, shares, machine.cores)
             found.append(Config.of(made=made, pixels=tile, strips=strips, panels=panels, block=block))
     return tuple(dict.fromkeys(found))
+
+
+def matrix_blockings(spec: ConvSpec, machine: Machine, pixels: int) -> list[Config]:
+    """Configurations of gemm.Blocking by the matrix unit, for channels_last images of so many pixels that are read in place."""
+    found: list[Config] = []
+    for tile in matrix_tiles(spec, machine, pixels):
+        if spec.reduced_channels % tile["matrix"]:
+            continue
+        strips, panels = _task(spec, machine, 0)
+        shares = spec.batch * spec.groups * -(-spec.made_channels // (tile["lanes"] * panels))
+        strips = _even_strips(-(-pixels // tile["pixels"]), strips, shares, machine.cores)
+        blocking = Config.of(made=tile["lanes"], pixels=tile["pixels"], strips=strips, panels=panels, block=0)
+        found.append(blocking.and_also(dot=tile["dot"], matrix=tile["matrix"], height=tile["height"]))
+    return found
 
 
 def _rows(machine: Machine, vectors: int, extent: int) -> int:

@@ -32,7 +32,7 @@ from convgen.strategies.gemm_cost import (
     is_matrix,
     vector_copy_cycles,
 )
-from convgen.strategies.gemm_tiles import blockings
+from convgen.strategies.gemm_tiles import blockings, matrix_blockings
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.reference import sum_error_bound
 from convgen.tuning.cost import pixels_made
@@ -61,6 +61,7 @@ class Pointwise:
         if not copied:
             tiles = blockings(problem, machine, terms, pixels, copied=spec.dtype == "int8")
             found += with_dots(list(tiles), spec, machine, "made")
+            found += matrix_blockings(problem, machine, pixels)
         return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
     def error_bound(self, spec: ConvSpec) -> float:
@@ -92,7 +93,7 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         ExpandPadding(((nest.source, ()),)),
         *(Unroll(f"k{letter}") for letter in axis_letters(spec.ndim)),
     )
-    if blocking.dot > 1 and spec.dtype == "int8":
+    if blocking.dot > 1 and spec.dtype == "int8" and not blocking.matrix:
         return Reading((*plain, *_byte_passes(spec, nest, blocking)), "ic")
     if not _is_copied(spec):
         return Reading(plain, "ic")

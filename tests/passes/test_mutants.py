@@ -12,7 +12,7 @@ from convgen.ir.nodes import For, Index, Int, Less, Stage, Stmt, Store, Value
 from convgen.passes import expand_padding, pad, simplify, tile
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
-from convgen.passes.register_tile import _Nest
+from convgen.passes.register_tile import TileNest
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.unpack import Unpack
@@ -68,7 +68,7 @@ MUTANTS: dict[str, tuple[str, object, str, object]] = {
     "undecided guards are dropped": ("Simplify", simplify, "_decided", lambda condition, ranges: True),
     "the place in a block is its number": ("Pack", Pack, "_position", staticmethod(place_is_block)),
     "a partial vector has a lane too many": ("Vectorize", _Lanes, "_lane_count", one_lane_more(_Lanes._lane_count)),
-    "guards are always dropped": ("RegisterTile", _Nest, "_safe_without", lambda self, guard, store: True),
+    "guards are always dropped": ("RegisterTile", TileNest, "_safe_without", lambda self, guard, store: True),
     "the last copy is lost": ("Unroll", Unroll, "_unroll", last_copy_lost),
     "the copy begins too late": ("Pad", pad, "sub", lambda a, b: build.sub(build.sub(a, b), 1)),
     "both edges are one too far out": ("ExpandPadding", expand_padding, "Less", lambda a, b: Less(a, build.add(b, 1))),

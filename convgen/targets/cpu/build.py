@@ -25,6 +25,7 @@ UNIT_TEMPLATES = (
     "cpu/imports.py.j2",
     "cpu/vectors.py.j2",
     "cpu/functions.py.j2",
+    "cpu/tiles.py.j2",
     "cpu/stage.py.j2",
 )
 

@@ -7,14 +7,14 @@ stores, what several of them read is read once into a variable, and addresses th
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convgen.dtypes import DTYPES
 from convgen.errors import IRError
-from convgen.ir.affine import affine
-from convgen.ir.build import add, floordiv, mod, mul, sub
+from convgen.ir.build import add, floordiv, mod, mul
 from convgen.ir.nodes import (
     Alloc,
     Apply,
@@ -27,7 +27,6 @@ from convgen.ir.nodes import (
     For,
     If,
     Index,
-    IndexOp,
     Int,
     Less,
     Load,
@@ -39,30 +38,30 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Sum,
+    TileDot,
+    TileLoad,
+    TileStmt,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
     Var,
     Where,
 )
-from convgen.ir.printer import format_condition, format_index
-from convgen.ir.rewrite import loops, map_condition, reads, statements, stores, values, variables
+from convgen.ir.printer import format_index
+from convgen.ir.rewrite import reads, statements, stores, values
 from convgen.ir.types import compute_dtype, value_type
 from convgen.machine import Machine
-from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
-from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names, outer_loops, store_expressions
+from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names
 from convgen.targets.cpu.operations import BITS_DTYPE, TERMS_DTYPE, Operation
+from convgen.targets.cpu.places import INDENT, WIDTH, Places
+from convgen.targets.cpu.tiles import Tiles, tiles_of
 from convgen.targets.cpu.transforms import transform_lines
 
-INDENT = "    "
-WIDTH = 120
-# What costly parts of index expressions are called: in a flattened image they are rows and columns.
-_PART_NAMES = {"min": "start", "max": "limit", "//": "row", "%": "col"}
+# The bytes of an accumulator of the matrix unit.
+LANE_BYTES = 4
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
-
-
-# Of so many elements at constant distances LLVM may keep a pointer to each, and run out of registers.
-HELD = 8
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,12 @@ def lower_stage(program: Program, stage: Stage, machine: Machine) -> LoweredStag
     writer = _Writer(program, stage, machine)
     nest, body = _parallel_nest(stage.body)
     writer.depth = 1
+    writer.configure_tiles()
     tasks = writer.task_loop(nest)
     writer.hoist(body)
     writer.block(body)
+    writer.depth = 1
+    writer.release_tiles()
     used = mentioned_names(program, stage)
     known = (*program.sizes, *(name for name, _ in stage.bindings), WORKER_BYTES)
     sizes = tuple(name for name in known if name in used)
@@ -131,15 +133,6 @@ def _assignment(names: list[str], sources: list[str]) -> Iterator[str]:
     yield from _assignment(names[half:], sources[half:])
 
 
-def _sum(base: Index, displacement: Index) -> Index:
-    """base + displacement, with a minus sign where every term of the displacement is negative."""
-    form = affine(displacement)
-    negative = form.constant <= 0 and all(factor < 0 for _, factor in form.terms)
-    if negative and displacement != Int(0):
-        return sub(base, affine(sub(0, displacement)).index())
-    return add(base, displacement)
-
-
 def _prefix(value: Value) -> str:
     """What a shared value is called."""
     match value:
@@ -159,31 +152,19 @@ def _is_load_or_zero(choice: Value) -> bool:
 
 
 @dataclass
-class _Writer:
-    """Lines written so far, at what depth, and the operations used."""
+class _Writer(Places):
+    """The statements and values written so far."""
 
-    program: Program
-    stage: Stage
-    machine: Machine
-    depth: int = 0
-    lines: list[str] = field(default_factory=list)
-    operations: set[Operation] = field(default_factory=set)
-    registers: dict[str, Buffer] = field(default_factory=dict)
-    bases: dict[tuple[str, Index], str] = field(default_factory=dict)
-    places: dict[tuple[str, Index], str] = field(default_factory=dict)
     kept: dict[Value, str] = field(default_factory=dict)
     limits: dict[Index, str] = field(default_factory=dict)
     tested: dict[Less, str] = field(default_factory=dict)
-    named: dict[Index, Index] = field(default_factory=dict)
-    fixed: dict[tuple[str, tuple[Index, ...]], tuple[Index, Index]] = field(default_factory=dict)
     has_dots: bool = False
+    tiles: dict[str, Tiles] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         found = (value for store in stores(self.stage.body) for value in values(store.value))
-        self.has_dots = any(isinstance(value, Dot) for value in found)
-
-    def line(self, text: str) -> None:
-        self.lines.append(INDENT * self.depth + text)
+        multiplied = any(isinstance(statement, TileDot) for statement in statements(self.stage.body))
+        self.has_dots = multiplied or any(isinstance(value, Dot) for value in found)
 
     # ---- statements
 
@@ -220,8 +201,10 @@ class _Writer:
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch) -> None:
+    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch | TileStmt) -> None:
         match statement:
+            case TileZero() | TileLoad() | TileDot() | TileStore():
+                self.tile(statement)
             case Prefetch(name, index, lanes, ahead):
                 self.bases = {}
                 dtype = self.program.buffer(name).dtype
@@ -238,8 +221,78 @@ class _Writer:
                 self.line(f"if {self.condition(condition)}:")
                 self.indented(body)
             case Alloc(buffer, body):
-                self.registers[buffer.name] = buffer
+                if buffer.space == "register":
+                    self.registers[buffer.name] = buffer
                 self.block(body)
+
+    # ---- the matrix unit
+
+    def configure_tiles(self) -> None:
+        """Before all tasks; what stands in for the unit says where tiles are kept."""
+        self.tiles = tiles_of(self.stage)
+        if not self.tiles:
+            return
+        if not self.machine.matrix:
+            raise IRError(f"stage {self.stage.name} needs a matrix unit")
+        if self.machine.matrix == "emulated":
+            self.line(f"tiles = {self.use(Operation('emulated_tile_config', '', 1))}()")
+            return
+        shapes = tuple(
+            size for found in self.tiles.values() for size in (found.rows, found.row_bytes) * math.prod(found.counts)
+        )
+        self.line(f"{self.use(Operation('tile_config', '', 1, '', shapes))}()")
+
+    def release_tiles(self) -> None:
+        """After all tasks."""
+        if self.tiles and self.machine.matrix == "amx":
+            self.line(f"{self.use(Operation('tile_release', '', 1))}()")
+
+    def tile(self, statement: TileStmt) -> None:
+        self.bases = {}
+        match statement:
+            case TileZero(tile, index):
+                self.tile_operation("zero", "", (self.tiles[tile].number(index),), (), ())
+            case TileLoad(tile, index, memory, place, axis, step):
+                self.tile_move("load", tile, index, memory, place, axis, step)
+            case TileStore(memory, place, axis, tile, index):
+                self.tile_move("store", tile, index, memory, place, axis, 1)
+            case TileDot(c, c_index, a, a_index, b, b_index):
+                total, first, second = self.tiles[c], self.tiles[a], self.tiles[b]
+                numbers = (total.number(c_index), first.number(a_index), second.number(b_index))
+                shape = (total.rows, total.row_bytes // LANE_BYTES, second.rows)
+                self.tile_operation("dot", self.tile_dtypes[a], numbers, shape, ())
+
+    def tile_move(
+        self,
+        kind: str,
+        tile: str,
+        index: tuple[Index, ...],
+        memory: str,
+        place: tuple[Index, ...],
+        axis: int,
+        step: int,
+    ) -> None:
+        found, buffer = self.tiles[tile], self.program.seen(self.stage, memory)
+        apart = self.text(mul(*buffer.shape[axis + 1 :], step))
+        operands = (memory, self.place(memory, place), apart)
+        self.tile_operation(kind, buffer.dtype, (found.number(index),), (found.rows, found.row_bytes), operands)
+
+    def tile_operation(
+        self, kind: str, storage: str, numbers: tuple[int, ...], shape: tuple[int, ...], operands: tuple[str, ...]
+    ) -> None:
+        """The unit has shapes from its configuration; what stands in for it is told."""
+        if self.machine.matrix == "emulated":
+            operation = Operation(f"emulated_tile_{kind}", "", 1, storage, (*numbers, *shape))
+            operands = ("tiles", *operands)
+        else:
+            operation = Operation(f"tile_{kind}", "", 1, storage, numbers)
+        self.line(f"{self.use(operation)}({', '.join(operands)})")
+
+    @property
+    def tile_dtypes(self) -> dict[str, str]:
+        """What the elements of tiles are."""
+        allocs = (s.buffer for s in statements(self.stage.body) if isinstance(s, Alloc))
+        return {buffer.name: buffer.dtype for buffer in allocs if buffer.space == "tile"}
 
     def transform(self, transform: Transform) -> None:
         """The steps of the matrix, once for each place of the register's other axes."""
@@ -333,147 +386,6 @@ class _Writer:
                 return dtypes in ({"bfloat16"}, {"float16"})
             case _:
                 return False
-
-    # ---- addresses
-
-    def accesses(self, run: list[Store]) -> Iterator[tuple[str, tuple[Index, ...]]]:
-        for store in run:
-            for read in reads((store,)):
-                if self.program.has_buffer(read.buffer):
-                    yield read.buffer, read.index
-            if self.program.has_buffer(store.buffer):
-                yield store.buffer, store.index
-
-    def name_bases(self, run: list[Store]) -> None:
-        """Gives a name to the variable part of addresses that are used with several displacements."""
-        stored = {store.buffer for store in run}
-        scalars = {read.buffer for read in reads(tuple(run)) if isinstance(read, Load) and read.lanes == 1} - stored
-        offsets: dict[tuple[str, Index], set[Index]] = {}
-        for buffer, index in self.accesses(run):
-            if (buffer, index) in self.fixed:
-                continue
-            base, displacement = self.offset(buffer, index)
-            offsets.setdefault((buffer, base), set()).add(displacement)
-        for (buffer, base), displacements in offsets.items():
-            if len(displacements) > 1 and not isinstance(base, Int | Var):
-                if len(displacements) >= HELD and buffer in scalars:
-                    self.name_place(buffer, base)
-                else:
-                    self.name_base(buffer, base, f"{buffer}_at")
-
-        moves = Counter(
-            (buffer, self.fixed[buffer, index][1])
-            for buffer, index in dict.fromkeys(self.accesses(run))
-            if (buffer, index) in self.fixed
-        )
-        for (buffer, moving), uses in moves.items():
-            if uses > 1 and not isinstance(moving, Int | Var):
-                self.name_base(buffer, moving, f"{buffer}_by")
-
-    def name_base(self, buffer: str, base: Index, prefix: str) -> None:
-        taken = sum(1 for name in self.bases.values() if name.startswith(prefix)) + self.hoisted(buffer, prefix)
-        self.bases[buffer, base] = name = f"{prefix}{taken or ''}"
-        self.line(f"{name} = {self.text(base)}")
-
-    def hoisted(self, buffer: str, prefix: str) -> int:
-        """How many names that begin so the loops around have given to places in the buffer."""
-        names = {name for (found, _), (name, _) in self.fixed.items() if found == buffer}
-        return sum(isinstance(name, Var) and name.name.startswith(prefix) for name in names)
-
-    def name_place(self, buffer: str, base: Index) -> None:
-        """Names the address from which several elements are at constant distances."""
-        taken = len(self.places)
-        self.places[buffer, base] = name = f"{buffer}_row{taken or ''}"
-        storage = self.program.buffer(buffer).dtype
-        operation = self.use(Operation("place", compute_dtype(storage), 1, storage))
-        self.line(f"{name} = {operation}({buffer}, {self.text(base)})")
-
-    def offset(self, buffer: str, index: tuple[Index, ...]) -> tuple[Index, Index]:
-        return element_offset(index, self.program.seen(self.stage, buffer).shape)
-
-    def place(self, buffer: str, index: tuple[Index, ...]) -> str:
-        if (buffer, index) in self.fixed:
-            name, moving = self.fixed[buffer, index]
-            return self.text(add(name, Var(self.bases[buffer, moving]) if (buffer, moving) in self.bases else moving))
-        base, displacement = self.offset(buffer, index)
-        named = self.bases.get((buffer, base))
-        return self.text(_sum(base if named is None else Var(named), displacement))
-
-    def text(self, expression: Index) -> str:
-        return format_index(with_names(expression, self.named))
-
-    def condition(self, condition: Less) -> str:
-        return format_condition(map_condition(condition, lambda i: with_names(i, self.named)))
-
-    # ---- what does not change inside a loop is computed before it
-
-    def hoist(self, body: tuple[Stmt, ...]) -> None:
-        """Names the costly parts of what the block will use, and the addresses that its inner loops move away from."""
-        inner = frozenset(loop.var for loop in loops(body))
-        self.hoist_costly(body, inner)
-        self.hoist_addresses(body, inner)
-
-    def hoist_costly(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
-        found: dict[Index, None] = {}
-        for expression in store_expressions(body):
-            for part in costly_parts(expression):
-                if part not in self.named and not variables(part) & inner:
-                    found[part] = None
-        while found:
-            ready = [part for part in found if not any(p in found for p in costly_parts(part) if p != part)]
-            for op, word in _PART_NAMES.items():
-                self.name_parts(word, [part for part in ready if isinstance(part, IndexOp) and part.op == op])
-            for part in ready:
-                del found[part]
-
-    def name_parts(self, word: str, parts: list[Index]) -> None:
-        first = sum(1 for name in self.named.values() if isinstance(name, Var) and name.name.startswith(word))
-        names = [word if len(parts) == 1 and not first else f"{word}{first + i}" for i in range(len(parts))]
-        self.assign_all(names, [self.text(self.remainder(part)) for part in parts])
-        self.named.update(zip(parts, map(Var, names), strict=True))
-
-    def remainder(self, part: Index) -> Index:
-        """x % w as x - q * w where the quotient q has a name."""
-        match part:
-            case IndexOp("%", x, w) if (quotient := IndexOp("//", x, w)) in self.named:
-                return sub(x, mul(self.named[quotient], w))
-            case _:
-                return part
-
-    def hoist_addresses(self, body: tuple[Stmt, ...], inner: frozenset[str]) -> None:
-        """For a tile of elements that are not evenly spaced, where each of them begins."""
-        deeper = [s for loop in outer_loops(body) for s in statements((loop,)) if isinstance(s, Store)]
-        places: dict[str, dict[tuple[Index, ...], None]] = {}
-        for buffer, index in self.accesses(deeper):
-            if (buffer, index) not in self.fixed:
-                places.setdefault(buffer, {})[index] = None
-        for buffer, indices in places.items():
-            bases = {self.offset(buffer, index)[0] for index in indices}
-            if len(bases) < 2:
-                continue
-            split = {
-                index: split_offset(index, self.program.seen(self.stage, buffer).shape, inner) for index in indices
-            }
-            # What differs by constants shares a base, see name_bases.
-            split = {index: parts for index, parts in split.items() if not isinstance(parts[0], Int)}
-            starts = list(dict.fromkeys(fixed for fixed, _ in split.values()))
-            if len(starts) < len({self.offset(buffer, index)[0] for index in split}):
-                continue
-            first = self.hoisted(buffer, f"{buffer}_at")
-            names = [f"{buffer}_at{first + i}" for i in range(len(starts))]
-            self.assign_all(names, [self.text(start) for start in starts])
-            for index, (fixed, moving) in split.items():
-                self.fixed[buffer, index] = (Var(names[starts.index(fixed)]), moving)
-
-    def assign_all(self, names: list[str], values: list[str]) -> None:
-        """Several assignments, as many on a line as fit it."""
-        while names:
-            count = len(names)
-            pad = self.depth * len(INDENT)
-            while count > 1 and pad + len(", ".join(names[:count]) + ", ".join(values[:count])) + 3 > WIDTH:
-                count -= 1
-            self.line(f"{', '.join(names[:count])} = {', '.join(values[:count])}")
-            names, values = names[count:], values[count:]
 
     # ---- values
 
@@ -609,10 +521,6 @@ class _Writer:
 
     def call(self, kind: str, dtype: str, lanes: int, *operands: Value) -> str:
         return f"{self.use(Operation(kind, dtype, lanes))}({', '.join(map(self.value, operands))})"
-
-    def use(self, operation: Operation) -> str:
-        self.operations.add(operation)
-        return operation.name
 
     def register(self, buffer: str, index: tuple[Index, ...], lanes: int) -> str:
         """The local variable that an element, or a whole vector, of a register buffer is kept in."""

@@ -15,9 +15,6 @@ from convgen.ir.nodes import (
     Program,
     Stage,
     Stmt,
-    Store,
-    Transform,
-    Transpose,
 )
 from convgen.ir.rewrite import reads, statements, stores, values, variables
 
@@ -42,8 +39,10 @@ def mentioned_names(program: Program, stage: Stage) -> frozenset[str]:
                 note(condition.a, condition.b)
             case Prefetch(_, index):
                 note(*index)
-            case Alloc() | Transform() | Store() | Transpose():
+            case _:
                 pass
+    for read in reads(stage.body):
+        note(*read.index)
     for store in stores(stage.body):
         note(*store.index, store.count)
         for value in values(store.value):
@@ -83,5 +82,5 @@ def outer_loops(body: tuple[Stmt, ...]) -> Iterator[For]:
                 yield statement
             case If(_, inner) | Alloc(_, inner):
                 yield from outer_loops(inner)
-            case Store() | Transform() | Transpose() | Prefetch():
+            case _:
                 pass

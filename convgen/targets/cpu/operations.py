@@ -11,6 +11,7 @@ from typing import get_args
 
 from convgen.dtypes import DTYPES
 from convgen.ir.nodes import Function
+from convgen.targets.cpu.tiles import TILE_KINDS, tile_text
 
 _SHORT = {
     "float32": "f32",
@@ -46,7 +47,7 @@ _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 _FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
 # Operations for which nothing is rounded or widened.
-_AS_STORED = frozenset({"dot", "load_terms", "place", "prefetch", "transpose", "transpose_some"})
+_AS_STORED = TILE_KINDS | {"dot", "load_terms", "place", "prefetch", "transpose", "transpose_some"}
 _FUNCTIONS = frozenset(get_args(Function))
 
 
@@ -55,7 +56,7 @@ class Operation:
     """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``.
 
     ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first; of a dot product, how
-    many lanes the processor's instruction has.
+    many lanes the processor's instruction has; of an operation on tiles, see targets/cpu/tiles.py.
     """
 
     kind: str
@@ -67,6 +68,8 @@ class Operation:
     @property
     def name(self) -> str:
         """The function's name in the generated source."""
+        if self.kind in TILE_KINDS:
+            return "_".join((self.kind, *((_SHORT[self.storage],) if self.storage else ()), *map(str, self.pattern)))
         stored = f"{_SHORT[self.storage]}_" if self.storage not in ("", self.dtype) else ""
         return "_".join((f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}", *map(str, self.pattern)))
 
@@ -121,10 +124,16 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed |= {"prefetch", "call"}
     if any(op.dtype == BITS_DTYPE for op in operations):
         needed.add("bits")
+    if any(op.storage == "bfloat16" and (op.kind == "dot" or op.kind.startswith("store_flushed")) for op in operations):
+        needed.add("bfloat")
     if "dot" in kinds:
         needed |= {"dot", "call"}
     if kinds & {"fma", "min", "max"}:
         needed.add("call")
+    if kinds & TILE_KINDS:
+        needed |= {"tiles", "call"}
+    if any(kind.startswith("emulated") for kind in kinds):
+        needed.add("emulated_tiles")
     if functions := kinds & _FUNCTIONS:
         needed |= {"functions", "call", "splat", *functions}
         needed |= {_SHORT[op.dtype] for op in operations if op.kind in functions}
@@ -139,6 +148,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
 
 def operation_text(op: Operation) -> OperationText:
     """How the template writes the operation."""
+    if op.kind in TILE_KINDS:
+        return OperationText(op.name, *tile_text(op.kind, op.storage, op.pattern))
     kind = type_name(op.dtype, op.lanes)
     match op.kind:
         case "load":
