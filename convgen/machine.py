@@ -13,6 +13,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from convgen import matrix_unit
 from convgen.errors import OptionError
 from convgen.options import CPU_ISAS, max_cpu_isa
 
@@ -34,7 +35,7 @@ _AVX2_NEEDS = ("avx2", "fma")
 _AVX512_NEEDS = (*_AVX2_NEEDS, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 # Everything that is encoded with VEX or EVEX: LLVM switches AVX back on when one of these stays on.
 _NEEDS_AVX = ("avx", "fma", "f16c", "xop", "vaes", "vpclmulqdq", "sha512", "sm3", "sm4")
-_NAMES = ("host", "avx512", "avx2", "generic")
+_NAMES = ("host", "amx", "avx512", "avx2", "generic")
 _DEFAULT_CACHES = {1: 32 << 10, 2: 1 << 20, 3: 8 << 20}
 _CPU = Path("/sys/devices/system/cpu")
 
@@ -44,7 +45,7 @@ class Machine:
     """One kind of processor as convgen may use it.
 
     ``triple``, ``cpu`` and ``features`` are what LLVM is told (``features`` names every feature with ``+`` or ``-``, so
-    the name in ``cpu`` only chooses the scheduling model); ``isa`` is ``"avx512"``, ``"avx2"`` or ``"generic"``;
+    the name in ``cpu`` only chooses the scheduling model); ``isa`` is ``"amx"``, ``"avx512"``, ``"avx2"`` or ``"generic"``;
     ``vector_bytes`` and ``vector_registers`` describe its vector file; the caches are in bytes, one core's share;
     ``cores`` are the logical processors this process may run on; ``core`` is LLVM's name for the processor itself, whatever
     is masked; ``matrix`` says how products of tiles are made: ``"amx"`` by that unit, ``"emulated"`` in its place, ``""``
@@ -89,7 +90,7 @@ class Machine:
 def machine_named(name: str) -> Machine:
     """Returns the host, or the host with every feature beyond ``name`` masked, to test lower levels on a higher one.
 
-    ``name`` is ``"host"``, ``"avx512"``, ``"avx2"`` or ``"generic"``; raises OptionError for others and for
+    ``name`` is ``"host"``, ``"amx"``, ``"avx512"``, ``"avx2"`` or ``"generic"``; raises OptionError for others and for
     what the host lacks.
     """
     host = Machine.host()
@@ -100,9 +101,10 @@ def machine_named(name: str) -> Machine:
         raise OptionError(f"machine={name!r} is not known; allowed: {', '.join(_NAMES)}")
     if name == "generic" and not _is_x86(host.triple):
         return host
-    if (name == "avx512" and not _has(on, _AVX512_NEEDS)) or (name == "avx2" and not _has(on, _AVX2_NEEDS)):
+    needed = {"amx": matrix_unit.FEATURES, "avx512": _AVX512_NEEDS, "avx2": _AVX2_NEEDS}.get(name, ())
+    if not _has(on, needed):
         raise OptionError(f"machine={name!r} asks for more than {host.name} has; allowed: host or a lower level")
-    return _lowered(host, name)
+    return host if name == "amx" else _lowered(host, name)
 
 
 @functools.cache
@@ -118,14 +120,14 @@ def _lowered(host: Machine, name: str) -> Machine:
         isa=isa,
         vector_bytes=vector_bytes,
         vector_registers=registers,
+        matrix="",
     )
 
 
 def granted_features(claimed: Mapping[str, bool], granted: frozenset[str]) -> dict[str, bool]:
     """Returns LLVM's ``claimed`` features, switched off where the system's flags ``granted`` do not list them.
 
-    With no flags at all (not Linux, not x86) the claim stands. The matrix unit (``amx-*``) is always off: the kernel
-    delivers a signal on its first use unless the process has asked for it.
+    With no flags at all (not Linux, not x86) the claim stands. The matrix unit (``amx-*``) is off: see matrix_unit.py.
     """
 
     def allowed(feature: str) -> bool:
@@ -140,9 +142,20 @@ def granted_features(claimed: Mapping[str, bool], granted: frozenset[str]) -> di
 def _limited(level: str) -> Machine:
     """The host, lowered to a level if it has more."""
     host = _host()
-    if not level or CPU_ISAS.index(host.isa) >= CPU_ISAS.index(level):
+    if level and CPU_ISAS.index(level) > CPU_ISAS.index(host.isa):
+        return _lowered(host, level)
+    return host if level == "avx512" else _with_matrix_unit(host)
+
+
+@functools.cache
+def _with_matrix_unit(host: Machine) -> Machine:
+    """The host and its matrix unit, if it has one that this process may use."""
+    flags = frozenset(_cpuinfo().get("flags", "").split())
+    if not _is_x86(host.triple) or host.isa != "avx512" or not matrix_unit.works(flags):
         return host
-    return _lowered(host, level)
+    on = {item[1:]: item[0] == "+" for item in host.features.split(",") if item}
+    features = _feature_string(on | dict.fromkeys(matrix_unit.FEATURES, True))
+    return dataclasses.replace(host, features=features, isa="amx", matrix="amx")
 
 
 @functools.cache
@@ -232,6 +245,8 @@ def _has(features: Mapping[str, bool], needed: tuple[str, ...]) -> bool:
 
 
 def _within(feature: str, level: str) -> bool:
+    if feature.startswith("amx-"):
+        return False
     match level:
         case "avx512":
             return feature in _AVX512_NEEDS or not feature.startswith(("avx512", "avx10"))

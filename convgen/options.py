@@ -13,7 +13,7 @@ from convgen.errors import OptionError
 TUNE_MODES: tuple[str, ...] = ("on", "lookup", "off")
 MAX_DEBUG_LEVEL = 5
 # Levels of instruction sets, the highest first.
-CPU_ISAS: tuple[str, ...] = ("avx512", "avx2", "generic")
+CPU_ISAS: tuple[str, ...] = ("amx", "avx512", "avx2", "generic")
 
 
 def cache_dir() -> Path:
@@ -48,7 +48,7 @@ def tune_mode() -> str:
 
 
 def max_cpu_isa() -> str:
-    """CONVGEN_MAX_CPU_ISA: "avx512", "avx2" or "generic", the most that kernels may use; "" for all that the machine has."""
+    """CONVGEN_MAX_CPU_ISA: the most that kernels may use, of CPU_ISAS; "" for all that the machine has."""
     value = os.environ.get("CONVGEN_MAX_CPU_ISA", "").strip()
     if value and value not in CPU_ISAS:
         raise OptionError(f"CONVGEN_MAX_CPU_ISA={value!r} is not allowed; allowed: {', '.join(CPU_ISAS)}")

@@ -93,15 +93,18 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         ExpandPadding(((nest.source, ()),)),
         *(Unroll(f"k{letter}") for letter in axis_letters(spec.ndim)),
     )
+    if blocking.matrix and not _is_even(spec):
+        return Reading((*plain, *_rows_copy(spec, nest, blocking)), "ic")
     if blocking.dot > 1 and spec.dtype == "int8" and not blocking.matrix:
-        return Reading((*plain, *_byte_passes(spec, nest, blocking)), "ic")
+        unsigned = Unsigned("columns", "packed", "offsets")
+        return Reading((*plain, *_rows_copy(spec, nest, blocking), unsigned), "ic")
     if not _is_copied(spec):
         return Reading(plain, "ic")
     return Reading(plain, "ic", _copy_passes(spec, nest, blocking))
 
 
-def _byte_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:
-    """What a task reads, as unsigned bytes: [pixel][reduced channel]."""
+def _rows_copy(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:
+    """What a task reads: [pixel][reduced channel]."""
     part, reduced = part_of(spec, blocking), Int(nest.channels.reduced)
     axes = (
         CopiedAxis("px", Int(blocking.strips * blocking.pixels), part.place, part.count),
@@ -111,7 +114,7 @@ def _byte_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, 
     place = tuple(mul(position, stride) for position, stride in zip(pixel, spec.stride, strict=True))
     group = (Var("g"),) if nest.channels.has_groups else ()
     copy = CopyIn(nest.source, "columns", "share", axes, (Var("n"), *place, *group, Var("c")))
-    return (copy, *vector_passes("columns_c", reduced), Unsigned("columns", "packed", "offsets"))
+    return (copy, *vector_passes("columns_c", reduced))
 
 
 def _copy_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:

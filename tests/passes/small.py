@@ -81,17 +81,19 @@ def long_product() -> Program:
     return program((buffer("x", "M", 4), buffer("w", 2, 4), buffer("y", "M", 2)), nest)
 
 
-def narrow_product(dtypes: tuple[str, str], accumulator: str, terms: int) -> Program:
+def narrow_product(dtypes: tuple[str, str], accumulator: str, terms: int, lanes: int = 4) -> Program:
     """y[i, j] = sum over r of x[i, r] * w[r, j] in narrow types."""
     total = Load("acc", ())
     update = loop("r", terms, put("acc", value=Fma(at("x", "i", "r"), at("w", "r", "j"), total)))
     zero = put("acc", value=Const(0, accumulator))
     body = Alloc(Buffer("acc", accumulator, (), "register"), (zero, update, put("y", "i", "j", value=total)))
-    shapes: dict[str, tuple[int | str, int]] = {"x": ("M", terms), "w": (terms, 4)}
+    shapes: dict[str, tuple[int | str, int]] = {"x": ("M", terms), "w": (terms, lanes)}
     operands = tuple(
         replace(buffer(name, *shape), dtype=dtype) for dtype, (name, shape) in zip(dtypes, shapes.items(), strict=True)
     )
-    return program((*operands, replace(buffer("y", "M", 4), dtype=accumulator)), loop("i", "M", loop("j", 4, body)))
+    return program(
+        (*operands, replace(buffer("y", "M", lanes), dtype=accumulator)), loop("i", "M", loop("j", lanes, body))
+    )
 
 
 def double() -> Program:

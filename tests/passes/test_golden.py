@@ -36,6 +36,7 @@ from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
 from convgen.passes.split_padding import SplitPadding
+from convgen.passes.tensorize import Tensorize
 from convgen.passes.tile import Tile
 from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
@@ -76,6 +77,14 @@ def dots(terms: int) -> tuple[Pass, ...]:
 PANELS = Pack("w", "wp", (PackedAxis(0, "block", 3), PackedAxis(1), PackedAxis(0, "place", 3)))
 ROUNDED = (Pad("x", "xp", (0, 0), (Var("M"), Int(6)), (0, 1)), PANELS, RoundUp("r", 3))
 COPIED = (CopyIn("x", "xc", "i", (CopiedAxis("r", Int(4), Var("r")),)), Pack("w", "wp", (PackedAxis(1), PackedAxis(0))))
+# Weights as tiles have them.
+PAIRS = Pack(
+    "w",
+    "wp",
+    (PackedAxis(1, "block", 16), PackedAxis(0, "block", 2), PackedAxis(1, "place", 16), PackedAxis(0, "place", 2)),
+)
+QUADS = Pack("w", "wp", (PackedAxis(0, "block", 4), PackedAxis(1), PackedAxis(0, "place", 4)))
+
 
 CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
@@ -180,6 +189,14 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "dot_products_int8": (small.narrow_product(("uint8", "int8"), "int32", 8), dots(4)),
     "round_up": (small.narrow_product(("int8", "int8"), "int32", 4), ROUNDED),
     "unsigned": (small.narrow_product(("int8", "int8"), "int32", 4), (*COPIED, Unsigned("xc", "wp", "offsets"))),
+    "tensorize": (
+        small.narrow_product(("bfloat16", "bfloat16"), "float32", 4, lanes=32),
+        (PAIRS, Tile("i", 2, "ib", "px", "overlap"), Simplify(), Tensorize("px", "j", "r", 2, 4, "sums"), Simplify()),
+    ),
+    "tensorize_int8": (
+        small.narrow_product(("int8", "int8"), "int32", 16, lanes=16),
+        (QUADS, Tile("i", 2, "ib", "px", "overlap"), Simplify(), Tensorize("px", "j", "r", 1, 8, "sums"), Simplify()),
+    ),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
 }

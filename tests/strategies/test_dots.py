@@ -1,15 +1,19 @@
-"""Sums in dot products: of every configuration that has them, interpreted everywhere, and as machine code where there is any."""
+"""Sums in dot products and by the matrix unit: every configuration that has them, interpreted everywhere, and as machine code
+where there is any; what stands in for the matrix unit is everywhere."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
-from convgen import driver
-from convgen.driver import Plan, build_program
+from convgen import driver, matrix_unit
+from convgen.driver import Plan, build_program, lower
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
@@ -17,9 +21,11 @@ from convgen.spec import ConvSpec
 from convgen.strategies.registry import applicable
 from convgen.tuning.space import Config
 from tests import corpus
+from tests.samples import MACHINE
 from tests.strategies.test_contract import SMALL, interpreted
 
 HOST = Machine.host()
+EMULATED = dataclasses.replace(HOST, matrix="emulated")
 WITH_DOTS = dataclasses.replace(SMALL, features="+avx512bf16,+avx512vnni")
 
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -36,9 +42,20 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "gradient stride 2": dict(direction="backward_data", out_channels=8, stride=2),
 }
 
-every_problem = pytest.mark.parametrize("name", PROBLEMS)
-every_dtype = pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-every_layout = pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+DTYPES, LAYOUTS = ("bfloat16", "int8"), ("channels_last", "channels_first")
+# Compiled in every run of the tests; all others are marked slow.
+QUICK = ("3x3 of few channels", "3x3 residual", "1x1", "1x1 stride 2", "line")
+
+every_problem = pytest.mark.parametrize(
+    ("name", "dtype", "layout"), list(itertools.product(PROBLEMS, DTYPES, LAYOUTS)), ids=str
+)
+compiled_problem = pytest.mark.parametrize(
+    ("name", "dtype", "layout"),
+    [
+        pytest.param(*each, marks=() if each[0] in QUICK and each[2] == "channels_last" else pytest.mark.slow)
+        for each in itertools.product(PROBLEMS, DTYPES, LAYOUTS)
+    ],
+)
 
 
 def problem(name: str, dtype: str, layout: str) -> ConvSpec:
@@ -46,27 +63,26 @@ def problem(name: str, dtype: str, layout: str) -> ConvSpec:
     return ConvSpec(**{**base, **PROBLEMS[name]}, dtype=dtype, layout=layout)
 
 
-def choices(spec: ConvSpec, machine: Machine) -> list[tuple[str, Config]]:
-    """Strategies and their configurations in dot products, no more than two a strategy for each kind of them."""
+def choices(spec: ConvSpec, machine: Machine, *, matrix: bool = False) -> list[tuple[str, Config]]:
+    """Strategies and their configurations in dot products, or by the matrix unit, the first of each kind."""
     found: dict[tuple[Any, ...], list[tuple[str, Config]]] = {}
     for strategy in applicable(spec, machine):
         for config in strategy.space(spec, machine):
-            if config.get("dot", 1) > 1:
+            if config.get("dot", 1) > 1 and bool(config.get("matrix", 0)) == matrix:
                 kind = (strategy.name, *(config.get(name, 0) for name in ("pixels_first", "by_rows", "whole")))
                 found.setdefault(kind, []).append((strategy.name, config))
-    return [choice for kind in found.values() for choice in kind[:2]]
+    return [choice for kind in found.values() for choice in kind[:1]]
 
 
-@every_layout
-@every_dtype
 @every_problem
 def test_programs_mean_the_convolution(name: str, dtype: str, layout: str) -> None:
     spec = problem(name, dtype, layout)
-    for strategy, config in choices(spec, WITH_DOTS):
-        plan = Plan(spec, strategy, config, "given")
-        program, sizes = build_program(plan, WITH_DOTS)
-        comparison = interpreted(program, sizes, plan, 0)
-        assert comparison.ok, f"{strategy} {config}: {comparison.reason}"
+    for machine, matrix in ((WITH_DOTS, False), (dataclasses.replace(SMALL, matrix="emulated"), True)):
+        for strategy, config in choices(spec, machine, matrix=matrix):
+            plan = Plan(spec, strategy, config, "given")
+            program, sizes = build_program(plan, machine)
+            comparison = interpreted(program, sizes, plan, 0)
+            assert comparison.ok, f"{strategy} {config}: {comparison.reason}"
 
 
 def test_which_problems_have_dot_products() -> None:
@@ -84,9 +100,7 @@ def test_which_problems_have_dot_products() -> None:
     assert choices(problem("3x3", "bfloat16", "channels_last"), SMALL) == []
 
 
-@every_layout
-@every_dtype
-@every_problem
+@compiled_problem
 def test_gates(name: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "MIN_PARALLEL_MACS", 0)
     spec = problem(name, dtype, layout).replace(spatial_size=(11, 9)[: len(PROBLEMS[name].get("spatial_size", (0, 0)))])
@@ -108,3 +122,49 @@ def test_bytes_of_any_value(name: str) -> None:
         for operands in (random, lowest):
             np.testing.assert_array_equal(op(*operands), reference(spec, *operands))
             np.testing.assert_array_equal(op(operands[0], op.pack(operands[1])), reference(spec, *operands))
+
+
+@compiled_problem
+def test_tiles(name: str, dtype: str, layout: str) -> None:
+    """With the stand-in, which has the addresses and shapes of the unit's instructions."""
+    spec = problem(name, dtype, layout)
+    for strategy, config in choices(spec, EMULATED, matrix=True):
+        plan = Plan(spec, strategy, config, "given")
+        assert corpus.passes(CompiledConv(plan, EMULATED, 1)) == [], f"{strategy} {config}"
+
+
+def test_which_problems_have_tiles() -> None:
+    for name, dtype, layout, wanted in (
+        ("3x3", "bfloat16", "channels_last", {"direct"}),
+        ("3x3 of few channels", "int8", "channels_first", {"direct"}),
+        ("1x1", "int8", "channels_last", {"direct", "pointwise"}),
+        ("gradient stride 2", "int8", "channels_last", {"direct"}),
+    ):
+        assert {strategy for strategy, _ in choices(problem(name, dtype, layout), EMULATED, matrix=True)} == wanted, (
+            name
+        )
+    strict = problem("3x3", "bfloat16", "channels_last").replace(accuracy="strict")
+    assert choices(strict, EMULATED, matrix=True) == []
+    assert choices(problem("3x3", "bfloat16", "channels_last"), HOST, matrix=True) == [] or HOST.matrix
+
+
+@pytest.mark.parametrize(("dtype", "product"), [("bfloat16", "tdpbf16ps"), ("int8", "tdpbssd")])
+def test_tiles_become_the_units_instructions(dtype: str, product: str) -> None:
+    """Compiled for such a processor, whatever this one is: four products a step, of tiles that are loaded once each."""
+    features = ",".join(
+        f"+{feature}" for feature in (*matrix_unit.FEATURES, "avx512bf16", "avx512f", "avx512bw", "avx512vl")
+    )
+    machine = dataclasses.replace(
+        MACHINE, triple="x86_64-unknown-linux-gnu", cpu="x86-64-v4", features=features, matrix="amx"
+    )
+    spec = problem("3x3", dtype, "channels_last").replace(in_channels=64, out_channels=64, spatial_size=(9, 32))
+    strategy, config = choices(spec, machine, matrix=True)[0]
+    assembly = lower(Plan(spec, strategy, config, "given"), machine).assembly()
+    assert config["pixels"] == 32
+    assert config["lanes"] == 32
+    used = Counter(re.findall(r"^\s+(tdp\w+|tile\w+|ldtilecfg)", assembly, re.MULTILINE))
+    assert (used.pop("ldtilecfg"), used.pop("tilerelease")) == (1, 1)
+    assert set(used) == {"tilezero", "tileloadd", product, "tilestored"}
+    assert used["tilezero"] == used["tilestored"]
+    assert used["tileloadd"] == used[product]
+    assert all(count % 4 == 0 for count in used.values())
