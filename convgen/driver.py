@@ -20,7 +20,7 @@ from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Strategy, algorithms_of
 from convgen.strategies.registry import applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
-from convgen.transforms.bilinear import AxisAlgorithm
+from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
 PassObserver = Callable[[str, Program], None]
@@ -158,7 +158,7 @@ def given_plan(
     return Plan(spec, strategy, config, "given")
 
 
-def algorithms_of_plan(plan: Plan) -> tuple[AxisAlgorithm, ...]:
+def algorithms_of_plan(plan: Plan) -> Algorithms:
     """The fast algorithms that a plan takes, by which its numbers are judged; none for plain sums."""
     return algorithms_of(strategy_named(plan.strategy), plan.spec, plan.config)
 

@@ -1,6 +1,7 @@
 """What a fast algorithm's numbers are held to, from its matrices: the integers on which it is exact, and its error limits.
 
-``algorithms`` has one axis algorithm for each axis that takes part; () is a plain sum of products.
+``algorithms`` has one axis algorithm for each axis that takes part, or says into what pieces the factors are split; () is a plain
+sum of products.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
 from convgen.transforms.bilinear import AxisAlgorithm
-from convgen.transforms.error import growth, is_exact, relative_error, weight_multiple
-
-Algorithms = tuple[AxisAlgorithm, ...]
+from convgen.transforms.error import growth, is_exact, plain_error, relative_error, weight_multiple
+from convgen.transforms.split import Algorithms, axes_of, split_of
 
 # The largest relative L2 error on N(0, 1), in units of u·sqrt(1 + C/16), of algorithms along one axis or two.
 _LIMITS = {"F(2,3)": 6.0, "F(4,3)": 50.0, "F(2,5)": 50.0, "F(6,3)": 85.0, "F(4,5)": 90.0}
@@ -43,11 +43,13 @@ class ExactnessRule:
 
 def exactness_rule(algorithms: Algorithms, length: int, dtype: str) -> ExactnessRule:
     """The rule for sums of ``length`` products of ``dtype``."""
-    if not algorithms:
+    axes = axes_of(algorithms)
+    if not axes:
+        # Small integers are a single piece.
         return ExactnessRule()
-    multiple = math.prod(map(weight_multiple, algorithms))
-    if all(map(is_exact, algorithms)):
-        return ExactnessRule(multiple, max(1.0, math.prod(map(growth, algorithms)) / _taps(algorithms)))
+    multiple = math.prod(map(weight_multiple, axes))
+    if all(map(is_exact, axes)):
+        return ExactnessRule(multiple, max(1.0, math.prod(map(growth, axes)) / _taps(axes)))
     # Large multiples are no numbers of a 16-bit type; small results need none to be exact after rounding.
     is_narrow = DTYPES[dtype].accumulator != dtype
     return ExactnessRule(1 if is_narrow else multiple, relative_error=expected_error(algorithms, length, dtype))
@@ -55,25 +57,30 @@ def exactness_rule(algorithms: Algorithms, length: int, dtype: str) -> Exactness
 
 def expected_error(algorithms: Algorithms, length: int, dtype: str) -> float:
     """The relative L2 error, on N(0, 1), of sums of ``length`` products before they are stored."""
-    return relative_error(algorithms, _channels(algorithms, length), DTYPES[DTYPES[dtype].accumulator].unit_roundoff)
+    unit = DTYPES[DTYPES[dtype].accumulator].unit_roundoff
+    if split := split_of(algorithms):
+        return math.hypot(split.relative_error, plain_error(length, unit))
+    axes = axes_of(algorithms)
+    return relative_error(axes, _channels(axes, length), unit)
 
 
 def error_limit(algorithms: Algorithms, length: int, dtype: str) -> float:
     """The relative L2 error that gate B allows such sums: what is known of an algorithm, else what is expected."""
     unit = DTYPES[DTYPES[dtype].accumulator].unit_roundoff
-    transformed = [algorithm for algorithm in algorithms if algorithm.name != "direct"]
+    axes = axes_of(algorithms)
+    transformed = [algorithm for algorithm in axes if algorithm.name != "direct"]
     names = {algorithm.name for algorithm in transformed}
     if names and all(name.startswith("FFT") for name in names):
         return max(_FOURIER_LIMIT * unit, expected_error(algorithms, length, dtype))
     if len(names) == 1 and len(transformed) <= 2 and names <= _LIMITS.keys():
-        return _LIMITS[names.pop()] * unit * math.sqrt(1 + _channels(algorithms, length) / 16)
+        return _LIMITS[names.pop()] * unit * math.sqrt(1 + _channels(axes, length) / 16)
     return expected_error(algorithms, length, dtype)
 
 
-def _channels(algorithms: Algorithms, length: int) -> int:
+def _channels(algorithms: tuple[AxisAlgorithm, ...], length: int) -> int:
     """How many products of points are summed: one for each window of the algorithms' taps."""
     return max(1, math.ceil(length / _taps(algorithms)))
 
 
-def _taps(algorithms: Algorithms) -> int:
+def _taps(algorithms: tuple[AxisAlgorithm, ...]) -> int:
     return math.prod(algorithm.taps for algorithm in algorithms)

@@ -34,7 +34,7 @@ from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.options import num_threads
 from convgen.spec import ConvSpec
-from convgen.transforms.bilinear import AxisAlgorithm
+from convgen.transforms.split import Algorithms
 from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
 from convgen.tuning.search import Choice, Search
@@ -176,7 +176,7 @@ class _Session:
         self._search = Search(choices, self._baseline)
         if len(choices) > 1:
             run.helpers.start()
-        self._questions: dict[tuple[AxisAlgorithm, ...], tuple[Operands, Expectation]] = {}
+        self._questions: dict[Algorithms, tuple[Operands, Expectation]] = {}
         self._question(algorithms_of_plan(baseline))
         self._trials: dict[Choice, _Trial] = {}
         self._seconds: dict[Choice, float] = {}
@@ -244,7 +244,7 @@ class _Session:
         self._reject(choice, comparison.reason)
         return None
 
-    def _question(self, algorithms: tuple[AxisAlgorithm, ...]) -> tuple[Operands, Expectation]:
+    def _question(self, algorithms: Algorithms) -> tuple[Operands, Expectation]:
         """Integers on which candidates of these algorithms are exact, and what they must make of them."""
         if algorithms not in self._questions:
             operands = integer_operands(self._spec, np.random.default_rng(0), algorithms)

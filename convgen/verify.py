@@ -25,7 +25,8 @@ from convgen.dtypes import DTYPES
 from convgen.errors import SpecError
 from convgen.oracle import apply_step, convolve, magnitude, per_channel, reference
 from convgen.spec import ConvSpec
-from convgen.tolerance import PEAK, Algorithms, ExactnessRule, error_limit, exactness_rule, expected_error
+from convgen.tolerance import PEAK, ExactnessRule, error_limit, exactness_rule, expected_error
+from convgen.transforms.split import Algorithms
 
 Run = Callable[..., np.ndarray]
 Float64 = NDArray[np.float64]

@@ -13,7 +13,7 @@ from convgen.driver import algorithms_of_plan, given_plan
 from convgen.oracle import reference
 from convgen.planning import emit_source
 from convgen.spec import ConvSpec
-from convgen.tolerance import Algorithms
+from convgen.transforms.split import Algorithms
 from convgen.verify import expect_integers, integer_operands
 from tests.samples import GENERATED, MACHINE, SAMPLES, sample_source
 

@@ -11,14 +11,15 @@ import pytest
 from convgen.dtypes import DTYPES
 from convgen.oracle import apply_step
 from convgen.spec import ConvSpec, Epilogue
-from convgen.tolerance import Algorithms, error_limit, exactness_rule
-from convgen.transforms.bilinear import direct
+from convgen.tolerance import error_limit, exactness_rule
+from convgen.transforms.bilinear import AxisAlgorithm, direct
 from convgen.transforms.fourier import fourier
 from convgen.transforms.toom_cook import winograd
 from convgen.verify import Run, expect_integers, gate_a, gate_b, gate_c, integer_operands
 
 UNIT = 2.0**-24
-ALGORITHMS: list[Algorithms] = [
+Axes = tuple[AxisAlgorithm, ...]
+ALGORITHMS: list[Axes] = [
     (winograd(2, 3), winograd(2, 3)),
     (winograd(4, 3), winograd(4, 3)),
     (winograd(6, 3), winograd(6, 3)),
@@ -32,7 +33,7 @@ ALGORITHMS: list[Algorithms] = [
 IDS = ["×".join(a.name for a in algorithms) for algorithms in ALGORITHMS]
 
 
-def make_spec(algorithms: Algorithms, tiles: int = 2, **fields: Any) -> ConvSpec:
+def make_spec(algorithms: Axes, tiles: int = 2, **fields: Any) -> ConvSpec:
     """A problem whose image is cut into whole tiles."""
     size = tuple(a.outputs * tiles + a.taps - 1 for a in algorithms)
     base = dict(
@@ -41,7 +42,7 @@ def make_spec(algorithms: Algorithms, tiles: int = 2, **fields: Any) -> ConvSpec
     return ConvSpec(**{**base, **fields})
 
 
-def kernel(spec: ConvSpec, algorithms: Algorithms, weight_error: float = 0.0) -> Run:
+def kernel(spec: ConvSpec, algorithms: Axes, weight_error: float = 0.0) -> Run:
     """Computes tile by tile in the accumulator's type; ``weight_error`` disturbs one point of the weights."""
     dtype = DTYPES[DTYPES[spec.dtype].accumulator].numpy
 
@@ -74,7 +75,7 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.parametrize("algorithms", ALGORITHMS, ids=IDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_honest_algorithms_pass(algorithms: Algorithms, dtype: str) -> None:
+def test_honest_algorithms_pass(algorithms: Axes, dtype: str) -> None:
     for epilogue in ((), ("bias", "relu"), ("scale", "shift", "residual", "silu")):
         spec = make_spec(algorithms, dtype=dtype, epilogue=Epilogue(epilogue))
         for gate in (gate_a, gate_b):
@@ -83,7 +84,7 @@ def test_honest_algorithms_pass(algorithms: Algorithms, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("algorithms", ALGORITHMS[:4], ids=IDS[:4])
-def test_honest_algorithms_pass_with_many_channels(algorithms: Algorithms) -> None:
+def test_honest_algorithms_pass_with_many_channels(algorithms: Axes) -> None:
     spec = make_spec(algorithms, tiles=1, batch=1, in_channels=512)
     for gate in (gate_a, gate_b):
         comparison = gate(spec, kernel(spec, algorithms), rng(), algorithms)
@@ -91,7 +92,7 @@ def test_honest_algorithms_pass_with_many_channels(algorithms: Algorithms) -> No
 
 
 @pytest.mark.parametrize("algorithms", ALGORITHMS, ids=IDS)
-def test_a_single_wrong_product_fails_gate_a(algorithms: Algorithms) -> None:
+def test_a_single_wrong_product_fails_gate_a(algorithms: Axes) -> None:
     spec = make_spec(algorithms, in_channels=256)
     honest = kernel(spec, algorithms)
 
@@ -104,7 +105,7 @@ def test_a_single_wrong_product_fails_gate_a(algorithms: Algorithms) -> None:
 
 
 @pytest.mark.parametrize("algorithms", ALGORITHMS, ids=IDS)
-def test_a_point_that_is_slightly_wrong_fails_gate_b(algorithms: Algorithms) -> None:
+def test_a_point_that_is_slightly_wrong_fails_gate_b(algorithms: Axes) -> None:
     spec = make_spec(algorithms)
     assert not gate_b(spec, kernel(spec, algorithms, weight_error=1e-2), rng(), algorithms).ok
 
@@ -147,7 +148,7 @@ def test_exact_algorithms_must_be_equal_and_others_after_rounding() -> None:
         (ALGORITHMS[6], 1, True),
     ],
 )
-def test_integers_of_gate_a(algorithms: Algorithms, multiple: int, rounded: bool) -> None:
+def test_integers_of_gate_a(algorithms: Axes, multiple: int, rounded: bool) -> None:
     rule = exactness_rule(algorithms, 9 * 64, "float32")
     assert (rule.weight_multiple, rule.is_rounded) == (multiple, rounded)
 
@@ -163,7 +164,7 @@ def test_integers_of_gate_a(algorithms: Algorithms, multiple: int, rounded: bool
         (ALGORITHMS[6], 25),
     ],
 )
-def test_limits_of_gate_b(algorithms: Algorithms, limit: float) -> None:
+def test_limits_of_gate_b(algorithms: Axes, limit: float) -> None:
     taps = math.prod(a.taps for a in algorithms)
     assert error_limit(algorithms, 16 * taps, "float32") == pytest.approx(limit * UNIT)
     assert error_limit(algorithms, 16 * taps, "float16") == pytest.approx(limit * UNIT)

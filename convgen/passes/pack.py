@@ -32,11 +32,12 @@ from convgen.ir.types import compute_dtype
 @dataclass(frozen=True)
 class PackedAxis:
     """An axis of the packed buffer: a whole axis of the original, or the block number or the place in the block of one that is
-    split into blocks of ``factor``."""
+    split into blocks of ``factor``. Of blocks there are a multiple of ``multiple``."""
 
     axis: int
     part: Literal["whole", "block", "place"] = "whole"
     factor: int = 1
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Pack:
         places = sorted((part.axis, part.factor) for part in self.layout if part.part == "place")
         if whole != list(range(len(source.shape))) or blocks != places:
             raise IRError(f"layout of {self.into} does not cover the axes of {self.buffer} once each")
-        if any(part.factor < 1 for part in self.layout):
+        if any(part.factor < 1 or part.multiple < 1 for part in self.layout):
             raise IRError(f"layout of {self.into} has a factor below 1")
 
     @staticmethod
@@ -79,7 +80,7 @@ class Pack:
             case "whole":
                 return source.shape[part.axis]
             case "block":
-                return ceildiv(source.shape[part.axis], part.factor)
+                return mul(ceildiv(source.shape[part.axis], part.factor * part.multiple), part.multiple)
             case "place":
                 return Int(part.factor)
 
@@ -120,7 +121,7 @@ class Pack:
         beyond = tuple(
             Less(origin[part.axis], source.shape[part.axis])
             for part in self.layout
-            if part.part == "block" and not divides(part.factor, source.shape[part.axis])
+            if part.part == "block" and not divides(part.factor * part.multiple, source.shape[part.axis])
         )
         value: Value = Load(self.buffer, tuple(origin[axis] for axis in range(len(source.shape))))
         if beyond:

@@ -29,7 +29,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.ir.rewrite import map_statement, rewrite_named, substitute, variables
+from convgen.ir.rewrite import loops, map_statement, rewrite_named, substitute, variables
 from convgen.ir.types import TILE_TERMS
 from convgen.passes.register_tile import TileNest
 
@@ -45,7 +45,8 @@ class Tensorize:
     →  alloc acc: tiles[A, B, H, 16]: { acc = 0; for r in R: { load tiles; acc[a, b] += x[a] . w[b] }; sums = acc }
        for p in A * H: for l in B * 16: finish[sums[p, l]]
 
-    where w is w[l // 16, r // T, l % 16, r % T]. ``height`` is H, ``depth`` D; ``sums`` becomes local memory.
+    where w is w[l // 16, r // T, l % 16, r % T]. ``height`` is H, ``depth`` D; ``sums`` becomes local memory. A term may be
+    several products of the same two buffers. A nest that sums nothing stays as it is.
 
     Requires: ``rows`` and ``lanes`` are perfectly nested around one alloc, of constant extents; x moves with p along one axis
     that is not its last, and with r along that one; w lies as above, its last axes being [R * D / T, 16, T]; the sum reads
@@ -66,6 +67,8 @@ class Tensorize:
 
         def change(loop: For) -> tuple[Stmt, ...]:
             nest = TileNest.collect(loop, (self.rows, self.lanes), shapes)
+            if not any(True for _ in loops(nest.alloc.body)):
+                return (loop,)
             unit = _Unit(self, program, nest)
             made[self.sums] = unit.memory
             return unit.statements()
@@ -103,7 +106,8 @@ class _Unit:
                 pass
             case _:
                 raise IRError(f"{name} is not one sum that begins with zero")
-        x, w = self._factors(update)
+        factors = self._factors(update)
+        x, w = factors[0]
         a, b = self.counts
         dtypes = (self.program.buffer(x.buffer).dtype, self.program.buffer(w.buffer).dtype)
         terms = TILE_TERMS.get(dtypes, 0)
@@ -114,7 +118,7 @@ class _Unit:
         total = Buffer(name, dtype, (Int(a), Int(b), height, Int(LANES)), "tile")
         image = Buffer(f"{name}_{x.buffer}", dtypes[0], (Int(a), height, Int(depth)), "tile")
         weights = Buffer(f"{name}_{w.buffer}", dtypes[1], (Int(b), Int(depth // terms), Int(LANES * terms)), "tile")
-        product = _Product(self.step, total, image, weights, x, w)
+        product = _Product(self.step, total, image, weights, factors)
         places = tuple(itertools.product(range(a), range(b)))
         body: tuple[Stmt, ...] = (
             *(TileZero(name, (Int(i), Int(j))) for i, j in places),
@@ -128,18 +132,24 @@ class _Unit:
             body = (Alloc(buffer, body),)
         return (*body, self._finish(finish))
 
-    def _factors(self, update: Stmt) -> tuple[Load, Load]:
+    def _factors(self, update: Stmt) -> tuple[tuple[Load, Load], ...]:
+        """The two reads of each product, in the order in which they are added; all of the same two buffers."""
         name = self.nest.alloc.buffer.name
-        inner = update
-        while isinstance(inner, For | If) and len(inner.body) == 1:
-            inner = inner.body[0]
-        match inner:
-            case Store(
-                total, (), Fma(Load(_, _, 1, None, 1) as x, Load(_, _, 1, None, 1) as w, Load(read, ())), 1, None
-            ) if total == read == name:
-                return x, w
-            case _:
-                raise IRError(f"{name} is not a sum of products of plain reads")
+        inner: tuple[Stmt, ...] = (update,)
+        while len(inner) == 1 and isinstance(inner[0], For | If):
+            inner = inner[0].body
+        found: list[tuple[Load, Load]] = []
+        for statement in inner:
+            match statement:
+                case Store(
+                    total, (), Fma(Load(_, _, 1, None, 1) as x, Load(_, _, 1, None, 1) as w, Load(read, ())), 1, None
+                ) if total == read == name:
+                    found.append((x, w))
+                case _:
+                    raise IRError(f"{name} is not a sum of products of plain reads")
+        if len({(x.buffer, w.buffer) for x, w in found}) != 1:
+            raise IRError(f"{name} is not a sum of products of two buffers")
+        return tuple(found)
 
     def _finish(self, finish: list[Stmt]) -> Stmt:
         name, place = self.nest.alloc.buffer.name, (Var(self.step.rows), Var(self.step.lanes))
@@ -163,8 +173,7 @@ class _Product:
     total: Buffer
     image: Buffer
     weights: Buffer
-    x: Load
-    w: Load
+    factors: tuple[tuple[Load, Load], ...]
 
     def within(self, update: Stmt) -> Stmt:
         """The loops around the product, with that over its terms in steps of a tile."""
@@ -185,42 +194,44 @@ class _Product:
     def _statements(self, begin: Index) -> tuple[Stmt, ...]:
         """A step from the term ``begin`` on."""
         a, b = _sizes(self.total)[:2]
-        body: list[Stmt] = [self._load_weights(j, begin) for j in range(b)]
-        for i in range(a):
-            body.append(self._load_image(i, begin))
-            body += [
-                TileDot(self.total.name, (Int(i), Int(j)), self.image.name, (Int(i),), self.weights.name, (Int(j),))
-                for j in range(b)
-            ]
+        body: list[Stmt] = []
+        for x, w in self.factors:
+            body += [self._load_weights(w, j, begin) for j in range(b)]
+            for i in range(a):
+                body.append(self._load_image(x, i, begin))
+                body += [
+                    TileDot(self.total.name, (Int(i), Int(j)), self.image.name, (Int(i),), self.weights.name, (Int(j),))
+                    for j in range(b)
+                ]
         return tuple(body)
 
-    def _load_image(self, tile: int, begin: Index) -> Stmt:
+    def _load_image(self, x: Load, tile: int, begin: Index) -> Stmt:
         """Rows of the image: one axis moves with the row, the last one with the term."""
         step = self.step
         first = {step.rows: add(tile * step.height, _ROW), step.reduction: add(begin, _TERM)}
-        place, moves = _moved(self.x, first, {_ROW: step.height, _TERM: step.depth})
+        place, moves = _moved(x, first, {_ROW: step.height, _TERM: step.depth})
         rows = [(axis, apart) for axis, (apart, _) in enumerate(moves) if apart] or [(len(place) - 2, 1)]
         terms = [(axis, apart) for axis, (_, apart) in enumerate(moves) if apart]
         if terms != [(len(place) - 1, 1)] or len(rows) != 1 or rows[0][0] == len(place) - 1 or rows[0][1] < 1:
-            raise IRError(f"{self.x.buffer} does not lie in rows of terms")
+            raise IRError(f"{x.buffer} does not lie in rows of terms")
         if step.lanes in frozenset[str]().union(*map(variables, place)):
-            raise IRError(f"{self.x.buffer} moves with {step.lanes}")
-        return TileLoad(self.image.name, (Int(tile),), self.x.buffer, place, *rows[0])
+            raise IRError(f"{x.buffer} moves with {step.lanes}")
+        return TileLoad(self.image.name, (Int(tile),), x.buffer, place, *rows[0])
 
-    def _load_weights(self, tile: int, begin: Index) -> Stmt:
+    def _load_weights(self, w: Load, tile: int, begin: Index) -> Stmt:
         """Rows of the weights: the last three axes move with groups of terms, lanes, and terms of a group."""
         step = self.step
         groups, columns = _sizes(self.weights)[1:]
         terms = columns // LANES
         term = add(begin, mul(_ROW, terms), _TERM)
         first = {step.lanes: add(tile * LANES, _LANE), step.reduction: term}
-        place, moves = _moved(self.w, first, {_ROW: groups, _LANE: LANES, _TERM: terms})
+        place, moves = _moved(w, first, {_ROW: groups, _LANE: LANES, _TERM: terms})
         wanted = ((int(groups > 1), 0, 0), (0, 1, 0), (0, 0, 1))
         if moves[-3:] != wanted or any(any(move) for move in moves[:-3]) or place[-2:] != (Int(0), Int(0)):
-            raise IRError(f"{self.w.buffer} does not lie in lanes of terms")
+            raise IRError(f"{w.buffer} does not lie in lanes of terms")
         if step.rows in frozenset[str]().union(*map(variables, place)):
-            raise IRError(f"{self.w.buffer} moves with {step.rows}")
-        return TileLoad(self.weights.name, (Int(tile),), self.w.buffer, place, len(place) - 3)
+            raise IRError(f"{w.buffer} moves with {step.rows}")
+        return TileLoad(self.weights.name, (Int(tile),), w.buffer, place, len(place) - 3)
 
 
 def _sizes(buffer: Buffer) -> tuple[int, ...]:

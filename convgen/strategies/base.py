@@ -11,7 +11,7 @@ from convgen.nests.classes import reads_nothing
 from convgen.nests.nest import Nest
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
-from convgen.transforms.bilinear import AxisAlgorithm
+from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
 
@@ -49,18 +49,19 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
-class Bilinear(Protocol):
-    """What a strategy by fast algorithms answers besides: which it takes, one for each spatial axis, or the like.
+class Inexact(Protocol):
+    """What a strategy answers besides that does not always sum the products themselves: which fast algorithms it takes, one for
+    each spatial axis, or into what pieces it splits the factors; nothing for plain sums.
 
-    Its numbers are held to what these algorithms make of integers and of rounding errors.
+    Its numbers are held to what these make of integers and of rounding errors.
     """
 
-    def algorithms(self, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]: ...
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms: ...
 
 
-def algorithms_of(strategy: Strategy, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
+def algorithms_of(strategy: Strategy, spec: ConvSpec, config: Config) -> Algorithms:
     """The fast algorithms that a configuration takes; none where it sums the products themselves."""
-    return strategy.algorithms(spec, config) if isinstance(strategy, Bilinear) else ()
+    return strategy.algorithms(spec, config) if isinstance(strategy, Inexact) else ()
 
 
 def windows_refusal(spec: ConvSpec) -> str | None:

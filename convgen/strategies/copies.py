@@ -87,10 +87,11 @@ class PaddedCopy:
         width, first, last = f"padded_{self.width}", f"padded_{self.labels[-1]}", self.loops[-1]
         extent, transposed = self.extents[self.order[-1]], first != last
         nest = width if whole or self.mode != "zeros" else self.loops[0]
+        # Without padding along the width there is nothing to fill but zeros.
         split: tuple[Pass, ...] = (SplitPadding(nest, self.axes),)
         if not self.axes:
             split = (ExpandPadding(((self.source, ()),)),)
-        elif self.mode == "zeros" or not (transposed or last == width):
+        elif self.mode == "zeros" or (self.labels.index(self.width) in self.axes and not (transposed or last == width)):
             split += vector_passes(f"{last}_fill", extent)
         inside = (
             (TransposeBlocks(nest if self.axes else width, last, first, square),)

@@ -26,13 +26,15 @@ from convgen.strategies.direct_gather import (
     prefers_pixels_first,
     rounds_up,
     takes_dots,
+    takes_tiles,
 )
 from convgen.strategies.direct_weights import weights_extent, weights_schedule
 from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.dots import with_dots
-from convgen.strategies.matrix import matrix_tiles
+from convgen.strategies.matrix import matrix_tiles, split_bound, splits_of
 from convgen.strategies.reference import sum_error_bound
 from convgen.strategies.tiles import candidate_tiles, sum_tile
+from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
 
@@ -89,13 +91,17 @@ class Direct:
         units = [
             config.and_also(pixels_first=1, by_rows=1)
             for config in matrix_tiles(spec, machine, row_extent(spec))
-            if rounds_up(spec, config) or spec.reduced_channels % config["matrix"] == 0
+            if takes_tiles(spec, config)
         ]
         configs = units + sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:
-        return sum_error_bound(spec)
+        return max(sum_error_bound(spec), split_bound(spec))
+
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
+        """What numbers split into pieces are held to."""
+        return splits_of(config)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
         return direct_seconds(spec, config, machine)

@@ -27,7 +27,7 @@ from convgen.strategies.direct_images import result_passes, source_order, source
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.dots import adds_bytes, dot_of
-from convgen.strategies.matrix import matrix_passes
+from convgen.strategies.matrix import matrix_passes, pieces_of, split_passes
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
 from convgen.tuning.space import Config
@@ -63,7 +63,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         *(
             pack_terms(problem, nest, lanes)
             if terms
-            else (pack_weights(problem, nest, LANES if depth else lanes, dot), *pack_order(problem, nest))
+            else (pack_weights(problem, nest, LANES if depth else lanes, dot, depth), *pack_order(problem, nest))
         ),
         *((RoundUp("ic", depth or dot),) if dot > 1 else ()),
     )
@@ -81,6 +81,7 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         passes = (*passes, Unsigned("padded", "packed", "offsets"))
     loop = f"{lane}_lane"
     if depth:
+        passes = (*passes, *split_passes("padded", config))
         tile = matrix_passes("px", loop, "ic", config["height"], depth)
     else:
         tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
@@ -129,6 +130,14 @@ def takes_dots(spec: ConvSpec, config: Config) -> bool:
         return True
     plain = not is_by_rows(config) and not is_whole(config) and len(gather_classes(unfolded_problem(problem))) == 1
     return plain and problem.layout == "channels_last" and is_boxed(problem)
+
+
+def takes_tiles(spec: ConvSpec, config: Config) -> bool:
+    """Whether the matrix unit can have the image: in place or as a copy, in pieces only as one in which channels stay last."""
+    problem = merged_pixels(spec)
+    if pieces_of(config) > 1 and not (problem.layout == "channels_last" and is_boxed(problem)):
+        return False
+    return rounds_up(spec, config) or spec.reduced_channels % config["matrix"] == 0
 
 
 def rounds_up(spec: ConvSpec, config: Config) -> bool:

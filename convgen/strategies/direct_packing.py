@@ -11,10 +11,10 @@ from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 
 
-def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1) -> Pack:
+def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1, depth: int = 0) -> Pack:
     """[groups] [block of lanes] [taps] [reduced] [lane]; without made channels the groups are the lanes.
 
-    For dot products a lane is ``dot`` neighbouring reduced channels.
+    For dot products a lane is ``dot`` neighbouring reduced channels, of which there are a multiple of ``depth`` for tiles.
     """
     channels = nest.channels
     axes = weight_axes(spec, channels)
@@ -24,7 +24,7 @@ def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1) -> Pack:
     layout += [PackedAxis(len(axes) + tap) for tap in range(spec.ndim)]
     term: tuple[PackedAxis, ...] = ()
     if dot > 1:
-        layout.append(PackedAxis(axes["ic"], "block", dot))
+        layout.append(PackedAxis(axes["ic"], "block", dot, max(1, depth // dot)))
         term = (PackedAxis(axes["ic"], "place", dot),)
     elif channels.has_reduced:
         layout.append(PackedAxis(axes["ic"]))

@@ -27,6 +27,7 @@ from convgen.strategies.bilinear import (
 )
 from convgen.transforms.bilinear import AxisAlgorithm, direct
 from convgen.transforms.fourier import SIZES, fourier
+from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
 # Shorter kernels are better served by F(m, r).
@@ -77,7 +78,7 @@ class Fft:
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         return bilinear_schedule(spec, _along(config["n"]), config, machine)
 
-    def algorithms(self, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
         """Those of the residue class that takes the most points."""
         return max(shapes(spec, _along(config["n"])), key=lambda shape: shape.points).algorithms
 

@@ -37,8 +37,8 @@ from convgen.strategies.matrix import matrix_passes
 @dataclass(frozen=True)
 class Blocking:
     """A register tile of ``made`` channels times ``pixels``; tiles of pixels, and panels of weights, a task; how many terms of a
-    sum are added for all of a task's tiles before the next ones (0: all), and how many by one instruction. ``matrix`` and
-    ``height`` are those of the matrix unit's tiles, see matrix.py."""
+    sum are added for all of a task's tiles before the next ones (0: all), and how many by one instruction. ``matrix``,
+    ``height`` and ``pieces`` are those of the matrix unit's tiles, see matrix.py."""
 
     made: int
     pixels: int
@@ -48,6 +48,7 @@ class Blocking:
     dot: int = 1
     matrix: int = 0
     height: int = 0
+    pieces: int = 1
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def matrix_blockings(spec: ConvSpec, machine: Machine, pixels: int) -> list[Conf
         shares = spec.batch * spec.groups * -(-spec.made_channels // (tile["lanes"] * panels))
         strips = _even_strips(-(-pixels // tile["pixels"]), strips, shares, machine.cores)
         blocking = Config.of(made=tile["lanes"], pixels=tile["pixels"], strips=strips, panels=panels, block=0)
-        found.append(blocking.and_also(dot=tile["dot"], matrix=tile["matrix"], height=tile["height"]))
+        unit = {name: value for name, value in tile.values if name not in ("pixels", "lanes")}
+        found.append(blocking.and_also(**unit))
     return found
 
 

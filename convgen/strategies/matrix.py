@@ -1,5 +1,7 @@
 """Sums by the processor's matrix unit: which tiles are worth trying, what they cost, and the passes that make them.
 
+Numbers of float32 are split into two pieces of bfloat16 where the error of that is accepted (``pieces=2``).
+
 A register tile is ``pixels`` pixels, in tiles of ``height`` rows, times ``lanes`` made channels, in tiles of 16; a step of it
 adds ``matrix`` reduced channels, as many as a row of a tile holds or fewer that waste less.
 """
@@ -12,11 +14,15 @@ from convgen.dtypes import DTYPES
 from convgen.ir.check import TILE_BYTES, TILE_ROWS
 from convgen.ir.types import TILE_TERMS
 from convgen.machine import Machine
+from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass
 from convgen.passes.simplify import Simplify
 from convgen.passes.tensorize import LANES, Tensorize
 from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
+from convgen.strategies.accuracy import transform_limit
+from convgen.strategies.reference import sum_error_bound
+from convgen.transforms.split import Algorithms, Split
 from convgen.tuning.cost import waste
 from convgen.tuning.space import Config
 
@@ -24,6 +30,32 @@ from convgen.tuning.space import Config
 MOST_TILES = 2
 # What a row of a product takes, a row that is loaded, and a vector of sums on its way to the result.
 ROW_CYCLES, LOAD_CYCLES, FINISH_CYCLES = 1.0, 0.5, 4.0
+
+
+def split_bound(spec: ConvSpec) -> float:
+    """The relative L2 error to expect at most of sums of products of pieces; 0 where the problem's accuracy, or its type, admits
+    none."""
+    if spec.dtype != "float32" or spec.direction == "backward_weights":
+        return 0.0
+    bound = math.hypot(Split().relative_error, sum_error_bound(spec))
+    return bound if bound <= transform_limit(spec) else 0.0
+
+
+def pieces_of(config: Config) -> int:
+    """Into how many pieces numbers are split."""
+    return config.get("pieces", 1)
+
+
+def splits_of(config: Config) -> Algorithms:
+    """What the numbers of a configuration are held to."""
+    pieces = pieces_of(config)
+    return (Split(pieces),) if pieces > 1 else ()
+
+
+def split_passes(source: str, config: Config) -> tuple[Pass, ...]:
+    """Splits a copy of the image and the packed weights, if a configuration does."""
+    pieces = pieces_of(config)
+    return (Pieces(source, "packed", pieces, Split(pieces).products),) if pieces > 1 else ()
 
 
 def matrix_terms(spec: ConvSpec, machine: Machine) -> int:
@@ -36,12 +68,18 @@ def matrix_terms(spec: ConvSpec, machine: Machine) -> int:
         return 0
     if (spec.dtype == "bfloat16" and spec.accuracy == "strict") or (spec.made_channels == 1 and spec.groups > 1):
         return 0
-    return TILE_TERMS.get((spec.dtype, spec.dtype), 0)
+    dtype = _tile_dtype(spec) if spec.dtype != "float32" or split_bound(spec) else ""
+    return TILE_TERMS.get((dtype, dtype), 0)
+
+
+def _tile_dtype(spec: ConvSpec) -> str:
+    """The type of the elements of tiles."""
+    return "bfloat16" if spec.dtype == "float32" else spec.dtype
 
 
 def matrix_depth(spec: ConvSpec, terms: int) -> int:
     """Terms of a step: the reduced channels in as few steps as possible, rounded up to whole groups of ``terms``."""
-    most = TILE_BYTES // DTYPES[spec.dtype].itemsize
+    most = TILE_BYTES // DTYPES[_tile_dtype(spec)].itemsize
     steps = math.ceil(spec.reduced_channels / most)
     return terms * math.ceil(spec.reduced_channels / (steps * terms))
 
@@ -59,7 +97,8 @@ def matrix_tiles(spec: ConvSpec, machine: Machine, pixels: int) -> tuple[Config,
         height = math.ceil(pixels / (tiles * rows))
         if height * rows <= pixels:
             depth = matrix_depth(spec, terms)
-            found.append(Config.of(pixels=height * rows, lanes=lanes, dot=terms, matrix=depth, height=height))
+            config = Config.of(pixels=height * rows, lanes=lanes, dot=terms, matrix=depth, height=height)
+            found.append(config.and_also(pieces=Split().pieces) if spec.dtype == "float32" else config)
     return tuple(sorted(dict.fromkeys(found), key=lambda config: waste(pixels, config["pixels"])))
 
 
@@ -85,5 +124,6 @@ def matrix_efficiency(config: Config, pixels: int, lanes: int, steps: float, wid
     rows, blocks = pixels // config["height"], lanes // LANES
     weights = config["matrix"] // config["dot"]
     step = max(ROW_CYCLES * pixels * blocks, LOAD_CYCLES * (pixels + blocks * weights))
+    step *= len(Split(pieces_of(config)).products)
     cycles = steps / config["matrix"] * step + FINISH_CYCLES * pixels * blocks + LOAD_CYCLES * rows * blocks
     return pixels * lanes * steps / (2 * width * cycles)

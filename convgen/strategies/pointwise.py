@@ -33,8 +33,10 @@ from convgen.strategies.gemm_cost import (
     vector_copy_cycles,
 )
 from convgen.strategies.gemm_tiles import blockings, matrix_blockings
+from convgen.strategies.matrix import split_bound, split_passes, splits_of
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.reference import sum_error_bound
+from convgen.transforms.split import Algorithms
 from convgen.tuning.cost import pixels_made
 from convgen.tuning.space import Config
 
@@ -65,7 +67,11 @@ class Pointwise:
         return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
     def error_bound(self, spec: ConvSpec) -> float:
-        return sum_error_bound(spec)
+        return max(sum_error_bound(spec), split_bound(spec))
+
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
+        """What numbers split into pieces are held to."""
+        return splits_of(config)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
         problem, bytewise = merged_pixels(spec), adds_bytes(spec, config)
@@ -93,8 +99,9 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         ExpandPadding(((nest.source, ()),)),
         *(Unroll(f"k{letter}") for letter in axis_letters(spec.ndim)),
     )
-    if blocking.matrix and not _is_even(spec):
-        return Reading((*plain, *_rows_copy(spec, nest, blocking)), "ic")
+    if blocking.matrix and (blocking.pieces > 1 or not _is_even(spec)):
+        split = split_passes("columns", Config.of(pieces=blocking.pieces))
+        return Reading((*plain, *_rows_copy(spec, nest, blocking), *split), "ic")
     if blocking.dot > 1 and spec.dtype == "int8" and not blocking.matrix:
         unsigned = Unsigned("columns", "packed", "offsets")
         return Reading((*plain, *_rows_copy(spec, nest, blocking), unsigned), "ic")

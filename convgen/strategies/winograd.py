@@ -27,6 +27,7 @@ from convgen.strategies.bilinear import (
 )
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.polyphase import pieces, strided
+from convgen.transforms.split import Algorithms
 from convgen.transforms.toom_cook import winograd
 from convgen.tuning.space import Config
 
@@ -80,7 +81,7 @@ class Winograd:
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         return bilinear_schedule(spec, _along(config["m"]), config, machine)
 
-    def algorithms(self, spec: ConvSpec, config: Config) -> tuple[AxisAlgorithm, ...]:
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
         """Those of the residue class that takes the most points."""
         return max(shapes(spec, _along(config["m"])), key=lambda shape: shape.points).algorithms
 

@@ -31,6 +31,10 @@ from convgen.ir.nodes import (
     Stmt,
     Store,
     Sum,
+    TileDot,
+    TileLoad,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Value,
@@ -120,7 +124,47 @@ def dot_of(first: Load, second: Load, dtype: str = "int32") -> Program:
     return over_i(alloc(register(dtype=dtype), Store("acc", (), Const(0, dtype)), update))
 
 
+def tiles(name: str, dtype: str, *shape: int) -> Buffer:
+    return Buffer(name, dtype, tuple(map(Int, shape)), "tile")
+
+
+def with_tiles(*body: Stmt, total: Buffer | None = None) -> Program:
+    """Statements where tiles of sums, of an image and of weights are allocated: 2 rows times 3 lanes, 8 terms."""
+    inner: tuple[Stmt, ...] = body
+    for buffer in (tiles("w8", "int8", 2, 12), tiles("x8", "int8", 2, 8), total or tiles("sums", "int32", 1, 2, 3)):
+        inner = (Alloc(buffer, inner),)
+    return over_i(*inner)
+
+
+PRODUCT = TileDot("sums", (Int(0),), "x8", (), "w8", ())
+VALID["tiles"] = with_tiles(
+    TileZero("sums", (Int(0),)),
+    TileLoad("x8", (), "r", (I, Int(0)), 0, 2),
+    PRODUCT,
+)
+
 BROKEN: dict[str, tuple[Program, str]] = {
+    "tiles of one axis": (with_tiles(total=tiles("sums", "int32", 3)), "sums is not of tiles of a known type"),
+    "tiles too long": (with_tiles(total=tiles("sums", "int32", 1, 17, 3)), "a tile of 17 rows of 12 bytes is none"),
+    "tiles too wide": (with_tiles(total=tiles("sums", "int32", 1, 2, 17)), "a tile of 2 rows of 68 bytes is none"),
+    "tile of memory": (over_i(TileZero("y", ())), "y is not a buffer of tiles"),
+    "tile by a loop": (with_tiles(TileZero("sums", (I,))), "tile sums is not numbered by 1 constants"),
+    "tile without number": (with_tiles(TileZero("sums", ())), "tile sums is not numbered by 1 constants"),
+    "tile of another type": (with_tiles(TileLoad("x8", (), "x", (I, I), 0)), "rows of x8 are not rows of memory"),
+    "tile along the last axis": (
+        with_tiles(TileLoad("x8", (), "r", (I, I), 1)),
+        "along axis 1 of r, which is not before",
+    ),
+    "tile backwards": (with_tiles(TileLoad("x8", (), "r", (I, Int(0)), 0, 0)), "rows of x8 along axis 0 of r"),
+    "tile to an operand": (with_tiles(TileStore("r", (I, Int(0)), 0, "x8", ())), "operand r is stored to"),
+    "tile product of sums": (
+        with_tiles(TileDot("sums", (Int(0),), "sums", (Int(0),), "w8", ())),
+        "tiles sums, sums and w8 are no product: int32, int32, int8",
+    ),
+    "tile product of other shapes": (
+        with_tiles(PRODUCT, total=tiles("sums", "int32", 1, 2, 4)),
+        "tiles sums, x8 and w8 are no product",
+    ),
     "dot of scalars": (dot_of(Load("q", (I,)), Load("q", (I,))), "dot joins operands of types"),
     "dot of other terms": (
         dot_of(Load("u", (I,), terms=2), quads("q", I)),

@@ -36,6 +36,10 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    TileDot,
+    TileLoad,
+    TileStore,
+    TileZero,
     Value,
     Var,
     Where,
@@ -183,6 +187,45 @@ def test_dot_of_bfloat16_takes_denormals_for_zeros() -> None:
     for start, wanted in ((1.0, 5.0), (1e-39, 4.0)):
         program = Program("p", (), (operand, result), (Stage("s", (Store("y", (), Dot(pair, pair, const(start))),)),))
         assert interpret(program, {}, {"x": x})["y"] == wanted
+
+
+def of_tiles(step: int, place: int = 0) -> Program:
+    """y[r, c] = sum over k of x[place + r * step, k] * w[k // 4, c, k % 4], two rows of three lanes, by tiles."""
+    shapes: dict[str, tuple[int, ...]] = {"x": (4, 8), "w": (2, 3, 4), "y": (2, 3)}
+    dtypes = {"x": "int8", "w": "int8", "y": "int32"}
+    buffers = tuple(
+        Buffer(name, dtypes[name], tuple(map(Int, shape)), "result" if name == "y" else "operand")
+        for name, shape in shapes.items()
+    )
+    zero = (Int(0), Int(0))
+    body: Stmt = Alloc(
+        Buffer("a", "int8", (Int(2), Int(8)), "tile"),
+        (
+            TileZero("c", ()),
+            TileLoad("a", (), "x", (Int(place), Int(0)), 0, step),
+            TileLoad("b", (), "w", (*zero, Int(0)), 0),
+            TileDot("c", (), "a", (), "b", ()),
+            TileDot("c", (), "a", (), "b", ()),
+            TileStore("y", zero, 0, "c", ()),
+        ),
+    )
+    for name, dtype, shape in (("b", "int8", (2, 12)), ("c", "int32", (2, 3))):
+        body = Alloc(Buffer(name, dtype, tuple(map(Int, shape)), "tile"), (body,))
+    return Program("p", (), buffers, (Stage("s", (body,)),))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_tiles_are_products_of_matrices(step: int) -> None:
+    x, w = (np.arange(count, dtype=np.int8).reshape(shape) for count, shape in ((32, (4, 8)), (24, (2, 3, 4))))
+    found = interpret(of_tiles(step), {}, {"x": x, "w": w})["y"]
+    rows, lanes = x[::step][:2].astype(int), w.transpose(0, 2, 1).reshape(8, 3).astype(int)
+    np.testing.assert_array_equal(found, 2 * (rows @ lanes))
+
+
+def test_a_tile_outside_of_a_buffer_is_an_error() -> None:
+    operands = {"x": np.zeros((4, 8), np.int8), "w": np.zeros((2, 3, 4), np.int8)}
+    with pytest.raises(IRError, match=r"tile at x\[2, 0\] lies outside \(4, 8\)"):
+        interpret(of_tiles(2, place=2), {}, operands)
 
 
 def test_choose_does_not_evaluate_what_it_does_not_choose() -> None:

@@ -28,7 +28,12 @@ from convgen.ir.nodes import (
     Splat,
     Spread,
     Stage,
+    Stmt,
     Store,
+    TileDot,
+    TileLoad,
+    TileStore,
+    TileZero,
     Transform,
     Transpose,
     Var,
@@ -72,8 +77,20 @@ def every_node() -> Program:
     linear = LinearProgram(2, (Add(0, 1),), (2, 0))
     change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
     turn = Transpose("l", (i, Int(0)), 0, "z", (Int(0), i), 0, 8, n, IndexOp("-", n, i))
+    bare = (
+        TileZero("c", (Int(0),)),
+        TileLoad("a", (), "w", (n, Int(0)), 0, 2),
+        TileDot("c", (Int(0),), "a", (), "b", ()),
+        TileStore("l", (i, Int(0)), 0, "c", (Int(0),)),
+    )
+    unit: Stmt = Alloc(Buffer("c", "float32", (Int(1), Int(2), Int(3)), "tile"), bare)
+    unit = Alloc(Buffer("a", "bfloat16", (Int(2), Int(2)), "tile"), (unit,))
+    unit = Alloc(Buffer("b", "bfloat16", (Int(1), Int(6)), "tile"), (unit,))
     nest = For(
-        "n", n, (For("i", IndexOp("+", n, Int(1)), (body, change, turn, Prefetch("z", (n, i), 8, 64))),), "parallel"
+        "n",
+        n,
+        (For("i", IndexOp("+", n, Int(1)), (body, change, unit, turn, Prefetch("z", (n, i), 8, 64))),),
+        "parallel",
     )
     buffers = (
         Buffer("x", "float16", (n, n), "operand"),

@@ -81,6 +81,14 @@ def long_product() -> Program:
     return program((buffer("x", "M", 4), buffer("w", 2, 4), buffer("y", "M", 2)), nest)
 
 
+def long_rows() -> Program:
+    """y[i, p, j] = sum over r of x[i, p, r] * w[r, j], for 32 j."""
+    update = loop("r", 4, put("acc", value=Fma(at("x", "i", "p", "r"), at("w", "r", "j"), at("acc"))))
+    body = accumulate(update, finish=put("y", "i", "p", "j", value=at("acc")))
+    nest = loop("i", "M", loop("p", 2, loop("j", 32, body)))
+    return program((buffer("x", "M", 2, 4), buffer("w", 4, 32), buffer("y", "M", 2, 32)), nest)
+
+
 def narrow_product(dtypes: tuple[str, str], accumulator: str, terms: int, lanes: int = 4) -> Program:
     """y[i, j] = sum over r of x[i, r] * w[r, j] in narrow types."""
     total = Load("acc", ())

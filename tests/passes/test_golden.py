@@ -26,6 +26,7 @@ from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
@@ -77,6 +78,12 @@ def dots(terms: int) -> tuple[Pass, ...]:
 PANELS = Pack("w", "wp", (PackedAxis(0, "block", 3), PackedAxis(1), PackedAxis(0, "place", 3)))
 ROUNDED = (Pad("x", "xp", (0, 0), (Var("M"), Int(6)), (0, 1)), PANELS, RoundUp("r", 3))
 COPIED = (CopyIn("x", "xc", "i", (CopiedAxis("r", Int(4), Var("r")),)), Pack("w", "wp", (PackedAxis(1), PackedAxis(0))))
+# Three products of pieces of copies.
+SPLIT = (
+    CopyIn("x", "xc", "i", (CopiedAxis("r", Int(3), Var("r")),)),
+    Pack("w", "wp", (PackedAxis(1), PackedAxis(0))),
+    Pieces("xc", "wp", 2, ((1, 0), (0, 1), (0, 0))),
+)
 # Weights as tiles have them.
 PAIRS = Pack(
     "w",
@@ -196,6 +203,18 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tensorize_int8": (
         small.narrow_product(("int8", "int8"), "int32", 16, lanes=16),
         (QUADS, Tile("i", 2, "ib", "px", "overlap"), Simplify(), Tensorize("px", "j", "r", 1, 8, "sums"), Simplify()),
+    ),
+    "pieces": (small.product(), (*SPLIT, Simplify())),
+    "tensorize_pieces": (
+        small.long_rows(),
+        (
+            CopyIn("x", "xc", "i", (CopiedAxis("p", Int(2), Var("p")), CopiedAxis("r", Int(4), Var("r")))),
+            PAIRS,
+            Pieces("xc", "wp", 2, ((1, 0), (0, 1), (0, 0))),
+            Simplify(),
+            Tensorize("p", "j", "r", 2, 4, "sums"),
+            Simplify(),
+        ),
     ),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),

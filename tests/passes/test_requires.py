@@ -42,6 +42,7 @@ from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
@@ -50,6 +51,7 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.round_up import RoundUp
 from convgen.passes.simplify import Simplify
 from convgen.passes.split_padding import SplitPadding
+from convgen.passes.tensorize import Tensorize
 from convgen.passes.tile import Tile
 from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
@@ -71,6 +73,7 @@ from tests.passes.small import (
     guarded_block,
     long_product,
     loop,
+    narrow_product,
     padded_copy,
     padded_sums,
     product,
@@ -284,6 +287,12 @@ def bytes_read(how: str) -> Program:
     return program((*buffers, replace(buffer("y", 3), dtype="int32")), first, second, sizes=())
 
 
+def rows_of(terms: int, lanes: int, dtype: str = "bfloat16") -> Program:
+    """Two rows of a product in a narrow type, whose weights lie as they come."""
+    given = narrow_product((dtype, dtype), "float32", terms, lanes)
+    return run_passes(given, [Tile("i", 2, "block", "px", "overlap")])
+
+
 def turned_bytes() -> Program:
     """s is x with its axes exchanged, in bytes."""
     buffers = tuple(replace(buffer(name, 4, 4), dtype="int8") for name in ("x", "w", "s"))
@@ -338,6 +347,12 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("unsigned part", Unsigned("s", "w", "o"), bytes_read("part"), "does not have every element of w"),
     ("unsigned begun", Unsigned("s", "w", "o"), bytes_read("begun"), "the sum acc does not begin with zero"),
     ("unsigned unread", Unsigned("s", "w", "o"), bytes_read("unread"), "s is read in 0 kinds of sums"),
+    ("pieces operand", Pieces("x", "w", 2, ((0, 0),)), product(), "x is not a copy of float32"),
+    ("tensorize nest", Tensorize("i", "j", "r", 2, 2, "sums"), double(), "not perfectly nested around one alloc"),
+    ("tensorize lanes", Tensorize("px", "j", "r", 2, 4, "sums"), rows_of(4, 8), "2 rows and 8 lanes are not whole tiles of"),
+    ("tensorize type", Tensorize("px", "j", "r", 2, 4, "sums"), rows_of(4, 16, "float32"), "is no product of tiles"),
+    ("tensorize depth", Tensorize("px", "j", "r", 2, 6, "sums"), rows_of(4, 16), "4 terms of r are not whole tiles of 6"),
+    ("tensorize weights", Tensorize("px", "j", "r", 2, 4, "sums"), rows_of(4, 16), "w does not lie in lanes of terms"),
     ("vectorize scatter", Vectorize("l"), strided(load=1, store=2), "access to y does not run along"),
     ("vectorize no lane", Vectorize("l"), strided(load=1, store=0), "store to y does not depend on l"),
     ("vectorize moving sums", Vectorize("i"), in_place(step=1), "s is stored and accessed at different places"),

@@ -300,3 +300,10 @@ def test_rows_are_not_told_apart_where_little_is_padded() -> None:
     large = make_spec(spatial_size=(112, 112))
     assert not any(config.get("by_rows", 0) for config in DIRECT.space(large, HOST))
     assert not any(config.get("by_rows", 0) for config in DIRECT.space(make_spec(padding_mode="reflect"), HOST))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", [((1, 2), (0, 0)), ((0, 0), (2, 1))])
+def test_one_axis_alone_is_padded(padding: tuple[tuple[int, int], ...], mode: str) -> None:
+    spec = make_spec(in_channels=8, padding=padding, padding_mode=mode, layout="channels_last", spatial_size=(6, 7))
+    assert gate_a(spec, convgen.compile(spec, "direct", 1), np.random.default_rng(0)).ok
