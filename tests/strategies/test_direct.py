@@ -17,7 +17,7 @@ from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
-from convgen.verify import integer_operands
+from convgen.verify import gate_a, integer_operands
 
 HOST = Machine.host()
 DIRECT = Direct()
