@@ -10,7 +10,7 @@ size; the right side follows from the output size and equals the left one if tha
 
 What benchdnn cannot say follows as ``key=value``, separated by spaces or commas, absent where it is the default:
 layout, dtype, dir, transposed, padding_mode, padding (``1:2x0:0``, lo:hi per axis), output_padding (``1x0``),
-epilogue (``bias+relu``), negative_slope, accuracy.
+epilogue (``bias+relu``), negative_slope, zero_point, accuracy.
 
 Source: oneDNN, tests/benchdnn/doc/driver_conv.md and str2desc in tests/benchdnn/conv.
 """
@@ -32,7 +32,16 @@ _OPTION = re.compile(r"[\s,]+([a-z_]+)=([^\s,=]*)")
 _DEFAULT_BATCH = 2
 
 _PLAIN_OPTIONS = {"layout": "layout", "dtype": "dtype", "dir": "direction", "padding_mode": "padding_mode"}
-_OPTIONS = (*_PLAIN_OPTIONS, "transposed", "padding", "output_padding", "epilogue", "negative_slope", "accuracy")
+_OPTIONS = (
+    *_PLAIN_OPTIONS,
+    "transposed",
+    "padding",
+    "output_padding",
+    "epilogue",
+    "negative_slope",
+    "zero_point",
+    "accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -223,11 +232,12 @@ def _arguments(text: str, axes: list[_Axis], options: dict[str, str]) -> dict[st
         padding = [(axis.padding or 0, axis.padding or 0) for axis in axes]
     steps = tuple(options["epilogue"].split("+")) if options.get("epilogue") else ()
     slope = _number(options["negative_slope"]) if "negative_slope" in options else Epilogue().negative_slope
+    zero_point = _integers(text, "zero_point", [options.get("zero_point", "0")])[0]
     arguments |= {
         "transposed": transposed,
         "padding": padding,
         "output_padding": output_padding,
-        "epilogue": Epilogue(steps, slope),  # type: ignore[arg-type]
+        "epilogue": Epilogue(steps, slope, zero_point),  # type: ignore[arg-type]
         "accuracy": _number(options.get("accuracy", "fast")),
     }
     return arguments
@@ -283,6 +293,8 @@ def _format_options(spec: ConvSpec, *, with_padding: bool) -> list[str]:
         options.append("epilogue=" + "+".join(spec.epilogue.steps))
     if spec.epilogue.negative_slope != Epilogue().negative_slope:
         options.append(f"negative_slope={spec.epilogue.negative_slope!r}")
+    if spec.epilogue.zero_point:
+        options.append(f"zero_point={spec.epilogue.zero_point}")
     if spec.accuracy != "fast":
         options.append(f"accuracy={spec.accuracy}")
     return options

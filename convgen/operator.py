@@ -20,6 +20,8 @@ Array = np.ndarray[Any, Any]
 
 # Below this size an array's alignment does not show, and NumPy's own allocation is quicker.
 _SMALL_BYTES = 4096
+# The operands of an epilogue, in the order of a kernel's arguments.
+_EPILOGUE = ("bias", "residual", "scale", "shift", "requantize")
 
 
 class PackedWeights:
@@ -60,12 +62,11 @@ class CompiledConv:
             )
         spec = plan.spec
         self._names = tuple(spec.operand_shapes)
-        self._given = tuple(name in self._names for name in ("bias", "residual", "scale", "shift"))
+        self._given = tuple(name in self._names for name in _EPILOGUE)
         self._shapes = tuple(spec.operand_shapes.values())
         self._result_shape = spec.result_shape
-        storage = DTYPES[spec.dtype]
-        self._result_dtype = DTYPES[storage.result].numpy
-        self._dtypes = (storage.numpy, storage.numpy, *[self._result_dtype] * (len(self._names) - 2))
+        self._result_dtype = DTYPES[spec.result_dtype].numpy
+        self._dtypes = tuple(DTYPES[spec.operand_dtype(name)].numpy for name in self._names)
         self._scratch = tuple(b for b in lowered.program.buffers if b.space in ("packed", "workspace", "local"))
         self._is_plain = len(self._names) == 2
         # Nothing but two operands and a result: the call that is worth a shortcut.
@@ -114,6 +115,7 @@ class CompiledConv:
         residual: Array | None = None,
         scale: Array | None = None,
         shift: Array | None = None,
+        requantize: Array | None = None,
         out: Array | None = None,
     ) -> Array:
         """Computes the problem and returns the result, in ``out`` if given.
@@ -121,21 +123,21 @@ class CompiledConv:
         Raises OperandError (an operand is missing, superfluous, not an array; ``out`` overlaps an operand or cannot be
         written), ShapeError and DTypeError.
         """
-        if out is None and self._is_bare and bias is residual is scale is shift is None:
+        if out is None and self._is_bare and bias is residual is scale is shift is requantize is None:
             result = self._allocate(self._result_shape, self._result_dtype)
             if self._call(first, second, result):
                 return result
         operands: tuple[Array, ...] = ()
         fits = self._is_plain
-        if not (bias is residual is scale is shift is None):
-            optional = (bias, residual, scale, shift)
+        if not (bias is residual is scale is shift is requantize is None):
+            optional = (bias, residual, scale, shift, requantize)
             operands = tuple(operand for operand in optional if operand is not None)
             fits = tuple(operand is not None for operand in optional) == self._given
         if fits and (out is None or _is_apart(out, first, second, *operands)):
             result = self._allocate(self._result_shape, self._result_dtype) if out is None else out
             if self._run(first, second, operands, result):
                 return result
-        named = {"bias": bias, "residual": residual, "scale": scale, "shift": shift}
+        named = dict(zip(_EPILOGUE, (bias, residual, scale, shift, requantize), strict=True))
         return self._checked(first, second, named, out)
 
     def _run(self, first: Array, second: object, operands: tuple[Array, ...], result: Array) -> bool | None:

@@ -71,15 +71,16 @@ def reference(
     residual: np.ndarray | None = None,
     scale: np.ndarray | None = None,
     shift: np.ndarray | None = None,
+    requantize: np.ndarray | None = None,
 ) -> Float64:
     """Returns the result of ``spec`` in float64, in the spec's layout and of shape ``spec.result_shape``.
 
     ``operands`` are (input, weight) forward, (grad_output, weight) for the data gradient and (input, grad_output) for
-    the weight gradient, of any dtype, with the shapes of ``spec.operand_shapes``. ``bias``, ``scale`` and ``shift``
-    have shape (out_channels,), ``residual`` has the result's shape; those that the epilogue names must be given, and
-    no others. Raises ShapeError and OperandError.
+    the weight gradient, of any dtype, with the shapes of ``spec.operand_shapes``. ``residual`` has the result's shape,
+    the other operands of the epilogue have shape (out_channels,); those that the epilogue names must be given, and no
+    others. Raises ShapeError and OperandError.
     """
-    extras = {"bias": bias, "residual": residual, "scale": scale, "shift": shift}
+    extras = {"bias": bias, "residual": residual, "scale": scale, "shift": shift, "requantize": requantize}
     for name, array in extras.items():
         if (array is not None) != (name in spec.epilogue.operands):
             state = "missing" if array is None else "superfluous"
@@ -136,6 +137,9 @@ def _apply_operand(spec: ConvSpec, step: str, value: Float64, array: np.ndarray)
             return value * per_channel(spec, array, step)
         case "residual" if array.shape == value.shape:
             return value + np.asarray(array, dtype=np.float64)
+        case "requantize":
+            scaled = np.rint(value * per_channel(spec, array, step)) + spec.epilogue.zero_point
+            return np.asarray(np.clip(scaled, -128, 127))
         case "residual":
             raise ShapeError(f"residual has shape {array.shape}; {value.shape} is expected")
         case _:

@@ -10,14 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from convgen.dtypes import DTYPES, DType, dtype_named
+from convgen.dtypes import DTYPES, dtype_named
 from convgen.errors import DTypeError, SpecError
 
 DIRECTIONS: tuple[str, ...] = ("forward", "backward_data", "backward_weights")
 LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
 PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
 ACCURACIES: tuple[str, ...] = ("strict", "fast")
-OPERAND_STEPS: tuple[str, ...] = ("bias", "scale", "shift", "residual")
+OPERAND_STEPS: tuple[str, ...] = ("bias", "scale", "shift", "residual", "requantize")
+# What may come before a sum of int8 is requantized.
+_BEFORE_REQUANTIZE = ("bias", "residual", "relu")
 ACTIVATIONS: tuple[str, ...] = ("relu", "leaky_relu", "relu6", "silu", "gelu", "hardswish", "sigmoid", "tanh")
 
 MAX_NDIM = 3
@@ -34,24 +36,33 @@ class Epilogue:
 
     ``steps`` are names: "bias", "scale", "shift" (one number per output channel) and "residual" (an array of the
     output's shape), each at most once, and activations: relu, leaky_relu, relu6, silu, gelu (the exact form with erf),
-    hardswish, sigmoid, tanh. Raises SpecError.
+    hardswish, sigmoid, tanh. "requantize" comes last and makes sums of int8 an int8 result: sum times one float32 per output
+    channel, rounded to the nearest integer (halves to even), plus ``zero_point``, saturated, as ONNX's QLinearConv
+    does. Raises SpecError.
     """
 
     steps: tuple[str, ...] = ()
     negative_slope: float = 0.01
+    zero_point: int = 0
 
     if TYPE_CHECKING:  # the accepted forms are wider than the normalised fields
 
-        def __init__(self, steps: Sequence[str] = (), negative_slope: float = 0.01) -> None: ...
+        def __init__(self, steps: Sequence[str] = (), negative_slope: float = 0.01, zero_point: int = 0) -> None: ...
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", _steps(self.steps))
         object.__setattr__(self, "negative_slope", _real("epilogue.negative_slope", self.negative_slope))
+        zero_point = _integer("epilogue.zero_point", self.zero_point)
+        if not -128 <= zero_point <= 127:
+            raise SpecError(f"epilogue.zero_point={zero_point} is not an int8")
+        if zero_point and "requantize" not in self.steps:
+            raise SpecError(f"epilogue.zero_point={zero_point} needs the step 'requantize'")
+        object.__setattr__(self, "zero_point", zero_point)
 
     @property
     def operands(self) -> tuple[str, ...]:
         """The steps that read an array, in the order of a call's arguments."""
-        return tuple(name for name in ("bias", "residual", "scale", "shift") if name in self.steps)
+        return tuple(name for name in ("bias", "residual", "scale", "shift", "requantize") if name in self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +154,7 @@ class ConvSpec:
         _check_sizes(self)
         if self.epilogue.steps and self.direction != "forward":
             raise SpecError(f"epilogue steps {self.epilogue.steps} need direction='forward', not {self.direction!r}")
+        _check_requantize(self)
 
     @property
     def ndim(self) -> int:
@@ -183,6 +195,17 @@ class ConvSpec:
         for name in self.epilogue.operands:
             shapes[name] = self.output_shape if name == "residual" else (self.out_channels,)
         return shapes
+
+    @property
+    def result_dtype(self) -> str:
+        """The data type of the result: the problem's own, int32 for int8, int8 again where that is requantized."""
+        return self.dtype if "requantize" in self.epilogue.steps else DTYPES[self.dtype].result
+
+    def operand_dtype(self, name: str) -> str:
+        """The data type of an operand by its name."""
+        if name == "requantize":
+            return "float32"
+        return DTYPES[self.dtype].result if name in OPERAND_STEPS else self.dtype
 
     @property
     def result_shape(self) -> tuple[int, ...]:
@@ -318,8 +341,7 @@ class ConvSpec:
         return (self.batch, *size, channels)
 
     def _bytes(self, shape: tuple[int, ...], *, is_result: bool) -> int:
-        dtype: DType = DTYPES[self.dtype]
-        return math.prod(shape) * (DTYPES[dtype.result] if is_result else dtype).itemsize
+        return math.prod(shape) * DTYPES[self.result_dtype if is_result else self.dtype].itemsize
 
 
 def _steps(value: object) -> tuple[str, ...]:
@@ -345,6 +367,17 @@ def _count_axes(spec: ConvSpec) -> int:
                 raise SpecError(f"{name}={value!r} has {len(value)} axes; allowed: 1 to {MAX_NDIM}")
             return len(value)
     return 1
+
+
+def _check_requantize(spec: ConvSpec) -> None:
+    steps = spec.epilogue.steps
+    if "requantize" not in steps:
+        return
+    if spec.dtype != "int8":
+        raise SpecError(f"epilogue step 'requantize' needs dtype='int8', not {spec.dtype!r}")
+    if steps[-1] != "requantize" or any(step not in _BEFORE_REQUANTIZE for step in steps[:-1]):
+        allowed = ", ".join(_BEFORE_REQUANTIZE)
+        raise SpecError(f"epilogue steps {steps} do not end with 'requantize' after any of {allowed}")
 
 
 def _integer(name: str, value: object) -> int:

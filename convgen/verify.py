@@ -40,6 +40,8 @@ _STEEPEST = {"silu": 1.1, "gelu": 1.13, "hardswish": 1.5, "sigmoid": 0.25}
 # The relative L2 error up to which results are of the same computation, whoever computed them; other data, another precision or
 # a step left out is far beyond.
 _SAME = {"float64": 1e-12, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+# The same of results that are rounded to bytes: some are one apart.
+_SAME_BYTES = 1e-2
 
 # Sums of random signs stay below this many standard deviations; what does not is redrawn.
 _DEVIATIONS = 5.0
@@ -174,7 +176,9 @@ def integer_operands(spec: ConvSpec, rng: np.random.Generator, algorithms: Algor
         x, w = _integers(rng, first, amplitude, spec.dtype, density), _integers(rng, second, amplitude, spec.dtype)
         main = (x, w * multiple)
         epilogue = {
-            name: _integers(rng, spec.operand_shapes[name], 2 if name == "scale" else 4, DTYPES[spec.dtype].result)
+            name: _multipliers(spec, rng, _size_of(spec, main))
+            if name == "requantize"
+            else _integers(rng, spec.operand_shapes[name], 2 if name == "scale" else 4, spec.operand_dtype(name))
             for name in spec.epilogue.operands
         }
         if not _epilogue_is_exact(spec) or _representable(spec, reference(spec, *main, **epilogue)):
@@ -194,7 +198,21 @@ def normal_operands(spec: ConvSpec, rng: np.random.Generator) -> Operands:
     shapes = spec.operand_shapes
     names = list(shapes)
     main = tuple(draw(shapes[name], spec.dtype) for name in names[:2])
-    return Operands(main, {name: draw(shapes[name], DTYPES[spec.dtype].result) for name in names[2:]})
+    epilogue = {
+        name: _multipliers(spec, rng, _size_of(spec, main))
+        if name == "requantize"
+        else draw(shapes[name], spec.operand_dtype(name))
+        for name in names[2:]
+    }
+    return Operands(main, epilogue)
+
+
+def _multipliers(spec: ConvSpec, rng: np.random.Generator, size: float) -> np.ndarray:
+    """One for each channel, by which sums of that ``size`` come to a third of what int8 holds: few are saturated, some are."""
+    values: np.ndarray = (rng.uniform(0.5, 1.5, spec.operand_shapes["requantize"]) * 40 / max(size, 1.0)).astype(
+        np.float32
+    )
+    return values
 
 
 def compare_exact(result: np.ndarray, expected: np.ndarray) -> Comparison:
@@ -240,7 +258,7 @@ def relative_l2(result: np.ndarray, expected: Float64) -> float:
 
 def computes_the_same(error: float, spec: ConvSpec) -> bool:
     """Whether a relative L2 error is that of the same computation, by this library or another; not whether it is accurate."""
-    limit = _SAME.get(spec.dtype, 0.0)
+    limit = _SAME_BYTES if "requantize" in spec.epilogue.steps else _SAME.get(spec.dtype, 0.0)
     return error <= (limit if isinstance(spec.accuracy, str) else max(limit, spec.accuracy))
 
 
@@ -276,6 +294,10 @@ def _expected_and_bound(spec: ConvSpec, operands: Operands, how: _Rounding) -> t
                 error = error + _ACTIVATION_ULPS * unit * _activation_scale(step, argument, value)
             size = np.abs(value)
             continue
+        if step == "requantize":
+            multiplier = per_channel(spec, array, step)
+            error = _rounded_to_integers(argument * multiplier, error * np.abs(multiplier))
+            continue
         term = np.abs(array.astype(np.float64) if step == "residual" else per_channel(spec, array, step))
         if step == "scale":
             size, error = size * term, error * term
@@ -287,6 +309,12 @@ def _expected_and_bound(spec: ConvSpec, operands: Operands, how: _Rounding) -> t
     bound = error + dtype.unit_roundoff * (np.abs(value) + error) + smallest
     # The float64 oracle rounds as much as a float64 kernel does.
     return value, bound * 2 if dtype.accumulator == "float64" else bound
+
+
+def _rounded_to_integers(scaled: Float64, error: Float64) -> Float64:
+    """Integers may be one apart where a number, computed in float32, is near the middle between two."""
+    near = error + 4 * DTYPES["float32"].unit_roundoff * np.abs(scaled)
+    return np.where(np.abs(scaled - np.floor(scaled) - 0.5) <= near, 1.0, 0.0)
 
 
 def _carried(spec: ConvSpec, operands: Operands, error: float) -> Float64:
@@ -306,7 +334,11 @@ def _rule(spec: ConvSpec, algorithms: Algorithms) -> ExactnessRule:
 
 def _root_mean_square(spec: ConvSpec, operands: Operands) -> float:
     """The size that sums of independent products have."""
-    squares = (float(np.mean(np.square(each.astype(np.float64)))) if each.size else 0.0 for each in operands.main)
+    return _size_of(spec, operands.main)
+
+
+def _size_of(spec: ConvSpec, main: tuple[np.ndarray, ...]) -> float:
+    squares = (float(np.mean(np.square(each.astype(np.float64)))) if each.size else 0.0 for each in main)
     return math.sqrt(reduction_length(spec) * math.prod(squares))
 
 
@@ -319,7 +351,7 @@ def _sum_growth(length: int, unit: float) -> float:
 def _rounds(spec: ConvSpec, step: str) -> bool:
     if step == "leaky_relu":
         return abs(spec.epilogue.negative_slope) not in (0.0, 1.0)
-    return step in ("silu", "gelu", "hardswish", "sigmoid", "tanh")
+    return step in ("silu", "gelu", "hardswish", "sigmoid", "tanh", "requantize")
 
 
 def _epilogue_is_exact(spec: ConvSpec) -> bool:
@@ -385,7 +417,7 @@ def _refused(reason: str) -> Comparison:
 
 
 def _result_dtype(spec: ConvSpec) -> np.dtype:
-    return DTYPES[DTYPES[spec.dtype].result].numpy
+    return DTYPES[spec.result_dtype].numpy
 
 
 def _exact_limit(dtype: str) -> float:

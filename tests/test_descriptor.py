@@ -139,8 +139,11 @@ def test_unsupported_dtype() -> None:
 
 
 @st.composite
-def epilogues(draw: st.DrawFn) -> Epilogue:
-    steps = draw(st.lists(st.sampled_from(OPERAND_STEPS), unique=True))
+def epilogues(draw: st.DrawFn, dtype: str) -> Epilogue:
+    if dtype == "int8" and draw(st.booleans()):
+        before = draw(st.lists(st.sampled_from(("bias", "residual", "relu")), unique=True))
+        return Epilogue((*before, "requantize"), zero_point=draw(st.integers(-128, 127)))
+    steps = draw(st.lists(st.sampled_from([step for step in OPERAND_STEPS if step != "requantize"]), unique=True))
     steps += draw(st.lists(st.sampled_from(ACTIVATIONS), max_size=2))
     return Epilogue(draw(st.permutations(steps)), draw(st.sampled_from([0.01, 0.2, -1.5e-7])))
 
@@ -162,6 +165,7 @@ def specs(draw: st.DrawFn) -> ConvSpec:
     if transposed:
         size = [n + max(0, sum(p)) for n, p in zip(size, padding, strict=True)]
         output_padding = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    dtype = draw(st.sampled_from(OPERAND_DTYPES))
     return ConvSpec(
         batch=draw(st.integers(0, 3)),
         in_channels=groups * draw(st.integers(0, 3)),
@@ -177,8 +181,8 @@ def specs(draw: st.DrawFn) -> ConvSpec:
         padding_mode="zeros" if transposed else draw(st.sampled_from(PADDING_MODES)),
         direction=direction,
         layout=draw(st.sampled_from(LAYOUTS)),
-        dtype=draw(st.sampled_from(OPERAND_DTYPES)),
-        epilogue=draw(epilogues()) if direction == "forward" else (),
+        dtype=dtype,
+        epilogue=draw(epilogues(dtype)) if direction == "forward" else (),
         accuracy=draw(st.sampled_from(["fast", "strict"]) | st.floats(1e-12, 1.0)),
     )
 

@@ -324,3 +324,51 @@ def test_pointwise_is_one_tap_without_stride_or_padding() -> None:
     for changes in ({"kernel_size": (1, 2)}, {"stride": (2, 1)}, {"padding": ((0, 0), (1, 0))}):
         assert not plain.replace(**changes).is_pointwise
     assert not plain.replace(transposed=True, dilation=2, output_padding=1).is_pointwise
+
+
+def quantized(**fields: Any) -> ConvSpec:
+    base: dict[str, Any] = dict(
+        batch=1,
+        in_channels=4,
+        out_channels=6,
+        spatial_size=(5, 5),
+        kernel_size=3,
+        dtype="int8",
+        epilogue=("requantize",),
+    )
+    return ConvSpec(**{**base, **fields})
+
+
+def test_requantized_results_are_bytes() -> None:
+    spec = quantized(epilogue=Epilogue(("bias", "relu", "requantize"), zero_point=-3))
+    assert spec.result_dtype == "int8"
+    assert {name: spec.operand_dtype(name) for name in spec.operand_shapes} == {
+        "input": "int8",
+        "weight": "int8",
+        "bias": "int32",
+        "requantize": "float32",
+    }
+    assert spec.operand_shapes["requantize"] == (6,)
+    assert spec.output_bytes * 4 == spec.replace(epilogue=()).output_bytes
+    assert ConvSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(dtype="float32"), "'requantize' needs dtype='int8', not 'float32'"),
+        (dict(epilogue=("requantize", "bias")), "do not end with 'requantize'"),
+        (dict(epilogue=("gelu", "requantize")), "do not end with 'requantize' after any of bias, residual, relu"),
+        (dict(direction="backward_data"), "need direction='forward'"),
+    ],
+)
+def test_what_cannot_be_requantized(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        quantized(**fields)
+
+
+def test_zero_points() -> None:
+    with pytest.raises(SpecError, match="zero_point=128 is not an int8"):
+        Epilogue(("requantize",), zero_point=128)
+    with pytest.raises(SpecError, match="zero_point=1 needs the step 'requantize'"):
+        Epilogue(("relu",), zero_point=1)

@@ -17,10 +17,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A problem without epilogue, its two operands, and how many threads may be used.
+    """A problem, its two operands, and how many threads may be used.
 
-    The images among the operands are channels_first, whatever the problem's layout; ``layouts`` are those that a
-    contender may read and write instead of the problem's.
+    The problem has no epilogue; but forward ones of int8 are requantized by ``multipliers``, so that all get bytes and make
+    bytes, as quantized networks do. The images among the operands are channels_first, whatever the problem's layout;
+    ``layouts`` are those that a contender may read and write instead of the problem's.
     """
 
     spec: ConvSpec
@@ -28,6 +29,7 @@ class Job:
     second: Array
     threads: int
     layouts: tuple[str, ...]
+    multipliers: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ def own_contender(op: CompiledConv, job: Job) -> Contender:
     first = to_layout(job.first, spec.layout)
     second = to_layout(job.second, spec.layout) if spec.direction == "backward_weights" else job.second
     packed = second if spec.direction == "backward_weights" else op.pack(second)
-    result = op(first, packed)
-    call = functools.partial(op, first, packed, out=_output(result))
+    epilogue = {} if job.multipliers is None else {"requantize": job.multipliers}
+    result = op(first, packed, **epilogue)
+    call = functools.partial(op, first, packed, out=_output(result), **epilogue)
 
     def computed() -> Array:
         value = call()

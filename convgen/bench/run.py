@@ -117,13 +117,15 @@ def _load(names: Sequence[str]) -> tuple[list[Peer], list[Refusal]]:
 
 
 def _measure_layer(layer: Layer, peers: Sequence[Peer], options: BenchOptions, roofline: Roofline) -> LayerResult:
-    spec = layer.spec.replace(epilogue=Epilogue())
-    operands = normal_operands(spec, np.random.default_rng(0)).main
-    job = _job(spec, operands, options)
+    quantized = layer.spec.dtype == "int8" and layer.spec.direction == "forward"
+    spec = layer.spec.replace(epilogue=Epilogue(("requantize",) if quantized else ()))
+    given = normal_operands(spec, np.random.default_rng(0))
+    operands = given.main
+    job = replace(_job(spec, operands, options), multipliers=given.epilogue.get("requantize"))
     op = compiled(job, options.choice)
     entered, refusals = _enter(peers, job)
     contenders = [own_contender(op, job), *entered]
-    expected = reference(spec, *operands)
+    expected = reference(spec, *operands, **given.epilogue)
     if spec.direction != "backward_weights":
         expected = from_layout(expected, spec.layout)
     errors = {}

@@ -19,6 +19,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -298,6 +299,9 @@ class _Run:
                 return _dot(self._value(a, names), self._value(b, names), self._value(c, names))
             case Arith(op, a, b):
                 return _ARITH[op](self._value(a, names), self._value(b, names))
+            case Convert(a, dtype):
+                operand = self._value(a, names)
+                return (operand if dtype == "float32" else np.rint(operand)).astype(DTYPES[dtype].numpy)
             case Apply(function, a):
                 operand = self._value(a, names)
                 return _FUNCTIONS[function](operand.astype(np.float64)).astype(operand.dtype)

@@ -148,6 +148,14 @@ class Arith:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """int32 as the nearest float32, or float32 rounded to the nearest int32, halves to even; it must be one."""
+
+    a: Value
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Apply:
     """An elementary function of every lane."""
 
@@ -173,7 +181,9 @@ class Where:
     b: Value
 
 
-Value: TypeAlias = Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Dot | Arith | Apply | Choose | Where
+Value: TypeAlias = (
+    Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Dot | Arith | Convert | Apply | Choose | Where
+)
 
 
 # ---- statements

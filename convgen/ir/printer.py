@@ -9,6 +9,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -108,6 +109,8 @@ def format_value(value: Value) -> str:
             return f"{op}({format_value(a)}, {format_value(b)})"
         case Arith(op, a, b):
             return f"({format_value(a)} {op} {format_value(b)})"
+        case Convert(a, dtype):
+            return f"{dtype}({format_value(a)})"
         case Apply(function, a):
             return f"{function}({format_value(a)})"
         case Choose(conditions, a, b):

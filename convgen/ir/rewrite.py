@@ -12,6 +12,7 @@ from convgen.ir.nodes import (
     Arith,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -94,6 +95,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = Dot(again(a), again(b), again(c))
         case Arith(op, a, b):
             rebuilt = Arith(op, again(a), again(b))
+        case Convert(a, dtype):
+            rebuilt = Convert(again(a), dtype)
         case Apply(function, a):
             rebuilt = Apply(function, again(a))
         case Choose(conditions, a, b):
@@ -220,7 +223,7 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
     yield value
     inner: tuple[Value, ...]
     match value:
-        case Splat(a) | Spread(a) | Sum(a) | Apply(_, a):
+        case Splat(a) | Spread(a) | Sum(a) | Convert(a) | Apply(_, a):
             inner = (a,)
         case Fma(a, b, c) | Dot(a, b, c) | Where(a, b, c):
             inner = (a, b, c)

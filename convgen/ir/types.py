@@ -12,6 +12,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     Load,
@@ -72,6 +73,11 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             return _dot(value_type(a, buffers), value_type(b, buffers), value_type(c, buffers))
         case Fma(a, b, c) | Where(a, b, c):
             return _same("fma or where", buffers, a, b, c)
+        case Convert(a, dtype):
+            given, lanes = value_type(a, buffers)
+            if {given, dtype} != {"int32", "float32"}:
+                raise IRError(f"{given} is not converted to {dtype}")
+            return dtype, lanes
         case Arith(op, a, b):
             return _same(op, buffers, a, b)
         case Choose(_, a, b):

@@ -81,7 +81,7 @@ def _gather(spec: ConvSpec, result_space: Space = "result", *, keeps_made: bool)
     )
     operands = (image, weight, *(epilogue_buffers(spec, channels) if forward else ()))
     has_epilogue = bool(spec.epilogue.steps)
-    stored = image_buffer(spec, result, dtype.result, (*group, *made), writes, result_space)
+    stored = image_buffer(spec, result, spec.result_dtype, (*group, *made), writes, result_space)
     sums = image_buffer(spec, SUMS, dtype.accumulator, (*group, *made), writes, "workspace")
     classes = gather_classes(spec)
     many = len(classes) > 1

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from convgen.dtypes import DTYPES
-from convgen.ir.nodes import Apply, Arith, Buffer, Const, Index, Int, Load, Stage, Store, Value, Var, Where
+from convgen.ir.nodes import Apply, Arith, Buffer, Const, Convert, Index, Int, Load, Stage, Store, Value, Var, Where
 from convgen.nests.nest import (
     Channels,
     axis_letters,
@@ -22,14 +22,13 @@ from convgen.spec import ConvSpec
 
 def epilogue_buffers(spec: ConvSpec, channels: Channels) -> tuple[Buffer, ...]:
     """The epilogue's operands in the order of the call."""
-    result = DTYPES[spec.dtype].result
     group = group_axis(channels, Int(channels.groups))
     made = made_axis(channels, Var("OC"))
     size = tuple(f"O{letter.upper()}" for letter in axis_letters(spec.ndim))
     return tuple(
-        image_buffer(spec, name, result, (*group, *made), size, "operand")
+        image_buffer(spec, name, spec.operand_dtype(name), (*group, *made), size, "operand")
         if name == "residual"
-        else Buffer(name, result, (*group, *made), "operand")
+        else Buffer(name, spec.operand_dtype(name), (*group, *made), "operand")
         for name in spec.epilogue.operands
     )
 
@@ -61,6 +60,8 @@ def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place
             return Arith("+", x, Load(step, place))
         case "scale":
             return Arith("*", x, Load(step, channel))
+        case "requantize":
+            return _requantized(x, Load(step, channel), spec.epilogue.zero_point)
         case "relu":
             return Arith("max", x, const(0.0))
         case "relu6":
@@ -79,6 +80,14 @@ def _step(spec: ConvSpec, step: str, x: Value, channel: tuple[Index, ...], place
         case _:
             inner = Arith("+", Apply("erf", Arith("*", x, const(math.sqrt(0.5)))), const(1.0))
             return Arith("*", Arith("*", x, const(0.5)), inner)
+
+
+def _requantized(x: Value, multiplier: Value, zero_point: int) -> Value:
+    """Saturated before it is rounded: the limits are integers."""
+    lowest, highest = (Const(float(limit - zero_point), "float32") for limit in (-128, 127))
+    scaled = Arith("*", Convert(x, "float32"), multiplier)
+    rounded = Convert(Arith("min", Arith("max", scaled, lowest), highest), "int32")
+    return Arith("+", rounded, Const(zero_point, "int32")) if zero_point else rounded
 
 
 def _one_plus_exp(x: Value, const: Callable[[float], Const]) -> Value:

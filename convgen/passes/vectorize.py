@@ -14,6 +14,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -186,6 +187,8 @@ class _Lanes:
                 return Dot(self._wide(a), self._wide(b), self._wide(c))
             case Arith(op, a, b):
                 return Arith(op, self._wide(a), self._wide(b))
+            case Convert(a, dtype):
+                return Convert(self._wide(a), dtype)
             case Apply(function, a):
                 return Apply(function, self._wide(a))
             case Where(test, a, b):

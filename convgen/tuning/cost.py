@@ -19,6 +19,8 @@ FMA_PORTS = 2
 LOAD_PORTS = 2
 # Four cycles, and one that is lost where nothing else is in flight.
 FMA_LATENCY = 5
+# The part of the time to fetch lines of weights, or to use them in dot products, that the other does not hide.
+EXPOSED_LINES = 0.05
 # What starting and leaving an innermost loop costs.
 LOOP_CYCLES = 4
 # Stores of so many accumulators pass while the next tile begins; those of each other take so many cycles.
@@ -108,7 +110,9 @@ def tile_efficiency(
     useful = pixels * lanes / width / FMA_PORTS * dot
     step = step_cycles(spec, machine, pixels, vectors, shares_source, dot)
     if fetches_weights:
-        step = max(step, vectors * rates_of(machine).line)
+        lines = vectors * rates_of(machine).line
+        # Dot products leave less time to fetch in.
+        step = max(step, lines) + (EXPOSED_LINES * min(step, lines) if dot > 1 else 0.0)
     stores = STORE_CYCLES * max(0, pixels * vectors - HIDDEN_STORES)
     return steps * useful / (steps * step + loops * LOOP_CYCLES + stores)
 

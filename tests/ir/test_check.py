@@ -13,6 +13,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -164,6 +165,14 @@ BROKEN: dict[str, tuple[Program, str]] = {
     "tile product of other shapes": (
         with_tiles(PRODUCT, total=tiles("sums", "int32", 1, 2, 4)),
         "tiles sums, x8 and w8 are no product",
+    ),
+    "conversion to nothing new": (
+        over_i(store(Convert(Load("x", (I, I)), "float32"))),
+        "float32 is not converted to float32",
+    ),
+    "conversion of a double": (
+        over_i(store(Convert(Load("d", (I,)), "float32"))),
+        "float64 is not converted to float32",
     ),
     "dot of scalars": (dot_of(Load("q", (I,)), Load("q", (I,))), "dot joins operands of types"),
     "dot of other terms": (

@@ -18,6 +18,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -161,6 +162,14 @@ def test_values() -> None:
     assert value_of(Apply("exp", x1)) == np.float32(math.exp(-3))
     assert value_of(Apply("tanh", x1)) == np.float32(math.tanh(-3))
     assert value_of(Apply("erf", const(0.5))) == np.float32(math.erf(0.5))
+
+
+def test_conversions_round_halves_to_even() -> None:
+    wanted = {0.5: 0, 1.5: 2, -2.5: -2, 2.75: 3, -0.75: -1}
+    for number, integer in wanted.items():
+        value = Convert(const(number), "int32")
+        assert run(Store("y", (Int(0),), value), length=1, dtype="int32", x=np.zeros(1, np.int32))[0] == integer
+    assert value_of(Convert(Const(2**24 + 1, "int32"), "float32")) == 2**24
 
 
 def test_fma_rounds_once() -> None:

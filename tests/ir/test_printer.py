@@ -13,6 +13,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -68,7 +69,7 @@ def every_node() -> Program:
         (Less(Int(-1), i), Less(i, n)), PaddedLoad("x", (i, IndexOp("-", i, Int(1))), "reflect"), Const(-1.5, "float32")
     )
     chain = Where(Load("acc", ()), Apply("exp", Load("acc", ())), Arith("max", scalar, Arith("/", scalar, scalar)))
-    wide = Fma(Spread(x4, 4, 2, 1, 1), Splat(Load("acc", ()), 4), Const(0.25, "float32", 4))
+    wide = Fma(Spread(x4, 4, 2, 1, 1), Splat(Load("acc", ()), 4), Convert(Const(25, "int32", 4), "float32"))
     dot = Dot(Splat(Load("w", (n, i), terms=2), 4), Load("w", (i, Int(0)), 4, terms=2), wide)
     body = Alloc(
         Buffer("acc", "float32", (), "register"),

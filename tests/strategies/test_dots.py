@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import convgen
 from convgen import driver, matrix_unit
 from convgen.driver import Plan, build_program, lower
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
-from convgen.spec import ConvSpec
+from convgen.spec import ConvSpec, Epilogue
 from convgen.strategies.registry import applicable
 from convgen.tuning.space import Config
 from tests import corpus
@@ -168,3 +169,24 @@ def test_tiles_become_the_units_instructions(dtype: str, product: str) -> None:
     assert used["tilezero"] == used["tilestored"]
     assert used["tileloadd"] == used[product]
     assert all(count % 4 == 0 for count in used.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["3x3", "1x1"])
+def test_requantized(name: str, layout: str) -> None:
+    """Each strategy's first choice, and every halfway case that float32 holds: rounded to even, shifted, saturated."""
+    epilogue = Epilogue(("bias", "residual", "relu", "requantize"), zero_point=-9)
+    spec = problem(name, "int8", layout).replace(epilogue=epilogue)
+    rng = np.random.default_rng(0)
+    shapes = spec.operand_shapes
+    x, w = (rng.integers(-9, 10, shapes[key]).astype(np.int8) for key in ("input", "weight"))
+    bias, residual = (rng.integers(-99, 99, shapes[key]).astype(np.int32) for key in ("bias", "residual"))
+    halves = np.resize(np.array([0.5, 0.25, 2.0, 1.5], np.float32), shapes["requantize"])
+    want = reference(spec, x, w, bias=bias, residual=residual, requantize=halves)
+    assert len(np.unique(want)) > 40
+    for strategy in applicable(spec, HOST):
+        op = convgen.compile(spec, strategy.name, 1)
+        got = op(x, w, bias, residual=residual, requantize=halves)
+        assert got.dtype == np.int8
+        np.testing.assert_array_equal(got, want)
+        assert corpus.passes(op) == []

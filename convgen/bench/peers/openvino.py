@@ -26,7 +26,9 @@ from convgen.dtypes import DTYPES
 from convgen.errors import NotApplicable
 from convgen.spec import ConvSpec
 
-_DTYPES = ("float32",)
+_DTYPES = ("float32", "int8")
+# A scale of 1 would be left out, and with it the pattern.
+_INPUT_SCALE = 0.5
 _LETTERS = {1: "W", 2: "HW", 3: "DHW"}
 
 
@@ -39,6 +41,8 @@ class _OpenVino:
     def contenders(self, job: Job) -> list[Contender]:
         spec = forward_form(job.spec)
         refuse(spec, _DTYPES, asymmetric=True)
+        if spec.dtype == "int8" and (spec.transposed or job.multipliers is None):
+            raise NotApplicable("its quantized convolutions are compared forward")
         return [_contender(spec, job, layout) for layout in job.layouts]
 
 
@@ -50,10 +54,10 @@ def _contender(spec: ConvSpec, job: Job, layout: str) -> Contender:
         "INFERENCE_NUM_THREADS": job.threads,
         "NUM_STREAMS": "1",
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        **({"INFERENCE_PRECISION_HINT": "f32"} if spec.dtype == "float32" else {}),
     }
     try:
-        request = openvino.Core().compile_model(_model(spec, job.second, layout), "CPU", config).create_infer_request()
+        request = openvino.Core().compile_model(_model(spec, job, layout), "CPU", config).create_infer_request()
     except RuntimeError as error:
         raise NotApplicable(f"it refuses the model: {str(error).strip().splitlines()[-1]}") from error
     image = to_layout(job.first, layout)
@@ -77,9 +81,10 @@ def _calls(request: Any, image: Array, result: Array, layout: str) -> tuple[Call
     return call, computed
 
 
-def _model(spec: ConvSpec, weight: Array, layout: str) -> Any:
-    x = operators.parameter([spec.batch, spec.in_channels, *spec.spatial_size], np.float32, name="x")
-    y = _convolution(spec, x, _constant(spec, weight))
+def _model(spec: ConvSpec, job: Job, layout: str) -> Any:
+    shape = [spec.batch, spec.in_channels, *spec.spatial_size]
+    x = operators.parameter(shape, DTYPES[spec.dtype].numpy, name="x")
+    y = _quantized(spec, job, x) if spec.dtype == "int8" else _convolution(spec, x, _constant(spec, job.second))
     model = openvino.Model([y], [x], "convolution")
     if layout == "channels_first":
         return model
@@ -89,6 +94,17 @@ def _model(spec: ConvSpec, weight: Array, layout: str) -> Any:
         tensor.tensor().set_layout(openvino.Layout(f"N{letters}C"))
         tensor.model().set_layout(openvino.Layout(f"NC{letters}"))
     return steps.build()
+
+
+def _quantized(spec: ConvSpec, job: Job, x: Any) -> Any:
+    """Bytes to bytes, as its converters write quantized networks: the library finds the pattern and computes in integers."""
+    assert job.multipliers is not None
+    scales = _constant(spec, (job.multipliers / _INPUT_SCALE).reshape(-1, 1, *[1] * spec.ndim).astype(np.float32))
+    image = operators.multiply(operators.convert(x, "f32"), operators.constant(np.float32(_INPUT_SCALE)))
+    weight = operators.multiply(operators.convert(_constant(spec, job.second), "f32"), scales)
+    lowest, highest = (operators.constant(np.float32(limit)) for limit in (-128, 127))
+    sums = _convolution(spec, image, weight)
+    return operators.convert(operators.fake_quantize(sums, lowest, highest, lowest, highest, 256), "i8")
 
 
 def _constant(spec: ConvSpec, weight: Array) -> Any:

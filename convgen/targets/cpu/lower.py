@@ -22,6 +22,7 @@ from convgen.ir.nodes import (
     Buffer,
     Choose,
     Const,
+    Convert,
     Dot,
     Fma,
     For,
@@ -481,6 +482,9 @@ class _Writer(Places):
                 return self.dot(a, b, c)
             case Arith(op, a, b):
                 return self.call(_ARITH[op], self.dtype(a), self.lanes(a), a, b)
+            case Convert(a, dtype):
+                operation = Operation("convert", dtype, self.lanes(a), self.dtype(a))
+                return f"{self.use(operation)}({self.value(a)})"
             case Apply(function, a):
                 return self.call(function, self.dtype(a), self.lanes(a), a)
             case Where(test, a, b):

@@ -100,7 +100,10 @@ def type_name(dtype: str, lanes: int) -> str:
 
 def vector_texts(operations: tuple[Operation, ...]) -> tuple[VectorText, ...]:
     """The vector types of the operations."""
-    kinds = sorted({(op.dtype, op.lanes) for op in operations if op.lanes > 1 and not op.kind.startswith("transpose")})
+    computed = [op for op in operations if op.lanes > 1 and not op.kind.startswith("transpose")]
+    kinds = sorted(
+        {(op.dtype, op.lanes) for op in computed} | {(op.storage, op.lanes) for op in computed if op.kind == "convert"}
+    )
     return tuple(VectorText(type_name(dtype, lanes), _ELEMENT[dtype], lanes) for dtype, lanes in kinds)
 
 
@@ -128,7 +131,7 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("bfloat")
     if "dot" in kinds:
         needed |= {"dot", "call"}
-    if kinds & {"fma", "min", "max"}:
+    if kinds & {"fma", "min", "max", "convert"}:
         needed.add("call")
     if kinds & TILE_KINDS:
         needed |= {"tiles", "call"}
@@ -187,6 +190,9 @@ def operation_text(op: Operation) -> OperationText:
             test = f'b.fcmp_ordered("<", t, {zero})' if _is_float(op.dtype) else f'b.icmp_signed("<", t, {zero})'
             emit = f"lambda b, t, x, y: b.select({test}, x, y)"
             return OperationText(op.name, kind, f"{kind}, {kind}, {kind}", emit)
+        case "convert":
+            given = type_name(op.storage, op.lanes)
+            return OperationText(op.name, kind, f"{given},", f"lambda b, x: {_convert(op)}")
         case "exp" | "tanh" | "erf":
             return OperationText(op.name, kind, f"{kind},", f"lambda b, x: {op.kind}(b, x)")
         case "min" | "max":
@@ -314,6 +320,14 @@ def _fma(op: Operation) -> str:
     if not _is_float(op.dtype):
         return "b.add(b.mul(x, y), z)"
     return f'call(b, "llvm.fma.{_suffix(op.dtype, op.lanes)}", x.type, x, y, z)'
+
+
+def _convert(op: Operation) -> str:
+    wide = _llvm(op.dtype, op.lanes)
+    if _is_float(op.dtype):
+        return f"b.sitofp(x, {wide})"
+    name = f"llvm.lrint.{_suffix(op.dtype, op.lanes)}.{_suffix(op.storage, op.lanes)}"
+    return f'call(b, "{name}", {wide}, x)'
 
 
 def _dot(op: Operation) -> str:
