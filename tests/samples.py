@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from convgen.driver import Plan, given_plan, lower, source_of
@@ -25,6 +26,12 @@ MACHINE = Machine(
     cores=1,
 )
 
+# The same with instructions for dot products, and with a matrix unit.
+WITH_DOTS = dataclasses.replace(MACHINE, features="+avx512bf16,+avx512vnni")
+WITH_MATRIX = dataclasses.replace(
+    WITH_DOTS, features=f"{WITH_DOTS.features},+amx-tile,+amx-bf16,+amx-int8", matrix="amx"
+)
+
 _BLOCK = ConvSpec(
     batch=1,
     in_channels=64,
@@ -43,6 +50,8 @@ SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     "forward_3x3": ("direct", _BLOCK),
     "forward_1x1": ("direct", _BLOCK.replace(in_channels=256, kernel_size=(1, 1), padding=0, epilogue=())),
     "depthwise_3x3": ("direct", _BLOCK.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
+    "forward_3x3_int8": ("direct", _BLOCK.replace(dtype="int8", epilogue=("bias", "relu", "requantize"))),
+    "forward_3x3_bfloat16_matrix_unit": ("direct", _BLOCK.replace(dtype="bfloat16")),
     "winograd_3x3": ("winograd", _BLOCK),
     "fft_7": ("fft", _LINE),
     "backward_data_3x3_stride_2": (
@@ -55,17 +64,26 @@ SAMPLES: dict[str, tuple[str, ConvSpec]] = {
     ),
 }
 
+# The samples that are for another machine than MACHINE.
+MACHINES: dict[str, Machine] = {"forward_3x3_int8": WITH_DOTS, "forward_3x3_bfloat16_matrix_unit": WITH_MATRIX}
 
-def sample_source(strategy: str, spec: ConvSpec) -> str:
-    """The source of a sample: the strategy with its default configuration on the sample machine."""
-    plan: Plan = given_plan(spec, strategy, None, MACHINE)
-    return source_of(plan, lower(plan, MACHINE))
+
+def sample_plan(name: str) -> Plan:
+    """The plan of a sample: the strategy with its default configuration on the sample's machine."""
+    strategy, spec = SAMPLES[name]
+    return given_plan(spec, strategy, None, MACHINES.get(name, MACHINE))
+
+
+def sample_source(name: str) -> str:
+    """The source of a sample."""
+    plan = sample_plan(name)
+    return source_of(plan, lower(plan, MACHINES.get(name, MACHINE)))
 
 
 def main() -> None:
     GENERATED.mkdir(exist_ok=True)
-    for name, (strategy, spec) in SAMPLES.items():
-        (GENERATED / f"{name}.py").write_text(sample_source(strategy, spec), encoding="utf-8")
+    for name in SAMPLES:
+        (GENERATED / f"{name}.py").write_text(sample_source(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -106,10 +106,18 @@ def test_every_strategy_passes_the_gates_on_the_corpus(spec: ConvSpec) -> None:
         assert found.ok, f"{name}: {found.reason}"
 
 
-# Problems that the fast algorithms and the depthwise kernels take: plain, strided, transposed, of one to three axes.
+# Problems that the fast algorithms, the depthwise kernels and those of narrow types take: plain, strided, transposed, of one to
+# three axes.
 FAVOURED: dict[str, dict[str, Any]] = {
     "3x3": {},
     "3x3 float64": dict(dtype="float64", out_channels=33),
+    "3x3 bfloat16": dict(dtype="bfloat16", in_channels=12),
+    "3x3 float16": dict(dtype="float16"),
+    "3x3 int8": dict(dtype="int8", in_channels=12),
+    "1x1 bfloat16": dict(kernel_size=1, padding=0, dtype="bfloat16", in_channels=32),
+    "1x1 int8": dict(kernel_size=1, padding=0, dtype="int8", in_channels=32, stride=2),
+    "depthwise 3x3 bfloat16": dict(in_channels=19, groups=19, dtype="bfloat16"),
+    "depthwise 3x3 int8": dict(in_channels=19, groups=19, dtype="int8", stride=2),
     "5x5 reflect": dict(kernel_size=5, padding=2, padding_mode="reflect"),
     "3x3 stride 2": dict(stride=2),
     "4x4 transposed": dict(kernel_size=4, stride=2, transposed=True),

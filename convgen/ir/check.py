@@ -53,6 +53,9 @@ def check(program: Program) -> None:
     _unique("buffer", names)
     _unique("size", list(program.sizes))
     _unique("stage", [stage.name for stage in program.stages])
+    for stage in program.stages:
+        if stage.name in names:
+            raise IRError(f"stage {stage.name} has the name of a buffer")
     sizes = frozenset(program.sizes)
     for buffer in program.buffers:
         if buffer.space == "register":

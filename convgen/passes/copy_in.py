@@ -40,7 +40,7 @@ class CopiedAxis:
 @dataclass(frozen=True)
 class CopyIn:
     """for t: S[x[f(t, i)]]   →   for t: { for a: xc[a] = x[f(t, a)];  S[xc[i]] }   and xc is local
-    S[x[f(i)]]            →   stage xc: for a: xc[a] = x[f(a)];  S[xc[i]]       where ``loop`` is None
+    S[x[f(i)]]            →  stage copy_xc: for a: xc[a] = x[f(a)];  S[xc[i]]       where ``loop`` is None
 
     ``origin`` is the element of the buffer that is kept at a place of the copy, in the labels of the axes and variables outside;
     where it is None, every place is a loop's variable and the origin is what is read there. ``order`` lists the labels in the
@@ -71,7 +71,11 @@ class CopyIn:
         copy, *body = self._with_copy(users[0].body, f"stage {users[0].name}")
         stages: list[Stage] = []
         for stage in program.stages:
-            stages += [Stage(self.into, (copy,)), replace(stage, body=tuple(body))] if stage is users[0] else [stage]
+            stages += (
+                [Stage(f"copy_{self.into}", (copy,)), replace(stage, body=tuple(body))]
+                if stage is users[0]
+                else [stage]
+            )
         return tuple(stages)
 
     def _inside(self, program: Program, name: str) -> tuple[Stage, ...]:

@@ -33,10 +33,10 @@ OFFSET = 128
 @dataclass(frozen=True)
 class Unsigned:
     """x[i] = v;  alloc acc: { acc = 0; for r: acc = fma(x[f(r)], w[o, r], acc) }
-    →  stage sums: for o: offsets[o] = sum over r of -128 * w[o, r]
+    →  stage sum_w: for o: offsets[o] = sum over r of -128 * w[o, r]
        x[i] = v + 128;  alloc acc: { acc = offsets[o]; for r: acc = fma(x[f(r)], w[o, r], acc) }   and x is of unsigned bytes
 
-    ``buffer`` is x, int8 in memory of the call; ``weight`` is w; ``sums`` names both the stage and the buffer ``offsets``.
+    ``buffer`` is x, int8 in memory of the call; ``weight`` is w; ``sums`` names ``offsets``.
 
     Requires: x is stored by no transpose, and read in sums that begin with zero and multiply every element of w along all axes
     that their loops move along, all of constant extent, by one of x. Ensures: the same sums.
@@ -111,7 +111,7 @@ class Unsigned:
         nest: Stmt = Alloc(Buffer("total", "int32", (), "register"), (begin, body, end))
         for axis in reversed(axes):
             nest = For(names[axis], weight.shape[axis], (nest,), "parallel" if axis == axes[0] else "serial")
-        return Stage(self.sums, (nest,))
+        return Stage(f"sum_{self.weight}", (nest,))
 
 
 def _size(extents: Iterable[Index]) -> int:

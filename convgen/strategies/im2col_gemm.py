@@ -139,7 +139,11 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking, *, whole: bool) -> 
     merge = len(summed) > 1 and not _many(spec)
     passes: tuple[Pass, ...] = (
         CopyIn(nest.source, "windows", None if whole else "share", axes, origin, order),
-        *((Parallelize("windows", tuple(f"windows_{axis.label}" for axis in (*images, pixels))),) if whole else ()),
+        *(
+            (Parallelize("copy_windows", tuple(f"windows_{axis.label}" for axis in (*images, pixels))),)
+            if whole
+            else ()
+        ),
         ExpandPadding(((nest.source, spatial),)),
         *_copy_vectors(spec, nest),
         *((Collapse(summed, "k"),) if merge else ()),

@@ -197,6 +197,7 @@ BROKEN: dict[str, tuple[Program, str]] = {
     ),
     "buffer twice": (program(buffers=(*BUFFERS, BUFFERS[0])), "buffer x is defined twice"),
     "size twice": (Program("p", ("N", "N"), (), ()), "size N is defined twice"),
+    "stage named as a buffer": (Program("p", ("N",), BUFFERS, (Stage("x", ()),)), "stage x has the name of a buffer"),
     "stage twice": (Program("p", ("N",), (), (Stage("s", ()), Stage("s", ()))), "stage s is defined twice"),
     "register in the program": (program(buffers=(register(),)), "buffer acc: register buffers belong to an alloc"),
     "buffer type": (program(buffers=(Buffer("b", "float8", (), "operand"),)), "buffer b: unknown data type float8"),
