@@ -12,8 +12,11 @@ from convgen.passes.tile import Tile
 from convgen.spec import ConvSpec
 from convgen.tuning.space import Config
 
-# LLVM's features with an instruction for each type, and how many terms it adds.
-_FEATURES = {"bfloat16": ("avx512bf16", 2), "int8": ("avx512vnni", 4)}
+# LLVM's features with an instruction for each type, any of which will do, and how many terms it adds.
+_FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
+    "bfloat16": (("avx512bf16",), 2),
+    "int8": (("avx512vnni", "avxvnni"), 4),
+}
 # The narrowest instructions have so many lanes.
 FEWEST_LANES = 4
 
@@ -24,8 +27,8 @@ def dot_terms(spec: ConvSpec, machine: Machine) -> int:
 
     Those for bfloat16 take denormals for zeros, which "strict" does not admit.
     """
-    feature, terms = _FEATURES.get(spec.dtype, ("", 0))
-    if not terms or not machine.has(feature) or spec.direction == "backward_weights":
+    features, terms = _FEATURES.get(spec.dtype, ((), 0))
+    if not any(map(machine.has, features)) or spec.direction == "backward_weights":
         return 0
     if spec.dtype == "bfloat16" and spec.accuracy == "strict":
         return 0
