@@ -21,7 +21,7 @@ from convgen.ir.nodes import (
     Store,
     Var,
 )
-from convgen.ir.rewrite import loops, map_body, rewrite_loops, rewrite_named, stores, substitute_block, variables
+from convgen.ir.rewrite import loops, map_body, reads, rewrite_loops, rewrite_named, stores, substitute_block, variables
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BlockReduction:
     loop that holds r is ``first``, what follows it is ``finish``.
 
     Requires: factor at least 1; ``around`` and the loops in it are a perfect nest (with guards) around one alloc of a scalar,
-    whose body has one loop r and stores to memory after it alone; an extent, or one of the two of which it is the smaller, is
+    whose body has one loop r and stores to memory after it alone, to none that is read before it; an extent, or one of the two of which it is the smaller, is
     in sizes of the program. Ensures: each accumulator sees the terms of one block after another, in order, and nothing is
     rounded in between.
     """
@@ -93,6 +93,9 @@ class BlockReduction:
         first, update, finish = alloc.body[:at], alloc.body[at : at + 1], alloc.body[at + 1 :]
         if any(store.buffer != name for store in stores((*first, *update))):
             raise IRError(f"memory is stored to before the sum {name} is complete")
+        carried = {store.buffer for store in stores(finish)} & {read.buffer for read in reads(first)}
+        if carried:
+            raise IRError(f"the sum {name} begins with {sorted(carried)}, which another sum ends with")
         block = Var(f"{self.loop}_block")
         last = sub(blocks, 1)
 

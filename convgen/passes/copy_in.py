@@ -44,11 +44,11 @@ class CopyIn:
 
     ``origin`` is the element of the buffer that is kept at a place of the copy, in the labels of the axes and variables outside;
     where it is None, every place is a loop's variable and the origin is what is read there. ``order`` lists the labels in the
-    order of the copy's loops, where it is not that of the axes.
+    order of the copy's loops, where it is not that of the axes; ``dtype`` is that of the copy, by default the buffer's.
 
     Requires: in the named loop, or in the one stage that reads it, the buffer is read by scalar loads at one index, which is the
     origin at the access's places, and not stored; places lie inside the counts; what is copied lies inside the buffer, or is read
-    with padding. Ensures: there only the copy reads the buffer, padded or not as before.
+    with padding; both types are computed in one. Ensures: there only the copy reads the buffer, padded or not as before.
     """
 
     buffer: str
@@ -57,10 +57,12 @@ class CopyIn:
     axes: tuple[CopiedAxis, ...]
     origin: tuple[Index, ...] | None = None
     order: tuple[str, ...] = ()
+    dtype: str = ""
 
     def __call__(self, program: Program) -> Program:
         space: Space = "workspace" if self.loop is None else "local"
-        copy = Buffer(self.into, program.buffer(self.buffer).dtype, tuple(axis.extent for axis in self.axes), space)
+        dtype = self.dtype or program.buffer(self.buffer).dtype
+        copy = Buffer(self.into, dtype, tuple(axis.extent for axis in self.axes), space)
         stages = self._before_stage(program) if self.loop is None else self._inside(program, self.loop)
         return replace(program, buffers=(*program.buffers, copy), stages=stages)
 

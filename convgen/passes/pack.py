@@ -44,8 +44,10 @@ class PackedAxis:
 class Pack:
     """w[k, c]   →   stage pack_w: wp[kb, c, ki] = w[kb * F + ki, c] (0 beyond the end);   wp[k // F, c, k % F]
 
-    Requires: the buffer is read by plain scalar loads alone. Ensures: only pack_w reads the buffer; the packed buffer holds
-    zeros where a block reaches beyond the end.
+    ``dtype`` is that of the copy, by default the buffer's.
+
+    Requires: the buffer is read by plain scalar loads alone; both types are computed in one. Ensures: only pack_w reads the
+    buffer; the packed buffer holds zeros where a block reaches beyond the end.
     """
 
     buffer: str
@@ -53,6 +55,7 @@ class Pack:
     layout: tuple[PackedAxis, ...]
     space: Space = "packed"
     labels: tuple[str, ...] = ()
+    dtype: str = ""
 
     def __call__(self, program: Program) -> Program:
         source = program.buffer(self.buffer)
@@ -60,7 +63,9 @@ class Pack:
         users = [i for i, stage in enumerate(program.stages) if any(r.buffer == self.buffer for r in reads(stage.body))]
         if not users:
             raise IRError(f"{self.buffer} is not read")
-        copy = Buffer(self.into, source.dtype, tuple(self._extent(source, part) for part in self.layout), self.space)
+        copy = Buffer(
+            self.into, self.dtype or source.dtype, tuple(self._extent(source, part) for part in self.layout), self.space
+        )
         stages = [replace(stage, body=tuple(map(self._redirect, stage.body))) for stage in program.stages]
         stages.insert(users[0], self._copy_stage(source))
         return replace(program, buffers=(*program.buffers, copy), stages=tuple(stages))
@@ -113,7 +118,9 @@ class Pack:
             part.axis: Var(f"{name}s") for name, part in zip(names, self.layout, strict=True) if f"{name}s" in bindings
         }
         view = replace(source, shape=tuple(axes.get(axis, extent) for axis, extent in enumerate(source.shape)))
-        copy = Buffer(self.into, source.dtype, tuple(self._extent(view, part) for part in self.layout), self.space)
+        copy = Buffer(
+            self.into, self.dtype or source.dtype, tuple(self._extent(view, part) for part in self.layout), self.space
+        )
         origin: dict[int, Index] = dict.fromkeys(range(len(source.shape)), Int(0))
         for name, part in zip(names, self.layout, strict=True):
             term = mul(name, part.factor) if part.part == "block" else Var(name)

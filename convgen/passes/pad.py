@@ -30,10 +30,11 @@ class Pad:
 
     ``low`` and ``extents`` give, for each axis of the buffer, how far the copy begins before it and how long the copy is (a
     negative low leaves elements out); ``order`` lists the buffer's axes in the order of the copy, so that a change of layout
-    costs no second pass over memory. ``labels`` name the buffer's axes in the copy's loops.
+    costs no second pass over memory. ``labels`` name the buffer's axes in the copy's loops; ``dtype`` is the copy's type, by
+    default the buffer's.
 
-    Requires: every index that is read lies inside the copy; padded reads are by ``mode``, none is a vector. Ensures: no stage
-    but pad_x reads the buffer.
+    Requires: every index that is read lies inside the copy; padded reads are by ``mode``, none is a vector; both types are
+    computed in one. Ensures: no stage but pad_x reads the buffer.
     """
 
     buffer: str
@@ -43,6 +44,7 @@ class Pad:
     order: tuple[int, ...]
     mode: PaddingMode = "zeros"
     labels: tuple[str, ...] = ()
+    dtype: str = ""
 
     def __call__(self, program: Program) -> Program:
         source = program.buffer(self.buffer)
@@ -53,7 +55,9 @@ class Pad:
         users = [i for i, stage in enumerate(program.stages) if any(r.buffer == self.buffer for r in reads(stage.body))]
         if not users:
             raise IRError(f"{self.buffer} is not read")
-        copy = Buffer(self.into, source.dtype, tuple(self.extents[axis] for axis in self.order), "workspace")
+        copy = Buffer(
+            self.into, self.dtype or source.dtype, tuple(self.extents[axis] for axis in self.order), "workspace"
+        )
         stages = [replace(stage, body=tuple(map(self._redirect, stage.body))) for stage in program.stages]
         stages.insert(users[0], self._copy_stage(source, copy))
         return replace(program, buffers=(*program.buffers, copy), stages=tuple(stages))

@@ -49,7 +49,8 @@ class PaddedCopy:
     """A copy of ``source``, ordered by ``order``, with its padding; its loops are called ``padded_label``.
 
     ``low`` says by how much the copy begins before the source along each axis, and ``extents`` how long it is; ``axes`` are
-    those that reads leave. ``labels`` name the source's axes; ``width`` is its last spatial one.
+    those that reads leave. ``labels`` name the source's axes; ``width`` is its last spatial one; ``dtype`` is the copy's type,
+    by default the source's.
     """
 
     source: str
@@ -60,6 +61,7 @@ class PaddedCopy:
     mode: PaddingMode
     labels: tuple[str, ...]
     width: str
+    dtype: str = ""
 
     @property
     def stage(self) -> str:
@@ -72,7 +74,7 @@ class PaddedCopy:
 
     def pad(self) -> Pass:
         """The pass that makes the copy a stage."""
-        return Pad(self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels)
+        return Pad(self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels, self.dtype)
 
     def tasks(self) -> Pass:
         """For a copy of a whole image: its rows are the tasks, or its planes."""

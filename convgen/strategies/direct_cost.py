@@ -25,6 +25,7 @@ from convgen.strategies.direct_whole import is_whole, row_waste
 from convgen.strategies.dots import dot_of
 from convgen.strategies.matrix import is_matrix_config, matrix_efficiency
 from convgen.strategies.merging import merged_pixels
+from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
     CALL_SECONDS,
     L2_SHARE,
@@ -91,7 +92,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     work = spec.macs * tiling.lanes_waste * tiling.overlap_waste
     if is_by_rows(config) and pad_mode(spec) == "zeros":
         work *= inside_share(spec, config["pixels"])
-    efficiency = _efficiency(spec, config, tiling, machine)
+    efficiency = _efficiency(spec, config, tiling, box, machine)
     compute = work / (peak(spec, machine) * efficiency)
     if tiling.shares_source and spec.direction != "backward_weights":
         compute *= streaming_waste(spec, machine, config["lanes"])
@@ -111,13 +112,13 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     )
 
 
-def _efficiency(spec: ConvSpec, config: Config, tiling: _Tiling, machine: Machine) -> float:
+def _efficiency(spec: ConvSpec, config: Config, tiling: _Tiling, box: Box | None, machine: Machine) -> float:
     """The part of the vector units' peak that tiles reach."""
     if is_matrix_config(config):
         width = vector_width(spec, machine)
         return matrix_efficiency(config, config["pixels"], config["lanes"], tiling.steps, width)
     return tile_efficiency(
-        spec,
+        spec if box is None else widened(spec),
         machine,
         pixels=config["pixels"],
         lanes=config["lanes"],

@@ -16,6 +16,7 @@ from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
 from convgen.strategies.copies import PaddedCopy
 from convgen.strategies.dots import dot_of
+from convgen.strategies.widening import wide_dtype
 from convgen.tuning.space import Config
 
 # So many channels are broadcast from wherever they lie.
@@ -78,7 +79,10 @@ def source_copy(
         extents[order[-1]] = Int(-(-nest.channels.reduced // dot) * dot)
         axes = tuple(sorted((*axes, order[-1])))
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
-    return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1])
+    # What is turned in squares keeps its type.
+    turned = order[-1] != len(order) - 1
+    dtype = spec.dtype if turned or spec.direction == "backward_weights" else wide_dtype(spec, dot)
+    return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1], dtype)
 
 
 def source_passes(spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...], dot: int = 1) -> tuple[Pass, ...]:

@@ -9,6 +9,7 @@ from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
+from convgen.strategies.widening import wide_dtype
 
 
 def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1, depth: int = 0) -> Pack:
@@ -29,7 +30,8 @@ def pack_weights(spec: ConvSpec, nest: Nest, lanes: int, dot: int = 1, depth: in
     elif channels.has_reduced:
         layout.append(PackedAxis(axes["ic"]))
     labels = (*packed_labels(spec, nest), *(("term",) if term else ()))
-    return Pack("weight", "packed", (*layout, PackedAxis(laned, "place", lanes), *term), labels=labels)
+    whole = (*layout, PackedAxis(laned, "place", lanes), *term)
+    return Pack("weight", "packed", whole, labels=labels, dtype=wide_dtype(spec, dot))
 
 
 def pack_terms(spec: ConvSpec, nest: Nest, made: int) -> tuple[Pass, ...]:

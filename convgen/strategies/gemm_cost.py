@@ -13,6 +13,7 @@ from convgen.strategies.base import windows_refusal
 from convgen.strategies.dots import dot_of
 from convgen.strategies.gemm_tiles import WEIGHTS_SHARE
 from convgen.strategies.matrix import is_matrix_config, matrix_efficiency
+from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
     CALL_SECONDS,
     moving_seconds,
@@ -81,7 +82,7 @@ def gemm_seconds(
         efficiency = matrix_efficiency(config, rows, lanes, terms, vector_width(spec, machine))
     else:
         efficiency = tile_efficiency(
-            spec, machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks, dot=dot_of(config)
+            widened(spec), machine, pixels=rows, lanes=lanes, steps=terms, loops=loops * blocks, dot=dot_of(config)
         )
     work = spec.macs * waste(spec.made_channels, config["made"]) * pixel_waste(spec, config["pixels"])
     vectors = max(1, lanes // vector_width(spec, machine))

@@ -8,6 +8,7 @@ from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
+from convgen.strategies.widening import wide_dtype
 
 
 def panel_passes(spec: ConvSpec, nest: Nest, width: int, dot: int) -> tuple[Pass, ...]:
@@ -28,4 +29,5 @@ def panel_passes(spec: ConvSpec, nest: Nest, width: int, dot: int) -> tuple[Pass
     )
     taps_labels = tuple(f"k{letter}" for letter in axis_letters(spec.ndim))
     labels = (*groups, "panel", *taps_labels, *reduced, "oc", *(("term",) if dot > 1 else ()))
-    return (Pack("weight", "packed", layout, labels=labels), Parallelize("pack_weight", (f"packed_{labels[0]}",)))
+    pack = Pack("weight", "packed", layout, labels=labels, dtype=wide_dtype(spec, dot))
+    return (pack, Parallelize("pack_weight", (f"packed_{labels[0]}",)))

@@ -41,6 +41,7 @@ from convgen.strategies.gemm import (
 from convgen.strategies.gemm_cost import gemm_refusal, gemm_seconds, is_matrix
 from convgen.strategies.gemm_tiles import blockings
 from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.widening import wide_dtype
 from convgen.tuning.cost import moving_seconds, pixels_made, vector_width
 from convgen.tuning.space import Config
 
@@ -138,7 +139,7 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking, *, whole: bool) -> 
     spatial = spatial_axes(spec, len(nest.program.buffer(nest.source).shape))
     merge = len(summed) > 1 and not _many(spec)
     passes: tuple[Pass, ...] = (
-        CopyIn(nest.source, "windows", None if whole else "share", axes, origin, order),
+        CopyIn(nest.source, "windows", None if whole else "share", axes, origin, order, wide_dtype(spec)),
         *(
             (Parallelize("copy_windows", tuple(f"windows_{axis.label}" for axis in (*images, pixels))),)
             if whole

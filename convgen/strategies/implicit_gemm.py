@@ -40,6 +40,7 @@ from convgen.strategies.gemm import (
 from convgen.strategies.gemm_cost import gemm_refusal, gemm_seconds, is_matrix
 from convgen.strategies.gemm_tiles import blockings
 from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.widening import wide_dtype
 from convgen.tuning.cost import vector_width
 from convgen.tuning.space import Config
 
@@ -212,7 +213,7 @@ def _reading_strips(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         origin += (row.origin(first, "r"), column.origin(Int(0), "q"))
     copied += _channel(nest)
     few = nest.channels.has_reduced and nest.channels.reduced < FEW_CHANNELS
-    copy = CopyIn(nest.source, "rows", "share", copied, _index(nest, "c", origin, last=True))
+    copy = CopyIn(nest.source, "rows", "share", copied, _index(nest, "c", origin, last=True), dtype=wide_dtype(spec))
     merge: tuple[Pass, ...] = ()
     if few and column.reach == 1:
         merge = (Collapse((f"k{column.name}", "ic"), "k"),)
@@ -254,7 +255,7 @@ def _reading_lines(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         copied += (CopiedAxis("q", add(width, reach), add(pixel, floordiv(ahead, step)), add(count, reach)),)
         origin += (add(mul(first, step), mul("q", step), "residue", column.offset),)
     copied = (*_channel(nest), *copied)
-    copy = CopyIn(nest.source, "rows", "share", copied, _index(nest, "c", origin, last=False))
+    copy = CopyIn(nest.source, "rows", "share", copied, _index(nest, "c", origin, last=False), dtype=wide_dtype(spec))
     few = nest.channels.has_reduced and nest.channels.reduced < FEW_CHANNELS and column.taps > 1
     taps = tuple(f"k{axis.name}" for axis in axes)
     inner: tuple[Pass, ...] = ()

@@ -23,7 +23,7 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import vector_passes
-from convgen.strategies.dots import adds_bytes, with_dots
+from convgen.strategies.dots import adds_bytes, dot_of, with_dots
 from convgen.strategies.gemm import Blocking, Reading, fewest_pixels, gemm_schedule, part_of, pixel_position
 from convgen.strategies.gemm_cost import (
     SCALAR_COPY_CYCLES,
@@ -36,6 +36,7 @@ from convgen.strategies.gemm_tiles import blockings, matrix_blockings
 from convgen.strategies.matrix import split_bound, split_passes, splits_of
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.widening import wide_dtype
 from convgen.transforms.split import Algorithms
 from convgen.tuning.cost import pixels_made
 from convgen.tuning.space import Config
@@ -59,7 +60,8 @@ class Pointwise:
         problem = merged_pixels(spec)
         copied = _is_copied(problem)
         terms, pixels = spec.reduced_channels, fewest_pixels(problem)
-        found = list(blockings(problem, machine, terms, pixels, copied=copied))
+        converts = wide_dtype(spec) != spec.dtype
+        found = list(blockings(problem, machine, terms, pixels, copied=copied or converts))
         if not copied:
             tiles = blockings(problem, machine, terms, pixels, copied=spec.dtype == "int8")
             found += with_dots(list(tiles), spec, machine, "made")
@@ -75,10 +77,11 @@ class Pointwise:
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
         problem, bytewise = merged_pixels(spec), adds_bytes(spec, config)
-        if not _is_copied(problem) and not bytewise:
+        converts = wide_dtype(spec, dot_of(config)) != spec.dtype
+        if not _is_copied(problem) and not bytewise and not converts:
             return gemm_seconds(problem, config, machine, loops=1.0)
         copied = pixels_made(problem) * spec.reduced_channels * spec.groups
-        cycles = vector_copy_cycles(spec, machine) if bytewise or _is_even(problem) else SCALAR_COPY_CYCLES
+        cycles = vector_copy_cycles(spec, machine) if bytewise or converts or _is_even(problem) else SCALAR_COPY_CYCLES
         return gemm_seconds(problem, config, machine, copied=copied, copy_cycles=cycles, loops=1.0)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
@@ -106,7 +109,8 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
         unsigned = Unsigned("columns", "packed", "offsets")
         return Reading((*plain, *_rows_copy(spec, nest, blocking), unsigned), "ic")
     if not _is_copied(spec):
-        return Reading(plain, "ic")
+        widens = wide_dtype(spec, blocking.dot) != spec.dtype
+        return Reading((*plain, *(_rows_copy(spec, nest, blocking) if widens else ())), "ic")
     return Reading(plain, "ic", _copy_passes(spec, nest, blocking))
 
 
@@ -120,7 +124,14 @@ def _rows_copy(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ..
     pixel = pixel_position(spec, add(part.first, "px"))
     place = tuple(mul(position, stride) for position, stride in zip(pixel, spec.stride, strict=True))
     group = (Var("g"),) if nest.channels.has_groups else ()
-    copy = CopyIn(nest.source, "columns", "share", axes, (Var("n"), *place, *group, Var("c")))
+    copy = CopyIn(
+        nest.source,
+        "columns",
+        "share",
+        axes,
+        (Var("n"), *place, *group, Var("c")),
+        dtype=wide_dtype(spec, blocking.dot),
+    )
     return (copy, *vector_passes("columns_c", reduced))
 
 
@@ -143,7 +154,9 @@ def _copy_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, 
     # Pixels outermost where each of them has its row and column worked out.
     order = tuple(axis.label for axis in (axes if even else reversed(axes)))
     origin = (Var("n"), *group, *channel, *place)
-    copy = CopyIn(nest.source, "columns", "ic_block" if blocking.block else "share", axes, origin, order)
+    copy = CopyIn(
+        nest.source, "columns", "ic_block" if blocking.block else "share", axes, origin, order, wide_dtype(spec)
+    )
     if not even:
         return (copy,)
     vectors = (

@@ -243,7 +243,7 @@ class Schedule:
         loop, read = self._pick(found)
         inner = self._inner(loops(loop.body), read)
         where: str | None = loop.var
-        if (whole := self._inner(self._outermost(loop), read)) and self.draw(st.booleans()):
+        if (whole := self._inner(self._outermost(loop), read)) and not self.draw(st.integers(0, 3)):
             inner, where = whole, None
         axes = tuple(CopiedAxis(other.var, self._largest(other), Var(other.var)) for other in inner)
         order = tuple(self.draw(st.permutations([axis.label for axis in axes])))

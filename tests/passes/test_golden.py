@@ -194,6 +194,14 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "vectorize_sum": (small.long_product(), (RegisterTile(("j",)), VectorizeSum("r"), Unroll("j"))),
     "dot_products": (small.narrow_product(("bfloat16", "bfloat16"), "float32", 4), dots(2)),
     "dot_products_int8": (small.narrow_product(("uint8", "int8"), "int32", 8), dots(4)),
+    "copies_of_another_type": (
+        small.narrow_product(("float16", "float16"), "float32", 4),
+        (
+            Pad("x", "xp", (0, 0), (Var("M"), Int(4)), (0, 1), dtype="float32"),
+            CopyIn("xp", "xc", "i", (CopiedAxis("r", Int(4), Var("r")),), dtype="float16"),
+            Pack("w", "wp", (PackedAxis(1), PackedAxis(0)), dtype="float32"),
+        ),
+    ),
     "round_up": (small.narrow_product(("int8", "int8"), "int32", 4), ROUNDED),
     "unsigned": (small.narrow_product(("int8", "int8"), "int32", 4), (*COPIED, Unsigned("xc", "wp", "offsets"))),
     "tensorize": (

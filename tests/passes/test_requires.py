@@ -287,6 +287,14 @@ def bytes_read(how: str) -> Program:
     return program((*buffers, replace(buffer("y", 3), dtype="int32")), first, second, sizes=())
 
 
+def blocked_sums() -> Program:
+    """y[j] = sum over r, q of x[r] * w[q], in blocks of r."""
+    update = loop("r", 4, loop("q", 4, put("acc", value=Fma(at("x", "r"), at("w", "q"), at("acc")))))
+    nest = loop("j", 3, accumulate(update, finish=put("y", "j", value=at("acc"))))
+    given = program((buffer("x", 4), buffer("w", 4), buffer("y", 3)), nest, sizes=())
+    return run_passes(given, [BlockReduction("r", 2, "j", "part")])
+
+
 def rows_of(terms: int, lanes: int, dtype: str = "bfloat16") -> Program:
     """Two rows of a product in a narrow type, whose weights lie as they come."""
     given = narrow_product((dtype, dtype), "float32", terms, lanes)
@@ -421,6 +429,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("block_reduction nowhere", BlockReduction("q", 2, "j", "part"), product(), "summed by 0 loops q"),
     ("block_reduction nest", BlockReduction("j", 2, "i", "part"), double(), "not a serial nest around one alloc"),
     ("block_reduction growing", BlockReduction("r", 2, "i", "part"), growing_reduction(), "loop r depends on the nest"),
+    ("block_reduction twice", BlockReduction("q", 2, "r_block", "more"), blocked_sums(), "begins with .'part'., which"),
     ("block_reduction stores", BlockReduction("r", 2, "i", "part"), stored_in_sum(), "before the sum acc is complete"),
     ("clear_padding mode", ClearPadding("i", (0, 1)), padded_copy("replicate"), "not a copy padded with zeros"),
     ("clear_padding nest", ClearPadding("i", (0,)), product(), "not a copy padded with zeros"),

@@ -374,7 +374,7 @@ class _Writer(Places):
             value = self.load(store.value, bits=True)
         else:
             value = self.value(store.value)
-            if storage == "bfloat16" and self.has_dots:
+            if storage == "bfloat16" and self.has_dots and self.machine.has("avx512bf16"):
                 kind = kind.replace("store", "store_flushed")
         name = self.use(Operation(kind, dtype, store.lanes, storage))
         self.line(f"{name}({buffer.name}, {place}, {value}{tail})")
