@@ -35,9 +35,9 @@ class BlockReduction:
     loop that holds r is ``first``, what follows it is ``finish``.
 
     Requires: factor at least 1; ``around`` and the loops in it are a perfect nest (with guards) around one alloc of a scalar,
-    whose body has one loop r and stores to memory after it alone, to none that is read before it; an extent, or one of the two of which it is the smaller, is
-    in sizes of the program. Ensures: each accumulator sees the terms of one block after another, in order, and nothing is
-    rounded in between.
+    whose body has one loop r and stores to memory after it alone, to none that is read before it; an extent, or one of the two
+    of which it is the smaller, is in sizes of the program. Ensures: each accumulator sees the terms of one block after another,
+    in order, and nothing is rounded in between.
     """
 
     loop: str
