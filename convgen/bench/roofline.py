@@ -69,21 +69,46 @@ class Roofline:
 def measure_roofline(machine: Machine, threads: int, dtype: str) -> Roofline:
     """Measures for ``threads`` threads on the processors that the process may use; takes about two seconds.
 
-    The arithmetic is in float64 for that ``dtype`` and in float32 for every other. Raises CompileError.
+    The arithmetic is that of the vector units: in float64 for that ``dtype``, in dot products for bfloat16 and int8 where the
+    machine has them, and in float32 for every other. Raises CompileError.
     """
-    addresses = _kernels(machine, "double" if dtype == "float64" else "float")
-    return Roofline(_peak(machine, addresses["multiply_add"], threads, dtype), _copies(machine, addresses, threads))
+    arithmetic = _arithmetic(machine, dtype)
+    addresses = _kernels(machine, arithmetic)
+    return Roofline(_peak(addresses["multiply_add"], threads, dtype, arithmetic), _copies(machine, addresses, threads))
 
 
-def _peak(machine: Machine, address: int, threads: int, dtype: str) -> float:
-    lanes = machine.vector_bytes // (8 if dtype == "float64" else 4)
+@dataclass(frozen=True)
+class _Arithmetic:
+    """An instruction that multiplies and adds: its name in LLVM, the element and lanes of its sums, and, of what it multiplies, the
+    element and how many it adds for each lane."""
+
+    name: str
+    scalar: str
+    lanes: int
+    element: str = ""
+    terms: int = 1
+
+
+def _arithmetic(machine: Machine, dtype: str) -> _Arithmetic:
+    lanes, bits = machine.vector_bytes // 4, 8 * machine.vector_bytes
+    if dtype == "float64":
+        return _Arithmetic(f"llvm.fmuladd.v{lanes // 2}f64", "double", lanes // 2)
+    if dtype == "bfloat16" and machine.has("avx512bf16"):
+        return _Arithmetic(f"llvm.x86.avx512bf16.dpbf16ps.{bits}", "float", lanes, "bfloat", 2)
+    if dtype == "int8" and (machine.has("avx512vnni") or machine.has("avxvnni")):
+        return _Arithmetic(f"llvm.x86.avx512.vpdpbusd.{bits}", "i32", lanes, "i8", 4)
+    return _Arithmetic(f"llvm.fmuladd.v{lanes}f32", "float", lanes)
+
+
+def _peak(address: int, threads: int, dtype: str, arithmetic: _Arithmetic) -> float:
     # Factor and addend come first: sums settle at 1, far from infinities and denormal numbers.
     memory = np.full(16 * (threads + 2), 0.5, np.float64)
     if dtype != "float64":
         memory.view(np.float32)[:] = 0.5
     launcher = Launcher([StageCall(address, threads, (_ROUNDS,))], [None], threads)
     base = memory.ctypes.data
-    return 2.0 * lanes * _ACCUMULATORS * _ROUNDS * threads / _fastest(lambda: launcher.run([base]), _PEAK_SECONDS)
+    work = 2.0 * arithmetic.lanes * arithmetic.terms * _ACCUMULATORS * _ROUNDS * threads
+    return work / _fastest(lambda: launcher.run([base]), _PEAK_SECONDS)
 
 
 def _copies(machine: Machine, addresses: dict[str, int], threads: int) -> tuple[tuple[int, float], ...]:
@@ -117,15 +142,16 @@ def _fastest(function: Callable[[], object], budget: float) -> float:
 
 
 @functools.cache
-def _kernels(machine: Machine, scalar: str) -> dict[str, int]:
+def _kernels(machine: Machine, arithmetic: _Arithmetic) -> dict[str, int]:
     """The addresses of the kernels in templates/cpu/roofline.ll.j2."""
-    width = 8 if scalar == "double" else 4
-    lanes = machine.vector_bytes // width
+    lanes, scalar = arithmetic.lanes, arithmetic.scalar
     text = render(
         "cpu/roofline.ll.j2",
+        name=arithmetic.name,
         vector=f"<{lanes} x {scalar}>",
-        suffix=f"v{lanes}f{8 * width}",
+        operand=f"<{lanes * arithmetic.terms} x {arithmetic.element or scalar}>",
         scalar=scalar,
+        is_integer=scalar == "i32",
         lanes=lanes,
         bytes=machine.vector_bytes,
         accumulators=_ACCUMULATORS,

@@ -13,7 +13,7 @@ from convgen.machine import Machine, machine_named
 from convgen.spec import ConvSpec
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int8"])
 @pytest.mark.parametrize("machine", [Machine.host(), machine_named("generic")])
 def test_measurement_is_plausible(machine: Machine, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "_PEAK_SECONDS", 0.01)
