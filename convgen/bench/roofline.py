@@ -79,8 +79,8 @@ def measure_roofline(machine: Machine, threads: int, dtype: str) -> Roofline:
 
 @dataclass(frozen=True)
 class _Arithmetic:
-    """An instruction that multiplies and adds: its name in LLVM, the element and lanes of its sums, and, of what it multiplies, the
-    element and how many it adds for each lane."""
+    """An instruction that multiplies and adds: its name in LLVM, the element and lanes of its sums, and the element that it
+    multiplies with how many it adds for each lane."""
 
     name: str
     scalar: str
