@@ -274,7 +274,7 @@ def _shape(name: str, value: Sequence[int], ndim: int) -> tuple[int, ...]:
     except TypeError as error:
         raise ShapeError(f"{name}={value!r} is not a shape; allowed: {ndim} integers") from error
     if len(shape) != ndim or not 3 <= ndim <= 5:
-        raise ShapeError(f"{name}={shape} has {len(shape)} axes; allowed: {ndim} axes, from 3 to 5")
+        raise ShapeError(f"{name}={shape} has {len(shape)} axes, the other operand {ndim}; allowed: as many, 3 to 5")
     return shape
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -215,7 +215,8 @@ class CompiledConv:
     ) -> Array:
         """The path that explains what is wrong, or copies what the kernel cannot read in place."""
         arrays = self._operands(first, second, named)
-        given = [operand for operand in (first, second, *named.values()) if isinstance(operand, np.ndarray)]
+        operands = {self._names[0]: first, self._names[1]: second, **named}
+        given = {name: operand for name, operand in operands.items() if isinstance(operand, np.ndarray)}
         result = self._output(out, given)
         addresses = [array.ctypes.data if isinstance(array, np.ndarray) else 0 for array in arrays]
         is_packed = isinstance(second, PackedWeights)
@@ -271,7 +272,7 @@ class CompiledConv:
             raise ShapeError(f"{name} has shape {value.shape}; allowed: {shape}")
         return np.require(value, dtype, ("C", "A"))
 
-    def _output(self, out: Array | None, operands: Sequence[Array]) -> Array:
+    def _output(self, out: Array | None, operands: Mapping[str, Array]) -> Array:
         """The array to compute into: ``out`` where the kernel can write it in place."""
         if out is None:
             return self._allocate(self._result_shape, self._result_dtype)
@@ -285,7 +286,7 @@ class CompiledConv:
             raise OperandError("out is read-only; allowed: a writable array")
         if any(step == 0 and extent > 1 for step, extent in zip(out.strides, out.shape, strict=True)):
             raise OperandError("out overlaps itself; allowed: an array whose elements are all its own")
-        for operand, name in zip(operands, self._names, strict=False):
+        for name, operand in operands.items():
             if np.may_share_memory(out, operand) and np.shares_memory(out, operand):
                 raise OperandError(f"out overlaps {name}; allowed: memory of its own")
         in_place = out.flags.c_contiguous and out.flags.aligned

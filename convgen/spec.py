@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from convgen.dtypes import DTYPES, dtype_named
+from convgen.dtypes import DTYPES, OPERAND_DTYPES, dtype_named
 from convgen.errors import DTypeError, SpecError
 
 DIRECTIONS: tuple[str, ...] = ("forward", "backward_data", "backward_weights")
@@ -18,7 +19,8 @@ LAYOUTS: tuple[str, ...] = ("channels_first", "channels_last")
 PADDING_MODES: tuple[str, ...] = ("zeros", "reflect", "replicate", "circular")
 ACCURACIES: tuple[str, ...] = ("strict", "fast")
 OPERAND_STEPS: tuple[str, ...] = ("bias", "scale", "shift", "residual", "requantize")
-# What may come before a sum of int8 is requantized.
+# Steps that make integers of integers, and those of them that may come before a sum of int8 is requantized.
+_OF_INTEGERS = ("bias", "scale", "shift", "residual", "relu", "relu6", "requantize")
 _BEFORE_REQUANTIZE = ("bias", "residual", "relu")
 ACTIVATIONS: tuple[str, ...] = ("relu", "leaky_relu", "relu6", "silu", "gelu", "hardswish", "sigmoid", "tanh")
 
@@ -54,7 +56,7 @@ class Epilogue:
         object.__setattr__(self, "negative_slope", _real("epilogue.negative_slope", self.negative_slope))
         zero_point = _integer("epilogue.zero_point", self.zero_point)
         if not -128 <= zero_point <= 127:
-            raise SpecError(f"epilogue.zero_point={zero_point} is not an int8")
+            raise SpecError(f"epilogue.zero_point={zero_point} is not an int8; allowed: -128 to 127")
         if zero_point and "requantize" not in self.steps:
             raise SpecError(f"epilogue.zero_point={zero_point} needs the step 'requantize'")
         object.__setattr__(self, "zero_point", zero_point)
@@ -154,6 +156,7 @@ class ConvSpec:
         _check_sizes(self)
         if self.epilogue.steps and self.direction != "forward":
             raise SpecError(f"epilogue steps {self.epilogue.steps} need direction='forward', not {self.direction!r}")
+        _check_integers(self)
         _check_requantize(self)
 
     @property
@@ -369,6 +372,13 @@ def _count_axes(spec: ConvSpec) -> int:
     return 1
 
 
+def _check_integers(spec: ConvSpec) -> None:
+    fractional = [step for step in spec.epilogue.steps if step not in _OF_INTEGERS]
+    if spec.dtype == "int8" and fractional:
+        allowed = ", ".join(_OF_INTEGERS)
+        raise SpecError(f"epilogue step {fractional[0]!r} makes fractions of dtype='int8'; allowed: {allowed}")
+
+
 def _check_requantize(spec: ConvSpec) -> None:
     steps = spec.epilogue.steps
     if "requantize" not in steps:
@@ -377,7 +387,7 @@ def _check_requantize(spec: ConvSpec) -> None:
         raise SpecError(f"epilogue step 'requantize' needs dtype='int8', not {spec.dtype!r}")
     if steps[-1] != "requantize" or any(step not in _BEFORE_REQUANTIZE for step in steps[:-1]):
         allowed = ", ".join(_BEFORE_REQUANTIZE)
-        raise SpecError(f"epilogue steps {steps} do not end with 'requantize' after any of {allowed}")
+        raise SpecError(f"epilogue steps {steps}: 'requantize' must come last; allowed before it: {allowed}")
 
 
 def _integer(name: str, value: object) -> int:
@@ -455,7 +465,7 @@ def _one_of(name: str, value: object, allowed: Sequence[str]) -> str:
 
 def _dtype_name(value: object) -> str:
     if value is None:  # NumPy reads None as float64
-        raise DTypeError("dtype=None is not a data type")
+        raise DTypeError(f"dtype=None is not supported; allowed: {', '.join(OPERAND_DTYPES)}")
     return dtype_named(value).name
 
 
@@ -472,10 +482,10 @@ def _real(name: str, value: object) -> float:
 
 
 def _accuracy(value: object) -> str | float:
-    if isinstance(value, str):
-        return _one_of("accuracy", value, ACCURACIES)
-    number = _real("accuracy", value)
-    if number <= 0:
+    if isinstance(value, str) and value in ACCURACIES:
+        return value
+    number = math.nan if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    if not 0 < number < math.inf:
         raise SpecError(f"accuracy={value!r} is not allowed; allowed: {', '.join(ACCURACIES)} or a number above 0")
     return number
 

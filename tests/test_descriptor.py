@@ -144,7 +144,8 @@ def epilogues(draw: st.DrawFn, dtype: str) -> Epilogue:
         before = draw(st.lists(st.sampled_from(("bias", "residual", "relu")), unique=True))
         return Epilogue((*before, "requantize"), zero_point=draw(st.integers(-128, 127)))
     steps = draw(st.lists(st.sampled_from([step for step in OPERAND_STEPS if step != "requantize"]), unique=True))
-    steps += draw(st.lists(st.sampled_from(ACTIVATIONS), max_size=2))
+    activations = ("relu", "relu6") if dtype == "int8" else ACTIVATIONS
+    steps += draw(st.lists(st.sampled_from(activations), max_size=2))
     return Epilogue(draw(st.permutations(steps)), draw(st.sampled_from([0.01, 0.2, -1.5e-7])))
 
 

@@ -357,8 +357,10 @@ def test_requantized_results_are_bytes() -> None:
     ("fields", "message"),
     [
         (dict(dtype="float32"), "'requantize' needs dtype='int8', not 'float32'"),
-        (dict(epilogue=("requantize", "bias")), "do not end with 'requantize'"),
-        (dict(epilogue=("gelu", "requantize")), "do not end with 'requantize' after any of bias, residual, relu"),
+        (dict(epilogue=("requantize", "bias")), "'requantize' must come last; allowed before it: bias, residual, relu"),
+        (dict(epilogue=("scale", "requantize")), "'requantize' must come last"),
+        (dict(epilogue=("gelu",)), "epilogue step 'gelu' makes fractions of dtype='int8'; allowed: bias, scale"),
+        (dict(epilogue=("bias", "leaky_relu")), "epilogue step 'leaky_relu' makes fractions"),
         (dict(direction="backward_data"), "need direction='forward'"),
     ],
 )

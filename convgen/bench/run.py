@@ -159,6 +159,12 @@ def _measure_layer(layer: Layer, peers: Sequence[Peer], options: BenchOptions, r
     )
 
 
+def _steps(spec: ConvSpec) -> str:
+    """What follows the sums in every contender."""
+    quantized = spec.dtype == "int8" and spec.direction == "forward"
+    return "requantized to int8" if quantized else "without epilogue"
+
+
 def _job(spec: ConvSpec, operands: tuple[Array, ...], options: BenchOptions) -> Job:
     first, second = operands
     layouts = (spec.layout,) if options.same_layout else LAYOUTS
@@ -228,7 +234,10 @@ def _setting(
         ("machine", Machine.host().describe()),
         ("versions", ", ".join(versions)),
         ("date", datetime.datetime.now(datetime.UTC).date().isoformat()),
-        ("problems", f"{spec.direction}, {spec.dtype}, batch {spec.batch}, {spec.layout}, accuracy {spec.accuracy}"),
+        (
+            "problems",
+            f"{spec.direction}, {spec.dtype}, batch {spec.batch}, {spec.layout}, accuracy {spec.accuracy}, {_steps(spec)}",
+        ),
         (
             "threads",
             f"{options.threads}, {options.clock} clock, {os.getloadavg()[0]:.1f} programs running in the last minute",
