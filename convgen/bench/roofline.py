@@ -21,6 +21,7 @@ from convgen.runtime.launch import Launcher, StageCall
 from convgen.runtime.objects import load_object
 from convgen.runtime.workspace import aligned_empty
 from convgen.spec import ConvSpec
+from convgen.strategies.dots import adds_terms
 
 # Enough in flight for two ports of four cycles each on any register file, and not one more than a small one holds.
 _ACCUMULATORS = 12
@@ -93,9 +94,9 @@ def _arithmetic(machine: Machine, dtype: str) -> _Arithmetic:
     lanes, bits = machine.vector_bytes // 4, 8 * machine.vector_bytes
     if dtype == "float64":
         return _Arithmetic(f"llvm.fmuladd.v{lanes // 2}f64", "double", lanes // 2)
-    if dtype == "bfloat16" and machine.has("avx512bf16"):
+    if dtype == "bfloat16" and adds_terms(machine, dtype):
         return _Arithmetic(f"llvm.x86.avx512bf16.dpbf16ps.{bits}", "float", lanes, "bfloat", 2)
-    if dtype == "int8" and (machine.has("avx512vnni") or machine.has("avxvnni")):
+    if dtype == "int8" and adds_terms(machine, dtype):
         return _Arithmetic(f"llvm.x86.avx512.vpdpbusd.{bits}", "i32", lanes, "i8", 4)
     return _Arithmetic(f"llvm.fmuladd.v{lanes}f32", "float", lanes)
 

@@ -229,6 +229,8 @@ class _Checker:
             return
         if isinstance(access, Load) and access.terms > 1:
             self._terms(access, buffers[access.buffer])
+        if isinstance(access, Load) and access.terms < 1:
+            raise IRError(f"access to {access.buffer} with {access.terms} terms a lane")
         if access.lanes < 1 or (access.lanes > 1 and not rank):
             raise IRError(f"access to {access.buffer} with {access.lanes} lanes")
         if access.count is not None:
@@ -236,7 +238,7 @@ class _Checker:
 
     @staticmethod
     def _terms(load: Load, buffer: Buffer) -> None:
-        if buffer.space == "register" or load.count is not None or load.terms < 1:
+        if buffer.space == "register" or load.count is not None:
             raise IRError(f"terms of {load.buffer} are counted, or no elements of memory")
         whole = len(buffer.shape) > 1 and buffer.shape[-1] == Int(load.terms) and load.index[-1] == Int(0)
         if load.lanes > 1 and not whole:

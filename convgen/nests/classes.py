@@ -114,6 +114,14 @@ def scatter_classes(spec: ConvSpec, axis: int) -> tuple[AxisClass, ...]:
     return tuple(classes)
 
 
+def is_one_class(problem: ConvSpec) -> bool:
+    """Whether all results are neighbours in one class that has all taps, as those of a forward convolution are."""
+    classes = gather_classes(problem)
+    return len(classes) == 1 and all(
+        axis.step == 1 and axis.taps == taps for axis, taps in zip(classes[0], problem.kernel_size, strict=True)
+    )
+
+
 def reads_nothing(spec: ConvSpec) -> bool:
     """Whether no result has a tap: each lies between those that the strides reach."""
     return not any(all(axis.taps for axis in axes) for axes in gather_classes(spec))

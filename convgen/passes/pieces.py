@@ -31,7 +31,8 @@ class Pieces:
     the pairs of pieces whose products are added, in order.
 
     Requires: both are copies of float32 in memory of the call, stored by no transpose and read in such updates alone.
-    Ensures: the same sums, but for the products that are left out and what the last piece rounds.
+    Ensures: the same sums, but for the products that are left out and what the last piece rounds; numbers below 2**-118
+    lose pieces that bfloat16 has no normal numbers for, and those above its largest, 3.39e38, become infinite.
     """
 
     source: str

@@ -93,7 +93,8 @@ class Direct:
             for config in matrix_tiles(spec, machine, row_extent(spec))
             if takes_tiles(spec, config)
         ]
-        configs = units + sorted(sums, key=seconds) + sorted(dots, key=seconds) + configs
+        kinds = [units, sorted(dots, key=seconds), sorted(sums, key=seconds) + configs]
+        configs = [config for kind in sorted(filter(None, kinds), key=lambda kind: seconds(kind[0])) for config in kind]
         return tuple(dict.fromkeys(configs))
 
     def error_bound(self, spec: ConvSpec) -> float:

@@ -7,7 +7,7 @@ import math
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.nests.build import build_nest, unfolded_problem
-from convgen.nests.classes import gather_classes
+from convgen.nests.classes import gather_classes, is_one_class
 from convgen.nests.nest import Nest, axis_letters, pad_mode
 from convgen.passes.collapse import Collapse
 from convgen.passes.parallelize import Parallelize
@@ -128,7 +128,7 @@ def takes_dots(spec: ConvSpec, config: Config) -> bool:
     problem = merged_pixels(spec)
     if problem.dtype != "int8":
         return True
-    plain = not is_by_rows(config) and not is_whole(config) and len(gather_classes(unfolded_problem(problem))) == 1
+    plain = not is_by_rows(config) and not is_whole(config) and is_one_class(unfolded_problem(problem))
     return plain and problem.layout == "channels_last" and is_boxed(problem)
 
 

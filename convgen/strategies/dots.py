@@ -12,28 +12,31 @@ from convgen.passes.tile import Tile
 from convgen.spec import ConvSpec
 from convgen.tuning.space import Config
 
-# LLVM's features with an instruction for each type, any of which will do, and how many terms it adds.
-_FEATURES: dict[str, tuple[tuple[str, ...], int]] = {
-    "bfloat16": (("avx512bf16",), 2),
-    "int8": (("avx512vnni", "avxvnni"), 4),
-}
+# LLVM's features with an instruction for each type, and how many terms it adds.
+_FEATURES = {"bfloat16": ("avx512bf16", 2), "int8": ("avx512vnni", 4)}
 # The narrowest instructions have so many lanes.
 FEWEST_LANES = 4
 
 
+def adds_terms(machine: Machine, dtype: str) -> bool:
+    """Whether the machine has an instruction for dot products of a type, as wide as its vectors."""
+    feature, _ = _FEATURES.get(dtype, ("", 0))
+    by_avx = dtype == "int8" and machine.has("avxvnni") and machine.vector_bytes <= 32
+    return machine.has(feature) or by_avx
+
+
 def dot_terms(spec: ConvSpec, machine: Machine) -> int:
-    """How many terms one instruction adds for each lane; 0 where the machine has none for the type, or where lanes do not run
-    along made channels.
+    """How many terms one instruction adds for each lane; 0 where the machine has none for the type, where lanes do not run along
+    made channels, or where there is a single term a tap.
 
     Those for bfloat16 take denormals for zeros, which "strict" does not admit.
     """
-    features, terms = _FEATURES.get(spec.dtype, ((), 0))
-    if not any(map(machine.has, features)) or spec.direction == "backward_weights":
+    if not adds_terms(machine, spec.dtype) or spec.direction == "backward_weights" or spec.reduced_channels <= 1:
         return 0
     if spec.dtype == "bfloat16" and spec.accuracy == "strict":
         return 0
     grouped_lanes = spec.made_channels == 1 and spec.groups > 1
-    return 0 if grouped_lanes or not spec.reduced_channels else terms
+    return 0 if grouped_lanes else _FEATURES[spec.dtype][1]
 
 
 def is_even(spec: ConvSpec, terms: int) -> bool:

@@ -18,7 +18,7 @@ from convgen.ir.nodes import Index, Int, Var
 from convgen.ir.rewrite import loops, reads, substitute
 from convgen.machine import Machine
 from convgen.nests.build import unfolded_problem
-from convgen.nests.classes import gather_classes
+from convgen.nests.classes import gather_classes, is_one_class
 from convgen.nests.nest import Nest, axis_letters, spatial_axes
 from convgen.passes.collapse import Collapse
 from convgen.passes.copy_in import CopiedAxis, CopyIn
@@ -60,7 +60,7 @@ class Im2colGemm:
     def refusal(self, spec: ConvSpec, machine: Machine) -> str | None:
         if is_matrix(spec):
             return "windows of one pixel are the image itself"
-        if spec.layout == "channels_first" and _many(spec):
+        if spec.layout == "channels_first" and not is_one_class(unfolded_problem(spec)):
             return f"stride={spec.stride} puts neighbouring pixels of a channels_first result into different classes"
         return gemm_refusal(spec)
 

@@ -59,12 +59,12 @@ def split_passes(source: str, config: Config) -> tuple[Pass, ...]:
 
 
 def matrix_terms(spec: ConvSpec, machine: Machine) -> int:
-    """How many terms lie together in a tile; 0 where the machine has no unit for the type, or lanes do not run along made
-    channels.
+    """How many terms lie together in a tile; 0 where the machine has no unit for the type, where lanes do not run along made
+    channels, or where there is a single term a tap.
 
     The unit takes denormals of bfloat16 for zeros, which "strict" does not admit.
     """
-    if not machine.matrix or spec.direction == "backward_weights" or not spec.reduced_channels:
+    if not machine.matrix or spec.direction == "backward_weights" or spec.reduced_channels <= 1:
         return 0
     if (spec.dtype == "bfloat16" and spec.accuracy == "strict") or (spec.made_channels == 1 and spec.groups > 1):
         return 0

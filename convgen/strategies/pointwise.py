@@ -64,7 +64,7 @@ class Pointwise:
         found = list(blockings(problem, machine, terms, pixels, copied=copied or converts))
         if not copied:
             tiles = blockings(problem, machine, terms, pixels, copied=spec.dtype == "int8")
-            found += with_dots(list(tiles), spec, machine, "made")
+            found += with_dots((_whole_blocks(tile, terms) for tile in tiles), spec, machine, "made")
             found += matrix_blockings(problem, machine, pixels)
         return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
@@ -86,6 +86,13 @@ class Pointwise:
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         return gemm_schedule(merged_pixels(spec), Blocking(**dict(config.values)), _reading)
+
+
+def _whole_blocks(config: Config, terms: int) -> Config:
+    """The configuration, without blocks of the sum where these are not all of one length."""
+    if not config["block"] or terms % config["block"] == 0:
+        return config
+    return Config.of(**{**dict(config.values), "block": 0})
 
 
 def _is_copied(spec: ConvSpec) -> bool:

@@ -15,12 +15,14 @@ import pytest
 import convgen
 from convgen import driver, matrix_unit
 from convgen.driver import Plan, build_program, lower
-from convgen.machine import Machine
+from convgen.errors import OptionError
+from convgen.machine import Machine, machine_named
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ConvSpec, Epilogue
 from convgen.strategies.registry import applicable
 from convgen.tuning.space import Config
+from convgen.verify import integer_operands
 from tests import corpus
 from tests.samples import MACHINE
 from tests.strategies.test_contract import SMALL, interpreted
@@ -36,10 +38,13 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "3x3 stride 2": dict(stride=2, padding=((0, 1), (1, 1))),
     "3x3 groups": dict(groups=2, in_channels=16, out_channels=10),
     "3x3 residual": dict(epilogue=("bias", "residual", "relu")),
+    "3x3 of one channel": dict(in_channels=1),
+    "multiplier": dict(groups=8, out_channels=16),
     "1x1": dict(kernel_size=1, padding=0),
     "1x1 stride 2": dict(kernel_size=1, padding=0, stride=2, groups=2, in_channels=16, out_channels=10),
     "line": dict(spatial_size=(9,), kernel_size=5, padding=2),
     "gradient": dict(direction="backward_data", out_channels=8),
+    "gradient of one row": dict(direction="backward_data", out_channels=8, spatial_size=(1, 5), stride=2),
     "gradient stride 2": dict(direction="backward_data", out_channels=8, stride=2),
 }
 
@@ -96,15 +101,38 @@ def test_which_problems_have_dot_products() -> None:
         ("gradient stride 2", "int8", "channels_last", set()),
     ):
         assert {strategy for strategy, _ in choices(problem(name, dtype, layout), WITH_DOTS)} == wanted, name
+    assert choices(problem("3x3 of one channel", "int8", "channels_last"), WITH_DOTS) == []
     strict = problem("3x3", "bfloat16", "channels_last").replace(accuracy="strict")
     assert choices(strict, WITH_DOTS) == []
     assert choices(problem("3x3", "bfloat16", "channels_last"), SMALL) == []
 
 
+@pytest.mark.parametrize(("dtype", "channels"), [("bfloat16", 10000), ("int8", 5000), ("int8", 20000)])
+def test_sums_that_no_block_divides(dtype: str, channels: int) -> None:
+    spec = problem("1x1", dtype, "channels_last").replace(in_channels=channels, out_channels=70)
+    for strategy, config in choices(spec, WITH_DOTS):
+        build_program(Plan(spec, strategy, config, "given"), WITH_DOTS)
+
+
+@pytest.mark.parametrize("level", ["avx512", "avx2", "generic"])
+def test_levels_of_a_machine_have_the_instructions_that_are_taken(level: str) -> None:
+    """A level may have the instruction for shorter vectors than its own."""
+    try:
+        machine = machine_named(level)
+    except OptionError as error:
+        pytest.skip(str(error))
+    spec = problem("3x3", "int8", "channels_last").replace(in_channels=16, out_channels=32)
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    op = convgen.compile(spec, machine=machine)
+    np.testing.assert_array_equal(op(*operands), reference(spec, *operands))
+
+
 @compiled_problem
 def test_gates(name: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "MIN_PARALLEL_MACS", 0)
-    spec = problem(name, dtype, layout).replace(spatial_size=(11, 9)[: len(PROBLEMS[name].get("spatial_size", (0, 0)))])
+    spec = problem(name, dtype, layout)
+    if "spatial_size" not in PROBLEMS[name]:
+        spec = spec.replace(spatial_size=(11, 9))
     for strategy, config in choices(spec, HOST):
         op = CompiledConv(Plan(spec, strategy, config, "given"), HOST, 2)
         assert corpus.passes(op) == [], f"{strategy} {config}"

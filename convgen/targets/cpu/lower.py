@@ -146,7 +146,7 @@ def _prefix(value: Value) -> str:
 def _is_load_or_zero(choice: Value) -> bool:
     """Whether a choice is between a vector of memory and zeros, so that it needs no branch."""
     match choice:
-        case Choose(_, Load(_, _, lanes), Const(0)):
+        case Choose(_, Load(_, _, lanes, _, 1), Const(0)):
             return lanes > 1
         case _:
             return False
