@@ -56,7 +56,8 @@ class Operation:
     """One operation on ``lanes`` elements computed as ``dtype`` and, for loads and stores, kept as ``storage``.
 
     ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first; of a dot product, how
-    many lanes the processor's instruction has; of an operation on tiles, see targets/cpu/tiles.py.
+    many lanes the processor's instruction has; of an operation on tiles, see targets/cpu/tiles.py. ``by_bits``: float16 is
+    converted by operations on integers, for a processor without instructions that do.
     """
 
     kind: str
@@ -64,6 +65,7 @@ class Operation:
     lanes: int
     storage: str = ""
     pattern: tuple[int, ...] = ()
+    by_bits: bool = False
 
     @property
     def name(self) -> str:
@@ -146,6 +148,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed |= {"transpose", "transpose_some", "mask", "splat", "call"}
     if any(op.storage == "bfloat16" and op.kind not in _AS_STORED for op in operations):
         needed |= {"bfloat16", "splat"}
+    if any(op.by_bits for op in operations):
+        needed |= {"float16", "splat"}
     return frozenset(needed)
 
 
@@ -228,8 +232,8 @@ def _size(storage: str) -> int:
     return 2 if storage == BITS_DTYPE else DTYPES[storage].itemsize
 
 
-def _bits(lanes: int) -> str:
-    return "ir.IntType(32)" if lanes == 1 else f"ir.VectorType(ir.IntType(32), {lanes})"
+def _bits(lanes: int, bits: int = 32) -> str:
+    return f"ir.IntType({bits})" if lanes == 1 else f"ir.VectorType(ir.IntType({bits}), {lanes})"
 
 
 def _suffix(dtype: str, lanes: int) -> str:
@@ -289,6 +293,8 @@ def _masked_names(op: Operation) -> str:
 def _widened(op: Operation, value: str) -> str:
     wide = _llvm(op.dtype, op.lanes)
     match op.storage:
+        case "float16" if op.by_bits:
+            return f"from_float16(b, {value}, {_bits(op.lanes, 16)}, {_bits(op.lanes)}, {wide})"
         case "float16":
             return f"b.fpext({value}, {wide})"
         case "bfloat16":
@@ -304,6 +310,8 @@ def _widened(op: Operation, value: str) -> str:
 def _narrowed(op: Operation) -> str:
     narrow = _llvm(op.storage, op.lanes)
     match op.storage:
+        case "float16" if op.by_bits:
+            return f"to_float16(b, x, {_bits(op.lanes, 16)}, {_bits(op.lanes)}, {narrow})"
         case "float16":
             return f"b.fptrunc(x, {narrow})"
         case "bfloat16" if op.kind.startswith("store_flushed"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from convgen.ir.affine import affine
 from convgen.ir.build import add, mul, sub
@@ -45,6 +45,8 @@ class Places:
         self.lines.append(INDENT * self.depth + text)
 
     def use(self, operation: Operation) -> str:
+        if operation.storage == "float16" and operation.dtype == "float32" and not self.machine.has("f16c"):
+            operation = replace(operation, by_bits=True)
         self.operations.add(operation)
         return operation.name
 
