@@ -28,7 +28,8 @@ from convgen.strategies.direct_gather import (
     takes_dots,
     takes_tiles,
 )
-from convgen.strategies.direct_weights import weights_extent, weights_schedule
+from convgen.strategies.direct_weights import weights_configs, weights_schedule
+from convgen.strategies.direct_weights_cost import weights_seconds
 from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.dots import with_dots
 from convgen.strategies.matrix import matrix_tiles, split_bound, splits_of
@@ -52,9 +53,8 @@ class Direct:
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         if spec.direction == "backward_weights":
-            most = weights_extent(spec)
-            tiles = candidate_tiles(spec, most, machine)
-            return tuple(dict.fromkeys(Config.of(pixels=min(p, most), lanes=lanes) for p, lanes in tiles))
+            found = weights_configs(spec, machine)
+            return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
         def seconds(config: Config) -> float:
             return self.predicted_seconds(spec, config, machine)
@@ -105,9 +105,11 @@ class Direct:
         return splits_of(config)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
+        if spec.direction == "backward_weights":
+            return weights_seconds(spec, config, machine)
         return direct_seconds(spec, config, machine)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":
-            return weights_schedule(spec, config["pixels"], config["lanes"], square_size(spec.dtype, machine))
+            return weights_schedule(spec, config, square_size(spec.dtype, machine))
         return gather_schedule(spec, config, machine)

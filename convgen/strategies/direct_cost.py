@@ -78,12 +78,11 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     Lanes along groups read a vector of the source for each multiply-add, which the rows of an image do not leave in the
     first-level cache; those of a copy of their own do.
     """
-    if spec.direction != "backward_weights":
-        spec = merged_pixels(spec)
+    spec = merged_pixels(spec)
     if is_whole(config):
         return _whole_seconds(spec, config, machine)
     box, rates = None, rates_of(machine)
-    if spec.direction != "backward_weights" and config["pixels_first"]:
+    if config["pixels_first"]:
         box = gather_box(spec, config, machine)
     terms = terms_lanes(config)
     if terms:
@@ -94,7 +93,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         work *= inside_share(spec, config["pixels"])
     efficiency = _efficiency(spec, config, tiling, box, machine)
     compute = work / (peak(spec, machine) * efficiency)
-    if tiling.shares_source and spec.direction != "backward_weights":
+    if tiling.shares_source:
         compute *= streaming_waste(spec, machine, config["lanes"])
         # Each box meets all weights.
         compute += streaming_seconds(spec, machine) * (1 if box is None else spec.batch * box.count)
@@ -192,7 +191,7 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
 
 def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:
     """What is moved because all pixels meet one block of channels before the next."""
-    if spec.direction == "backward_weights" or config["pixels_first"]:
+    if config["pixels_first"]:
         return 0
     return int(rewritten_bytes(spec, pixels_made(spec), config["lanes"], 0.0, machine))
 
@@ -200,7 +199,7 @@ def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:
 def _weight_traffic(spec: ConvSpec, machine: Machine, config: Config, tiling: _Tiling) -> float:
     """Bytes of weights that come from beyond the second-level cache again and again: a block that does not fit it is read
     anew for each tile of pixels."""
-    if spec.direction == "backward_weights" or not tiling.shares_source:
+    if not tiling.shares_source:
         return 0.0
     block = tiling.steps * config["lanes"] * DTYPES[spec.dtype].itemsize
     missed = min(1.0, OVERFLOW_MISSES * max(0.0, 1 - machine.l2_bytes * BLOCK_SHARE / block)) if block else 0.0
@@ -213,11 +212,6 @@ def _tiling(spec: ConvSpec, config: Config, box: Box | None) -> _Tiling:
     groups_as_lanes = made == 1 and spec.groups > 1
     lanes_waste = waste(spec.groups if groups_as_lanes else made, config["lanes"])
     pixels = config["pixels"]
-    if spec.direction == "backward_weights":
-        images = spec.spatial_size if spec.transposed else spec.output_size
-        rows = spec.batch * math.prod(images[:-1])
-        overlap = waste(reduced if reduced != 1 else spec.kernel_size[-1], pixels)
-        return _Tiling(lanes_waste, overlap, rows * images[-1], rows, not groups_as_lanes)
     taps = float(math.prod(spec.kernel_size))
     if spec.writes_with_stride:
         taps /= math.prod(spec.stride)
@@ -246,13 +240,10 @@ def _pixel_waste(spec: ConvSpec, pixels: int) -> float:
 def _copied_bytes(spec: ConvSpec) -> int:
     """Bytes read and written to copy whole images: direct wants them channels-last with their padding in place."""
     images = {"input": spec.input_bytes, "output": spec.output_bytes}
-    gathers_output = spec.direction == "backward_data" or (spec.direction == "backward_weights" and spec.transposed)
-    source, other = ("output", "input") if gathers_output else ("input", "output")
+    source, other = ("output", "input") if spec.direction == "backward_data" else ("input", "output")
     copied = 0
     if spec.layout == "channels_first" or not spec.padding_is_zero:
         copied += images[source]
     if spec.layout == "channels_first":
         copied += images[other]
-    if spec.direction == "backward_weights":
-        copied += spec.weight_bytes
     return 2 * copied

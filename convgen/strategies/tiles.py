@@ -66,14 +66,17 @@ def sum_tile(spec: ConvSpec, extent: int, machine: Machine) -> tuple[int, int] |
     return even_pixels(extent, most), width
 
 
-def candidate_tiles(spec: ConvSpec, extent: int, machine: Machine) -> tuple[tuple[int, int], ...]:
-    """(pixels, lanes) of tiles that fill the registers, best first, for rows of ``extent`` pixels.
+def candidate_tiles(
+    spec: ConvSpec, extent: int, machine: Machine, channels: int | None = None
+) -> tuple[tuple[int, int], ...]:
+    """(pixels, lanes) of tiles that fill the registers, best first, for rows of ``extent`` pixels; ``channels``, by default those
+    made, lie along the lanes.
 
     A tile of p pixels and v vectors needs p * v accumulators, v registers for weights and, for more than one vector, one for
     the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, but
     lanes that waste channels, or whose weights overflow the second-level cache, come last.
     """
-    channels = _lane_channels(spec)
+    channels = _lane_channels(spec) if channels is None else channels
     width = vector_width(spec, machine)
     needed = 1 << max(0, channels - 1).bit_length()
     tiles: list[tuple[int, int]] = []
