@@ -7,27 +7,18 @@ met for the first time is tuned, elsewhere nothing is ever measured.
 from __future__ import annotations
 
 import operator
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from convgen.choices import results_stored
 from convgen.dtypes import dtype_named
 from convgen.errors import OperandError, ShapeError, SpecError
+from convgen.kept_operators import kept_operator
 from convgen.operator import Array, CompiledConv
-from convgen.planning import compile_spec, is_autotuning
 from convgen.spec import ConvSpec, Padding, PerAxis
 
-# Operators kept by the functions; the oldest go first.
-MAX_OPERATORS = 512
-
 _names: dict[np.dtype[Any], str] = {}
-# Beside each operator, how many tuning results there were when it was asked for.
-_operators: OrderedDict[tuple[Any, ...], tuple[CompiledConv, int]] = OrderedDict()
-_lock = threading.Lock()
 
 
 def conv(
@@ -175,40 +166,21 @@ def _common(
     }
 
 
-def clear_operators() -> None:
-    """Forgets the operators that the functions keep."""
-    with _lock:
-        _operators.clear()
-
-
 def _operator(
     strategy: str, threads: int | None, shape: tuple[int, ...], layout: str, fields: dict[str, Any]
 ) -> CompiledConv:
     """The operator of a problem whose input has a shape, from those kept or compiled now."""
-    key = (strategy, threads, shape, layout, *fields.items())
-    try:
-        kept = _operators.get(key)
-    except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
-        kept = None
-    # What the heuristic chose gives way to what tuning has found since, or may find now.
-    found = results_stored()
-    if kept is not None:
-        op, then = kept
-        if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
-            return op
-    spec = ConvSpec(
-        batch=shape[0],
-        in_channels=_channels(shape, layout),
-        spatial_size=_spatial(shape, layout),
-        layout=layout,
-        **fields,
-    )
-    op = compile_spec(spec, strategy=strategy, threads=threads)
-    with _lock:
-        _operators[key] = op, found
-        while len(_operators) > MAX_OPERATORS:
-            _operators.popitem(last=False)
-    return op
+
+    def spec() -> ConvSpec:
+        return ConvSpec(
+            batch=shape[0],
+            in_channels=_channels(shape, layout),
+            spatial_size=_spatial(shape, layout),
+            layout=layout,
+            **fields,
+        )
+
+    return kept_operator((strategy, threads, shape, layout, *fields.items()), spec, strategy, threads)
 
 
 def _frozen(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -157,7 +159,7 @@ class CompiledConv:
         self, first: Array, packed: PackedWeights, operands: tuple[Array, ...], result: Array
     ) -> bool | None:
         """The same with packed weights, which take the place of the weights and of the packed buffers."""
-        if packed.layout != self._layout:
+        if packed.layout != self.weights_layout:
             return None
         call = self._packed_launcher.call
         if not self._packed_pool.nbytes:
@@ -168,6 +170,32 @@ class CompiledConv:
         finally:
             self._packed_pool.release(base)
 
+    def run_at(self, first: int, second: int | PackedWeights, *others: int) -> None:
+        """The call on memory: ``first`` and ``second`` as in a call, then the epilogue's operands and the result, by the
+        addresses of C-contiguous, aligned arrays of the problem's shapes and dtypes. Nothing but their number is checked.
+
+        Raises OperandError.
+        """
+        if isinstance(second, PackedWeights):
+            self._check_packed(self._names[1], second)
+            base = self._packed_pool.acquire()
+            try:
+                scratch = self._addresses(second.address, base)
+                self._packed_launcher.run((first, second.address, *others, *scratch))
+            finally:
+                self._packed_pool.release(base)
+            return
+        base = self._pool.acquire()
+        try:
+            scratch = self._addresses(base, base + self._lowered.packed_bytes)
+            self._launcher.run((first, second, *others, *scratch))
+        finally:
+            self._pool.release(base)
+
+    def pack_at(self, address: int) -> PackedWeights:
+        """``pack`` for weights in memory, as in run_at."""
+        return self._packed_from(address, math.prod(self._shapes[1]) * self._dtypes[1].itemsize)
+
     def _addresses(self, packed: int, workspace: int) -> list[int]:
         """Where the scratch buffers are, given where their blocks begin."""
         return [packed + at if is_packed else workspace + at for is_packed, at in self._offsets]
@@ -177,18 +205,24 @@ class CompiledConv:
         if self._weight_index is None:
             raise OperandError("weight cannot be packed: a weight gradient has no weights")
         array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
-        packed = PackedWeights(self._layout, self._lowered.packed_bytes)
-        if self._lowered.packed_bytes:
-            arrays = [0] * (len(self._names) + 1)
-            arrays[self._weight_index] = array.ctypes.data
-            workspace = self._packed_pool.acquire()
-            try:
-                self._packer.run([*arrays, *self._addresses(packed.address, workspace)])
-            finally:
-                self._packed_pool.release(workspace)
-        else:
-            packed = PackedWeights(self._layout, array.nbytes)
-            np.copyto(packed._storage.view(array.dtype).reshape(array.shape), array)
+        return self._packed_from(array.ctypes.data, array.nbytes)
+
+    def _packed_from(self, address: int, nbytes: int) -> PackedWeights:
+        """Packs so many bytes of weights; where the kernel reads them as they are, they are copied."""
+        if self._weight_index is None:
+            raise OperandError("weight cannot be packed: a weight gradient has no weights")
+        if not self._lowered.packed_bytes:
+            packed = PackedWeights(self.weights_layout, nbytes)
+            ctypes.memmove(packed.address, address, nbytes)
+            return packed
+        packed = PackedWeights(self.weights_layout, self._lowered.packed_bytes)
+        addresses = [0] * (len(self._names) + 1)
+        addresses[self._weight_index] = address
+        workspace = self._packed_pool.acquire()
+        try:
+            self._packer.run([*addresses, *self._addresses(packed.address, workspace)])
+        finally:
+            self._packed_pool.release(workspace)
         return packed
 
     @functools.cached_property
@@ -205,7 +239,7 @@ class CompiledConv:
         return (None,) * len(self._lowered.program.buffers)
 
     @functools.cached_property
-    def _layout(self) -> str:
+    def weights_layout(self) -> str:
         """What packed weights must have been made for."""
         shapes = [(b.name, b.dtype, self._lowered.shape(b)) for b in self._scratch if b.space == "packed"]
         return repr((self.plan.strategy, self.spec.direction, self.spec.weight_shape, shapes))
@@ -258,7 +292,7 @@ class CompiledConv:
     def _check_packed(self, name: str, packed: PackedWeights) -> None:
         if name != "weight":
             raise OperandError(f"{name} is packed weights; only weight may be")
-        if packed.layout != self._layout:
+        if packed.layout != self.weights_layout:
             raise OperandError("weight was packed by another operator; pack it with this one")
 
     @staticmethod

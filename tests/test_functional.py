@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import functional
+from convgen import kept_operators
 from convgen.errors import ConvgenError, DTypeError, NotApplicable, OperandError, ShapeError, SpecError
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
@@ -143,17 +143,17 @@ def test_bad_arguments_of_the_other_functions_are_named() -> None:
 
 
 def test_operators_are_kept_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    functional.clear_operators()
+    kept_operators.clear_operators()
     convgen.conv(X, W, groups=2, padding=[1, 1])
     convgen.conv(X, W, groups=2, padding=[1, 1])
     convgen.conv(X, W, groups=2, padding=(1, 1))
-    assert len(functional._operators) == 1
-    monkeypatch.setattr(functional, "MAX_OPERATORS", 2)
+    assert len(kept_operators._operators) == 1
+    monkeypatch.setattr(kept_operators, "MAX_OPERATORS", 2)
     for count in (2, 3, 4):
         convgen.conv(integers(count, 4, 6, 6), W, groups=2, padding=1)
-    assert len(functional._operators) == 2
-    functional.clear_operators()
-    assert not functional._operators
+    assert len(kept_operators._operators) == 2
+    kept_operators.clear_operators()
+    assert not kept_operators._operators
 
 
 def kernels(directory: Path) -> int:
@@ -214,7 +214,7 @@ def test_functions_use_what_tuning_has_found_since() -> None:
     before = convgen.conv(x, w)
     convgen.tune(spec, budget=0.0)
     np.testing.assert_array_equal(convgen.conv(x, w), before)
-    assert [op.plan.origin for op, _ in functional._operators.values() if op.spec == spec] == ["database"]
+    assert [op.plan.origin for op, _ in kept_operators._operators.values() if op.spec == spec] == ["database"]
 
 
 def test_an_accuracy_that_is_refused_names_one_that_is_not() -> None:

@@ -51,6 +51,7 @@ FRONTENDS = (
     "compile_ahead",
     "tuner",
     "planning",
+    "kept_operators",
     "functional",
     "doctor",
     "onnx",

@@ -1,0 +1,50 @@
+"""Operators that functions compile once per problem and keep."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from convgen.choices import results_stored
+from convgen.operator import CompiledConv
+from convgen.planning import compile_spec, is_autotuning
+from convgen.spec import ConvSpec
+
+# So many are kept; the oldest go first.
+MAX_OPERATORS = 512
+
+# Beside each operator, how many tuning results there were when it was asked for.
+_operators: OrderedDict[tuple[Any, ...], tuple[CompiledConv, int]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def kept_operator(
+    key: tuple[Any, ...], spec: Callable[[], ConvSpec], strategy: str, threads: int | None
+) -> CompiledConv:
+    """The operator kept under ``key``, or one compiled now for the problem that ``spec`` makes.
+
+    What the heuristic chose gives way to what tuning has found since, or may find now. Raises what compile_spec raises.
+    """
+    try:
+        kept = _operators.get(key)
+    except TypeError:  # an argument that cannot be hashed is refused by ConvSpec, with its name
+        kept = None
+    found = results_stored()
+    if kept is not None:
+        op, then = kept
+        if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
+            return op
+    op = compile_spec(spec(), strategy=strategy, threads=threads)
+    with _lock:
+        _operators[key] = op, found
+        while len(_operators) > MAX_OPERATORS:
+            _operators.popitem(last=False)
+    return op
+
+
+def clear_operators() -> None:
+    """Forgets all operators that are kept."""
+    with _lock:
+        _operators.clear()

@@ -1,0 +1,71 @@
+"""Layers that compute what follows a convolution with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from convgen.spec import Epilogue
+from convgen.torch import modules
+from convgen.torch.functional import convolve_with, is_watched
+from convgen.torch.geometry import Geometry
+
+_FUNCTIONS: dict[str, Any] = {
+    "relu": torch.relu,
+    "relu6": F.relu6,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "hardswish": F.hardswish,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+class _Fused(modules._Convolution):
+    """A convolution and its ``epilogue``; where a call is watched, by autograd for one, step by step."""
+
+    epilogue: Epilogue
+
+    def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """``residual``, of the output's shape or one that broadcasts to it, is added where the epilogue says so."""
+        if not is_watched(input, self.weight, self.bias, residual) and input.dim() == self.weight.dim():
+            geometry = self._geometry()
+            if residual is None or self._fits(input, residual, geometry):
+                packing = self._packing()
+                return convolve_with(input, self.weight, self.bias, geometry, self.epilogue, residual, packing)
+        result: torch.Tensor = super().forward(input)
+        for step in self.epilogue.steps:
+            if step == "residual":
+                assert residual is not None
+                result = result + residual
+            elif step == "leaky_relu":
+                result = F.leaky_relu(result, self.epilogue.negative_slope)
+            elif step != "bias":
+                result = _FUNCTIONS[step](result)
+        return result
+
+    def _fits(self, image: torch.Tensor, residual: torch.Tensor, geometry: Geometry) -> bool:
+        spatial = geometry.output_size(image.shape[2:], self.kernel_size)
+        return residual.dtype == image.dtype and residual.shape == (image.shape[0], self.out_channels, *spatial)
+
+
+class FusedConv1d(_Fused, modules.Conv1d):
+    """Conv1d with an epilogue."""
+
+
+class FusedConv2d(_Fused, modules.Conv2d):
+    """Conv2d with an epilogue."""
+
+
+class FusedConv3d(_Fused, modules.Conv3d):
+    """Conv3d with an epilogue."""
+
+
+FUSED: dict[type[nn.Module], type[nn.Module]] = {
+    modules.Conv1d: FusedConv1d,
+    modules.Conv2d: FusedConv2d,
+    modules.Conv3d: FusedConv3d,
+}

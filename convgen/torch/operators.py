@@ -1,0 +1,155 @@
+"""The operators of ``torch.ops.convgen``: a convolution and its two gradients, each differentiable by the others.
+
+All three are linear in either tensor, so that gradients of any order are made of them. ``padding`` is (lo, hi) after (lo, hi),
+``accuracy`` "fast", "strict" or a number as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from convgen.torch import kernels
+from convgen.torch.geometry import Geometry
+from convgen.torch.tensors import empty_image, layout_of
+
+_GEOMETRY = (
+    "SymInt[] stride, SymInt[] padding, SymInt[] dilation, bool transposed, SymInt[] output_padding, SymInt groups, "
+    "str padding_mode, str accuracy"
+)
+_SCHEMAS = {
+    "convolution": f"(Tensor input, Tensor weight, Tensor? bias, {_GEOMETRY}) -> Tensor",
+    "convolution_input_grad": f"(Tensor grad_output, Tensor weight, SymInt[] input_size, {_GEOMETRY}) -> Tensor",
+    "convolution_weight_grad": f"(Tensor input, Tensor grad_output, SymInt[] weight_size, {_GEOMETRY}) -> Tensor",
+}
+_library = torch.library.Library("convgen", "DEF")
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+
+def convolution(
+    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry
+) -> torch.Tensor:
+    """The operator, through PyTorch's dispatcher: autograd, autocast, tracing."""
+    result: torch.Tensor = torch.ops.convgen.convolution(image, weight, bias, *geometry)
+    return result
+
+
+def _geometry(values: tuple[Any, ...]) -> Geometry:
+    return Geometry._make(tuple(value) if isinstance(value, (list, tuple)) else value for value in values)
+
+
+# ---- kernels
+
+
+def _convolution(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *geometry: Any) -> torch.Tensor:
+    return kernels.convolution(image, weight, bias, _geometry(geometry))
+
+
+def _input_grad(grad_output: torch.Tensor, weight: torch.Tensor, input_size: list[int], *geometry: Any) -> torch.Tensor:
+    return kernels.input_grad(grad_output, weight, tuple(input_size), _geometry(geometry))
+
+
+def _weight_grad(
+    image: torch.Tensor, grad_output: torch.Tensor, weight_size: list[int], *geometry: Any
+) -> torch.Tensor:
+    return kernels.weight_grad(image, grad_output, tuple(weight_size), _geometry(geometry))
+
+
+# ---- shapes and strides of results, for tensors without data
+
+
+def _convolution_fake(
+    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *geometry: Any
+) -> torch.Tensor:
+    how = _geometry(geometry)
+    channels = weight.shape[1] * how.groups if how.transposed else weight.shape[0]
+    spatial = how.output_size(image.shape[2:], weight.shape[2:])
+    return empty_image(image, (image.shape[0], channels, *spatial), layout_of(image) or "channels_first")
+
+
+def _input_grad_fake(
+    grad_output: torch.Tensor, weight: torch.Tensor, input_size: list[int], *geometry: Any
+) -> torch.Tensor:
+    return empty_image(grad_output, tuple(input_size), layout_of(grad_output) or "channels_first")
+
+
+def _weight_grad_fake(
+    image: torch.Tensor, grad_output: torch.Tensor, weight_size: list[int], *geometry: Any
+) -> torch.Tensor:
+    return image.new_empty(weight_size)
+
+
+# ---- derivatives
+
+
+def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    first, second, third, *geometry = inputs
+    ctx.save_for_backward(first, second)
+    ctx.has_bias = isinstance(third, torch.Tensor)
+    ctx.geometry = geometry
+
+
+def _convolution_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    image, weight = ctx.saved_tensors
+    first, second, third = ctx.needs_input_grad[:3]
+    of_image = torch.ops.convgen.convolution_input_grad(grad, weight, image.shape, *ctx.geometry) if first else None
+    of_weight = torch.ops.convgen.convolution_weight_grad(image, grad, weight.shape, *ctx.geometry) if second else None
+    of_bias = grad.sum((0, *range(2, grad.dim()))) if ctx.has_bias and third else None
+    return of_image, of_weight, of_bias, *(None for _ in ctx.geometry)
+
+
+def _input_grad_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    grad_output, weight = ctx.saved_tensors
+    first, second = ctx.needs_input_grad[:2]
+    of_grad = torch.ops.convgen.convolution(grad, weight, None, *ctx.geometry) if first else None
+    size = weight.shape
+    of_weight = torch.ops.convgen.convolution_weight_grad(grad, grad_output, size, *ctx.geometry) if second else None
+    return of_grad, of_weight, None, *(None for _ in ctx.geometry)
+
+
+def _weight_grad_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    image, grad_output = ctx.saved_tensors
+    first, second = ctx.needs_input_grad[:2]
+    size = image.shape
+    of_image = torch.ops.convgen.convolution_input_grad(grad_output, grad, size, *ctx.geometry) if first else None
+    of_grad = torch.ops.convgen.convolution(image, grad, None, *ctx.geometry) if second else None
+    return of_image, of_grad, None, *(None for _ in ctx.geometry)
+
+
+# ---- autocast
+
+
+def _autocast(name: str) -> Callable[..., torch.Tensor]:
+    def run(*arguments: Any) -> torch.Tensor:
+        dtype = torch.get_autocast_dtype("cpu")
+
+        def cast(value: Any) -> Any:
+            fits = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
+            return value.to(dtype) if fits else value
+
+        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+            result: torch.Tensor = getattr(torch.ops.convgen, name)(*map(cast, arguments))
+        return result
+
+    return run
+
+
+def _register() -> None:
+    implementations = {
+        "convolution": (_convolution, _convolution_fake, _convolution_backward),
+        "convolution_input_grad": (_input_grad, _input_grad_fake, _input_grad_backward),
+        "convolution_weight_grad": (_weight_grad, _weight_grad_fake, _weight_grad_backward),
+    }
+    tags = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
+    for name, schema in _SCHEMAS.items():
+        run, fake, backward = implementations[name]
+        _library.define(name + schema, tags=tags)
+        _library.impl(name, run, "CPU")
+        torch.library.register_fake(f"convgen::{name}", fake, lib=_library)
+        torch.library.register_autograd(f"convgen::{name}", backward, setup_context=_save_operands, lib=_library)
+        _library.impl(name, _autocast(name), "AutocastCPU")
+
+
+_register()
