@@ -176,6 +176,9 @@ class CompiledConv:
 
         Raises OperandError.
         """
+        if not self._offsets and type(second) is int:
+            self._launcher.run((first, second, *others))
+            return
         if isinstance(second, PackedWeights):
             self._check_packed(self._names[1], second)
             base = self._packed_pool.acquire()

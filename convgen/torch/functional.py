@@ -9,12 +9,15 @@ import torch
 from torch.autograd import forward_ad
 
 from convgen.errors import OperandError, ShapeError
-from convgen.spec import Epilogue
-from convgen.torch import kernels, operators
+from convgen.torch import kernels, operators, repeated
 from convgen.torch.geometry import Geometry, PerAxis
+from convgen.torch.gradients import differentiable
 from convgen.torch.packing import PackedCache
 
 _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter, type(None)})
+_autocasts = torch.is_autocast_enabled
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_transforms, _trace = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
 _known_geometry = functools.lru_cache(maxsize=4096)(Geometry.of)
 
 
@@ -35,8 +38,8 @@ def conv1d(
     ``padding_mode`` and ``accuracy`` are ConvSpec's. float32, float64, float16 and bfloat16, differentiable any number of times.
     The result has the memory format of the input. Raises SpecError, ShapeError, DTypeError, OperandError.
     """
-    how: dict[str, Any] = dict(padding_mode=padding_mode, accuracy=accuracy)
-    return _conv(1, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, False, 0, padding_mode, accuracy)
+    return _conv(1, input, weight, bias, how)
 
 
 def conv2d(
@@ -52,8 +55,8 @@ def conv2d(
     accuracy: str | float = "fast",
 ) -> torch.Tensor:
     """torch.nn.functional.conv2d: ``input`` is (N, C, H, W) or (C, H, W); else as conv1d."""
-    how: dict[str, Any] = dict(padding_mode=padding_mode, accuracy=accuracy)
-    return _conv(2, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, False, 0, padding_mode, accuracy)
+    return _conv(2, input, weight, bias, how)
 
 
 def conv3d(
@@ -69,8 +72,8 @@ def conv3d(
     accuracy: str | float = "fast",
 ) -> torch.Tensor:
     """torch.nn.functional.conv3d: ``input`` is (N, C, D, H, W) or (C, D, H, W); else as conv1d."""
-    how: dict[str, Any] = dict(padding_mode=padding_mode, accuracy=accuracy)
-    return _conv(3, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, False, 0, padding_mode, accuracy)
+    return _conv(3, input, weight, bias, how)
 
 
 def conv_transpose1d(
@@ -86,8 +89,8 @@ def conv_transpose1d(
     accuracy: str | float = "fast",
 ) -> torch.Tensor:
     """torch.nn.functional.conv_transpose1d: ``weight`` is (C, out/groups, kernel); else as conv1d."""
-    how: dict[str, Any] = dict(output_padding=output_padding, transposed=True, accuracy=accuracy)
-    return _conv(1, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, True, output_padding, "zeros", accuracy)
+    return _conv(1, input, weight, bias, how)
 
 
 def conv_transpose2d(
@@ -103,8 +106,8 @@ def conv_transpose2d(
     accuracy: str | float = "fast",
 ) -> torch.Tensor:
     """torch.nn.functional.conv_transpose2d; see conv_transpose1d."""
-    how: dict[str, Any] = dict(output_padding=output_padding, transposed=True, accuracy=accuracy)
-    return _conv(2, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, True, output_padding, "zeros", accuracy)
+    return _conv(2, input, weight, bias, how)
 
 
 def conv_transpose3d(
@@ -120,8 +123,8 @@ def conv_transpose3d(
     accuracy: str | float = "fast",
 ) -> torch.Tensor:
     """torch.nn.functional.conv_transpose3d; see conv_transpose1d."""
-    how: dict[str, Any] = dict(output_padding=output_padding, transposed=True, accuracy=accuracy)
-    return _conv(3, input, weight, bias, (stride, padding, dilation, groups), how)
+    how = (stride, padding, dilation, groups, True, output_padding, "zeros", accuracy)
+    return _conv(3, input, weight, bias, how)
 
 
 def convolve(
@@ -131,74 +134,66 @@ def convolve(
     geometry: Geometry,
     packing: PackedCache | None = None,
 ) -> torch.Tensor:
-    """The convolution of an image (N, C, *spatial): by the kernel itself where nothing watches the call, else by the operator."""
+    """The convolution of an image (N, C, *spatial): by the kernel where nothing but autograd watches the call, else by the
+    operator."""
     if is_watched(input, weight, bias):
         return operators.convolution(input, weight, bias, geometry)
+    if needs_grad(input, weight, bias):
+        return differentiable(input, weight, bias, geometry)
     return kernels.convolution(input, weight, bias, geometry, packing=packing)
 
 
-def convolve_with(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    geometry: Geometry,
-    epilogue: Epilogue,
-    residual: torch.Tensor | None,
-    packing: PackedCache | None,
-) -> torch.Tensor:
-    """The same with an epilogue, for calls that are not watched."""
-    return kernels.convolution(input, weight, bias, geometry, epilogue=epilogue, residual=residual, packing=packing)
-
-
 def is_watched(*tensors: torch.Tensor | None) -> bool:
-    """Whether a call must go through the dispatcher: for gradients, autocast, tracing, another device, modes, subclasses."""
+    """Whether a call must go through the dispatcher: for autocast, tracing, another device, modes, subclasses."""
     if torch.compiler.is_compiling():
         return True
-    needs_grad = torch.is_grad_enabled()
     for tensor in tensors:
-        if type(tensor) not in _PLAIN_TYPES:
-            return True
-        if tensor is not None and ((needs_grad and tensor.requires_grad) or not tensor.is_cpu):
+        if type(tensor) not in _PLAIN_TYPES or not (tensor is None or tensor.is_cpu):
             return True
     return bool(
-        torch.is_autocast_enabled("cpu")
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        _autocasts("cpu")
+        or _dispatch_modes()
+        or _function_modes()
+        or _transforms() is not None
         or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
+        or _trace() is not None
     )
 
 
-def geometry_of(kernel_size: tuple[int, ...], arguments: tuple[PerAxis | str, ...], how: dict[str, Any]) -> Geometry:
-    """The geometry from the arguments of a function; lists will do for tuples."""
+def needs_grad(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd must know of the call."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def geometry_of(kernel_size: tuple[int, ...], how: tuple[Any, ...]) -> Geometry:
+    """The geometry from the arguments of a function, in the order of ``Geometry.of``; lists will do for tuples."""
     if torch.compiler.is_compiling():
-        return Geometry.of(kernel_size, *arguments, **how)  # type: ignore[arg-type]
+        return Geometry.of(kernel_size, *how)
     try:
-        return _known_geometry(kernel_size, *arguments, **how)  # type: ignore[arg-type]
+        return _known_geometry(kernel_size, *how)
     except TypeError:  # not hashable
-        return Geometry.of(kernel_size, *arguments, **how)  # type: ignore[arg-type]
+        return Geometry.of(kernel_size, *how)
 
 
 def _conv(
-    ndim: int,
-    image: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    arguments: tuple[PerAxis | str, ...],
-    how: dict[str, Any],
+    ndim: int, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
 ) -> torch.Tensor:
     if not isinstance(image, torch.Tensor) or not isinstance(weight, torch.Tensor):
-        wrong = "weight" if isinstance(image, torch.Tensor) else "input"
-        raise OperandError(
-            f"{wrong} is a {type(weight if wrong == 'weight' else image).__name__}; allowed: torch.Tensor"
-        )
+        name, value = ("weight", weight) if isinstance(image, torch.Tensor) else ("input", image)
+        raise OperandError(f"{name} is a {type(value).__name__}; allowed: torch.Tensor")
+    watched = is_watched(image, weight, bias)
+    plain = not (watched or needs_grad(image, weight, bias))
+    if plain and (result := repeated.call(image, weight, bias, how)) is not None:
+        return result
     if weight.dim() != ndim + 2:
         raise ShapeError(f"weight has shape {tuple(weight.shape)}; allowed: {ndim + 2} axes")
-    geometry = geometry_of(weight.shape[2:], arguments, how)
+    geometry = geometry_of(tuple(weight.shape[2:]), how)
     axes = image.dim()
-    if axes == ndim + 2:
-        return convolve(image, weight, bias, geometry)
     if axes == ndim + 1:
         return convolve(image.unsqueeze(0), weight, bias, geometry).squeeze(0)
-    raise ShapeError(f"input has shape {tuple(image.shape)}; allowed: {ndim + 2} axes, or {ndim + 1} without a batch")
+    if axes != ndim + 2:
+        shape = tuple(image.shape)
+        raise ShapeError(f"input has shape {shape}; allowed: {ndim + 2} axes, or {ndim + 1} without a batch")
+    if plain:
+        repeated.remember(image, weight, bias, how, geometry)
+    return convolve(image, weight, bias, geometry)

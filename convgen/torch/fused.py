@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from convgen.spec import Epilogue
-from convgen.torch import modules
-from convgen.torch.functional import convolve_with, is_watched
+from convgen.torch import kernels, modules
+from convgen.torch.functional import is_watched, needs_grad
 from convgen.torch.geometry import Geometry
 
 _FUNCTIONS: dict[str, Any] = {
@@ -31,11 +31,19 @@ class _Fused(modules._Convolution):
 
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """``residual``, of the output's shape or one that broadcasts to it, is added where the epilogue says so."""
-        if not is_watched(input, self.weight, self.bias, residual) and input.dim() == self.weight.dim():
+        tensors = (input, self.weight, self.bias, residual)
+        if not (is_watched(*tensors) or needs_grad(*tensors)) and input.dim() == self.weight.dim():
             geometry = self._geometry()
             if residual is None or self._fits(input, residual, geometry):
-                packing = self._packing()
-                return convolve_with(input, self.weight, self.bias, geometry, self.epilogue, residual, packing)
+                return kernels.convolution(
+                    input,
+                    self.weight,
+                    self.bias,
+                    geometry,
+                    epilogue=self.epilogue,
+                    residual=residual,
+                    packing=self._packing(),
+                )
         result: torch.Tensor = super().forward(input)
         for step in self.epilogue.steps:
             if step == "residual":

@@ -31,7 +31,6 @@ class Geometry(NamedTuple):
         padding: PerAxis | str,
         dilation: PerAxis,
         groups: int,
-        *,
         transposed: bool = False,
         output_padding: PerAxis = 0,
         padding_mode: str = "zeros",

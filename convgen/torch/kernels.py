@@ -48,6 +48,16 @@ def convolution(
     return out
 
 
+def forward_operator(
+    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, layout: str
+) -> CompiledConv:
+    """The operator of a convolution, its bias held against it; raises as ``convolution`` does."""
+    op = _operator("forward", image.shape, weight, image, geometry, layout, _PLAIN if bias is None else _BIAS)
+    if bias is not None:
+        _checked("bias", bias, image, (op.spec.out_channels,))
+    return op
+
+
 def input_grad(
     grad_output: torch.Tensor, weight: torch.Tensor, input_size: tuple[int, ...], geometry: Geometry
 ) -> torch.Tensor:

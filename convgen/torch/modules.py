@@ -21,9 +21,8 @@ class _Convolution(nn.modules.conv._ConvNd):
         return _batched(input, weight, bias, self._geometry(), self._packing())
 
     def _geometry(self) -> Geometry:
-        arguments = (self.stride, self.padding, self.dilation, self.groups)
-        how: dict[str, Any] = dict(padding_mode=self.padding_mode, accuracy=self.accuracy)
-        return geometry_of(self.kernel_size, arguments, how)
+        how = (self.stride, self.padding, self.dilation, self.groups, False, 0, self.padding_mode, self.accuracy)
+        return geometry_of(self.kernel_size, how)
 
     def _packing(self) -> PackedCache | None:
         """What keeps the packed weights of this layer; it is made when first asked for."""
@@ -59,9 +58,8 @@ class _Transposed(_Convolution, nn.modules.conv._ConvTransposeNd):
         padding = self._output_padding(
             input, output_size, self.stride, self.padding, self.kernel_size, ndim, self.dilation
         )
-        arguments = (self.stride, self.padding, self.dilation, self.groups)
-        how: dict[str, Any] = dict(output_padding=tuple(padding), transposed=True, accuracy=self.accuracy)
-        geometry = geometry_of(self.kernel_size, arguments, how)
+        how = (self.stride, self.padding, self.dilation, self.groups, True, tuple(padding), "zeros", self.accuracy)
+        geometry = geometry_of(self.kernel_size, how)
         return _batched(input, self.weight, self.bias, geometry, self._packing())
 
 

@@ -13,6 +13,7 @@ import torch
 
 from convgen.torch import kernels
 from convgen.torch.geometry import Geometry
+from convgen.torch.gradients import bias_grad
 from convgen.torch.tensors import empty_image, layout_of
 
 _GEOMETRY = (
@@ -96,7 +97,7 @@ def _convolution_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | 
     first, second, third = ctx.needs_input_grad[:3]
     of_image = torch.ops.convgen.convolution_input_grad(grad, weight, image.shape, *ctx.geometry) if first else None
     of_weight = torch.ops.convgen.convolution_weight_grad(image, grad, weight.shape, *ctx.geometry) if second else None
-    of_bias = grad.sum((0, *range(2, grad.dim()))) if ctx.has_bias and third else None
+    of_bias = bias_grad(grad) if ctx.has_bias and third else None
     return of_image, of_weight, of_bias, *(None for _ in ctx.geometry)
 
 
