@@ -10,6 +10,8 @@ from convgen import __version__
 from convgen.driver import Plan, accurate_strategies, fits
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.strategies.packing_cost import packing_seconds
+from convgen.strategies.registry import strategy_named
 from convgen.tuning.database import Database, Record, default_path
 from convgen.tuning.space import Config
 
@@ -66,6 +68,27 @@ def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: 
     return None
 
 
+def best_unpacked(found: TunedPlan, machine: Machine) -> Plan:
+    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes."""
+    spec = found.plan.spec
+
+    def seconds(candidate: Candidate) -> float:
+        packing = packing_seconds(strategy_named(candidate.strategy), spec, candidate.config, machine)
+        return candidate.seconds + packing
+
+    offered = [candidate for candidate in found.candidates if _is_offered(candidate, spec, machine)]
+    if not offered:
+        return found.plan
+    best = min(offered, key=seconds)
+    return Plan(spec, best.strategy, best.config, found.plan.origin, best.seconds)
+
+
+def _is_offered(candidate: Candidate, spec: ConvSpec, machine: Machine) -> bool:
+    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
+    strategy = strategies.get(candidate.strategy)
+    return strategy is not None and candidate.config in strategy.space(spec, machine)
+
+
 def _tuned(plan: Plan, record: Record) -> TunedPlan:
     candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
     return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
@@ -73,9 +96,7 @@ def _tuned(plan: Plan, record: Record) -> TunedPlan:
 
 def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
     """Whether a stored choice is one that its strategy still offers."""
-    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
-    strategy = strategies.get(record.strategy)
-    return strategy is not None and record.config in strategy.space(spec, machine)
+    return _is_offered(Candidate(record.strategy, record.config, record.seconds), spec, machine)
 
 
 def store(record: Record) -> None:

@@ -18,6 +18,7 @@ from convgen.runtime.threads import max_threads
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Strategy, algorithms_of
+from convgen.strategies.packing_cost import packing_seconds
 from convgen.strategies.registry import applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
 from convgen.transforms.split import Algorithms
@@ -51,16 +52,25 @@ class Plan:
 
 
 def heuristic_plan(
-    spec: ConvSpec, machine: Machine, workspace_limit: int | None = None, threads: int | None = None
+    spec: ConvSpec,
+    machine: Machine,
+    workspace_limit: int | None = None,
+    threads: int | None = None,
+    *,
+    constant_weights: bool = True,
 ) -> Plan:
     """Of the strategies' defaults the one that is predicted to be the fastest, of such as are alike the first in the registry, so
-    that images of many sizes get the same; where it does not fit the workspace limit, of all configurations that do.
+    that images of many sizes get the same; where it does not fit the workspace limit, of all configurations that do. Weights
+    that are not constant are packed in each call, which counts.
 
     Raises NotApplicable if no strategy is accurate enough and WorkspaceLimitError if none is small enough.
     """
     strategies = accurate_strategies(spec, machine)
     defaults = [(strategy, strategy.default(spec, machine)) for strategy in strategies]
     seconds = [strategy.predicted_seconds(spec, config, machine) for strategy, config in defaults]
+    if not constant_weights:
+        packing = (packing_seconds(strategy, spec, config, machine) for strategy, config in defaults)
+        seconds = [call + pack for call, pack in zip(seconds, packing, strict=True)]
     strategy, config = next(pair for pair, t in zip(defaults, seconds, strict=True) if t <= ALIKE * min(seconds))
     best = Plan(spec, strategy.name, config, "heuristic")
     if fits(best, machine, workspace_limit, threads):

@@ -21,7 +21,12 @@ _lock = threading.Lock()
 
 
 def kept_operator(
-    key: tuple[Any, ...], spec: Callable[[], ConvSpec], strategy: str, threads: int | None
+    key: tuple[Any, ...],
+    spec: Callable[[], ConvSpec],
+    strategy: str,
+    threads: int | None,
+    *,
+    constant_weights: bool = False,
 ) -> CompiledConv:
     """The operator kept under ``key``, or one compiled now for the problem that ``spec`` makes.
 
@@ -36,7 +41,7 @@ def kept_operator(
         op, then = kept
         if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
             return op
-    op = compile_spec(spec(), strategy=strategy, threads=threads)
+    op = compile_spec(spec(), strategy=strategy, threads=threads, constant_weights=constant_weights)
     with _lock:
         _operators[key] = op, found
         while len(_operators) > MAX_OPERATORS:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from convgen.choices import known_plan
+from convgen.choices import best_unpacked, known_plan
 from convgen.driver import Plan, check_budget, check_limit, given_plan, heuristic_plan, thread_count
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
@@ -47,7 +47,12 @@ def is_autotuning() -> bool:
 
 
 def plan_for(
-    spec: ConvSpec, *, threads: int | None = None, workspace_limit: int | None = None, machine: Machine | None = None
+    spec: ConvSpec,
+    *,
+    threads: int | None = None,
+    workspace_limit: int | None = None,
+    machine: Machine | None = None,
+    constant_weights: bool = True,
 ) -> Plan:
     """The plan that "auto" means: the database's if it knows the problem (and CONVGEN_TUNE is not off), else the heuristic's.
 
@@ -67,8 +72,9 @@ def plan_for(
             assert not isinstance(found, list)
             known = found
         if known is not None:
-            return known.plan
-    return heuristic_plan(spec, where, workspace_limit, count)
+            limited = constant_weights or workspace_limit is not None
+            return known.plan if limited else best_unpacked(known, where)
+    return heuristic_plan(spec, where, workspace_limit, count, constant_weights=constant_weights)
 
 
 def compile_spec(
@@ -79,12 +85,14 @@ def compile_spec(
     *,
     config: Config | None = None,
     machine: Machine | None = None,
+    constant_weights: bool = True,
 ) -> CompiledConv:
     """Compiles a problem into an operator; see CompiledConv for how it is called.
 
     ``strategy`` "auto" takes what the database knows, else the heuristic's choice; a name takes that strategy with ``config`` or
     its default. ``threads`` None means CONVGEN_NUM_THREADS or all cores. ``workspace_limit``, in bytes, is never exceeded: "auto"
     falls back to smaller and slower ways, at last to the reference, which needs nothing. ``machine`` masks features of this one.
+    "auto" takes weights to be packed once; without ``constant_weights``, as in training, packing them in each call counts.
     Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, OptionError.
     """
     _check_spec(spec)
@@ -92,7 +100,13 @@ def compile_spec(
     where = machine or Machine.host()
     _check_config(strategy, config)
     if strategy == "auto":
-        plan = plan_for(spec, threads=threads, workspace_limit=workspace_limit, machine=machine)
+        plan = plan_for(
+            spec,
+            threads=threads,
+            workspace_limit=workspace_limit,
+            machine=machine,
+            constant_weights=constant_weights,
+        )
     else:
         plan = given_plan(spec, strategy, config, where, workspace_limit, threads)
     if debug_level() >= 1:

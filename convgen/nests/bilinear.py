@@ -191,15 +191,15 @@ class _Class:
             ),
             self._buffer("v", (*blocks, Int(points), row), space),
             self._buffer("m", (Int(points), sums), "local"),
+            self._buffer("taps", (*(Int(axis.taps) for axis in self.axes), Int(blocking.made_lanes)), "local"),
         ]
         for name, steps, lanes in (
-            ("w", self._weight_steps(), 0),
+            ("w", self._weight_steps(), blocking.inverse_lanes),
             ("x", self._source_steps(), blocking.source_lanes),
             ("y", self._inverse_steps(), blocking.inverse_lanes),
         ):
             for number, step in enumerate(steps[:-1]):
-                shape = (*map(Int, step.after), *((Int(lanes),) if lanes else ()))
-                found.append(self._buffer(f"{name}_kept{number or ''}", shape, "local"))
+                found.append(self._buffer(f"{name}_kept{number or ''}", (*map(Int, step.after), Int(lanes)), "local"))
         return tuple(found)
 
     def _whole_blocks(self) -> Index:
@@ -259,19 +259,28 @@ class _Class:
         return axis.offset + min(0, axis.tap_source_step * (axis.taps - 1))
 
     def _weight_transform(self) -> tuple[Stmt, ...]:
-        oc = add(mul("ob", self.blocking.made_lanes), "u_lane")
-        target = (*self._group_axis(), Var("ob"), Var("c"), Var("u_lane"))
+        """Taps are first copied to where vectors of made channels are neighbours."""
+        lanes, inner = self.blocking.made_lanes, self.blocking.inverse_lanes
+        letters = axis_letters(self.spec.ndim)
+        oc = add(mul("ob", lanes), "u_lane")
+        taps = tuple(_tap(axis, Var(f"t{letter}")) for axis, letter in zip(self.axes, letters, strict=True))
+        weight = Load("weight", weight_index(self.spec, self.nest.channels, Var("g"), oc, Var("c"), taps))
+        copied = Choose((Less(oc, Var("OC")),), weight, Const(0.0, self.accumulator))
+        copy = Store(self._name("taps"), (*(Var(f"t{letter}") for letter in letters), Var("u_lane")), copied)
+        along = tuple((f"t{letter}", Int(axis.taps)) for axis, letter in zip(self.axes, letters, strict=True))
+        place = add(mul("w_block", inner), "w_lane")
 
         def read(position: Position) -> Value:
-            taps = tuple(_tap(axis, place) for axis, place in zip(self.axes, position, strict=True))
-            index = weight_index(self.spec, self.nest.channels, Var("g"), oc, Var("c"), taps)
-            return Choose((Less(oc, Var("OC")),), Load("weight", index), Const(0.0, self.accumulator))
+            return Load(self._name("taps"), (*position, place))
 
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
+            target = (*self._group_axis(), Var("ob"), Var("c"), place)
             return (Store(self._name("u"), (self._point(position), *target), value),)
 
-        body = self._chain("w", self._weight_steps(), (), read, write)
-        nest = (For("c", Int(self.reduced), (For("u_lane", Int(self.blocking.made_lanes), body),), "parallel"),)
+        body = self._chain("w", self._weight_steps(), (Var("w_lane"),), read, write)
+        transform = loops_around(body, (("w_block", Int(lanes // inner)), ("w_lane", Int(inner))))
+        copies = loops_around((copy,), (("u_lane", Int(lanes)), *along))
+        nest = (For("c", Int(self.reduced), (*copies, *transform), "parallel"),)
         return (For("ob", self.made_blocks, nest, "parallel"),)
 
     def _source_transform(self) -> tuple[Stmt, ...]:

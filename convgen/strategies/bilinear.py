@@ -262,6 +262,7 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
         RegisterTile(("px", "oc_lane")),
         Vectorize("oc_lane"),
         Vectorize("c_lane"),
+        Vectorize("w_lane"),
         Vectorize("y_lane"),
         Unroll("px"),
         Unroll("e"),

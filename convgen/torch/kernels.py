@@ -34,7 +34,8 @@ def convolution(
     if not layout:
         image, layout = image.contiguous(), "channels_first"
     steps = epilogue or (_PLAIN if bias is None else _BIAS)
-    op = _operator("forward", image.shape, weight, image, geometry, layout, steps)
+    constant = packing is not None
+    op = _operator("forward", image.shape, weight, image, geometry, layout, steps, constant_weights=constant)
     shape = op.spec.result_shape
     out = empty_image(image, shape if layout == "channels_first" else (shape[0], shape[-1], *shape[1:-1]), layout)
     others = [] if bias is None else [_operand("bias", bias, image, (op.spec.out_channels,))]
@@ -96,6 +97,8 @@ def _operator(
     geometry: Geometry,
     layout: str,
     epilogue: Epilogue,
+    *,
+    constant_weights: bool = False,
 ) -> CompiledConv:
     """The kept operator of the problem, for as many threads as PyTorch has."""
     threads = torch.get_num_threads()
@@ -124,8 +127,9 @@ def _operator(
             )
         return made
 
-    key = ("torch", direction, input_size, weight.shape, image.dtype, weight.dtype, geometry, layout, epilogue, threads)
-    return kept_operator(key, spec, "auto", threads)
+    problem = (direction, input_size, weight.shape, image.dtype, weight.dtype, geometry, layout, epilogue)
+    key = ("torch", problem, threads, constant_weights)
+    return kept_operator(key, spec, "auto", threads, constant_weights=constant_weights)
 
 
 def _operand(name: str, value: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
