@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights
-strategy  direct, pixels=4 lanes=64
+strategy  direct, pixels=16 lanes=16 turned=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct --config 'pixels=4 lanes=64' -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 dir=backward_weights' --strategy direct --config 'pixels=16 lanes=16 turned=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -37,6 +37,11 @@ def at(b, base, index, llvm, size):
 def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
+
+def hold(b, base, index, size):
+    """An address that LLVM knows nothing about: it would keep a pointer to each of many elements at constant distances."""
+    place = b.add(base, b.mul(index, index.type(size)))
+    return b.asm(ir.FunctionType(place.type, [place.type]), "", "=r,0", [place], False)
 
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
@@ -83,12 +88,15 @@ def transpose_some(b, kind, size, s, i, p, t, j, q, m, n, name):
             transpose(b, kind, size, s, i, p, t, j, q)
 
 i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
+f32x16 = Vector(ir.FloatType(), 16)
 f32x64 = Vector(ir.FloatType(), 64)
-fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
+fma_f32x16 = operation(f32x16, (f32x16, f32x16, f32x16), lambda b, x, y, z: call(b, "llvm.fma.v16f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
-load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
+load_f32x16 = operation(f32x16, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x16.llvm, 4), align=4))
+place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
+splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
-store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
+store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 transpose_some_f32x16 = operation(types.void, (i64, i64, i64, i64, i64, i64, i64, i64), lambda b, s, i, p, t, j, q, m, n: transpose_some(b, ir.VectorType(ir.FloatType(), 16), 4, s, i, p, t, j, q, m, n, "v16f32"))
 
@@ -122,48 +130,69 @@ def pack_grad_output(buffers, sizes, begin, end, worker):
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
-    padded, plain, unpacked = buffers[3], buffers[4], buffers[5]
-    N, OH, OW, OC, PH, PW = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]
+    grad_weight, padded, plain = buffers[2], buffers[3], buffers[4]
+    N, OH, OW, OC, PH, PW, worker_bytes = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6]
+    unpacked = buffers[5] + worker * worker_bytes
     for task in range(begin, end):
-        kh, kw, oc_block = task // ((OC + 63) // 64 * 3), task // ((OC + 63) // 64) % 3, task % ((OC + 63) // 64)
-        for tile in range(16):
-            acc0 = acc1 = acc2 = acc3 = splat_f32x64(0.0)
+        lanes, tile = task // ((OC + 15) // 16), task % ((OC + 15) // 16)
+        start = min(tile * 16, OC - 16)
+        for k in range(9):
+            row = k // 3
+            col = k - row * 3
+            acc0 = splat_f32x16(0.0)
+            acc1 = splat_f32x16(0.0)
+            acc2 = splat_f32x16(0.0)
+            acc3 = splat_f32x16(0.0)
+            acc4 = acc5 = acc6 = acc7 = acc8 = acc9 = acc10 = acc11 = acc12 = acc13 = acc14 = acc15 = splat_f32x16(0.0)
             for n in range(N):
                 for oh in range(OH):
                     for ow in range(OW):
-                        padded_at = ((n * PH + (oh + kh)) * PW + (ow + kw)) * 64 + tile * 4
-                        plain_here = load_some_f32x64(plain, ((n * OH + oh) * OW + ow) * OC + oc_block * 64, OC - oc_block * 64)
-                        valid = OC - oc_block * 64
-                        acc0 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at)), plain_here, acc0)
-                        acc1 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 1)), plain_here, acc1)
-                        acc2 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 2)), plain_here, acc2)
-                        acc3 = fma_f32x64(splat_f32x64(load_f32(padded, padded_at + 3)), plain_here, acc3)
-            unpacked_at = ((kh * 3 + kw) * 64 + tile * 4) * OC + oc_block * 64
-            valid = OC - oc_block * 64
-            store_some_f32x64(unpacked, unpacked_at, acc0, valid)
-            store_some_f32x64(unpacked, unpacked_at + OC, acc1, valid)
-            store_some_f32x64(unpacked, unpacked_at + OC * 2, acc2, valid)
-            store_some_f32x64(unpacked, unpacked_at + OC * 3, acc3, valid)
-
-@njit(error_model="numpy", nogil=True)
-def unpack_grad_weight(buffers, sizes, begin, end, worker):
-    grad_weight, unpacked = buffers[2], buffers[5]
-    OC = sizes[0]
-    for unpacked_oc in range(begin, end):
-        for unpacked_ic in range(64):
-            for unpacked_kh in range(3):
-                for unpacked_kw in range(3):
-                    store_f32(grad_weight, ((unpacked_oc * 64 + unpacked_ic) * 3 + unpacked_kh) * 3 + unpacked_kw, load_f32(unpacked, ((unpacked_kh * 3 + unpacked_kw) * 64 + unpacked_ic) * OC + unpacked_oc))
+                        plain_row = place_f32(plain, ((n * OH + oh) * OW + ow) * OC + start)
+                        padded_here = load_f32x16(padded, ((n * PH + (oh + row)) * PW + (ow + col)) * 64 + lanes * 16)
+                        acc0 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 0)), acc0)
+                        acc1 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 1)), acc1)
+                        acc2 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 2)), acc2)
+                        acc3 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 3)), acc3)
+                        acc4 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 4)), acc4)
+                        acc5 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 5)), acc5)
+                        acc6 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 6)), acc6)
+                        acc7 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 7)), acc7)
+                        acc8 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 8)), acc8)
+                        acc9 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 9)), acc9)
+                        acc10 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 10)), acc10)
+                        acc11 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 11)), acc11)
+                        acc12 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 12)), acc12)
+                        acc13 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 13)), acc13)
+                        acc14 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 14)), acc14)
+                        acc15 = fma_f32x16(padded_here, splat_f32x16(load_f32(plain_row, 15)), acc15)
+            unpacked_at = k * 16
+            store_f32x16(unpacked, unpacked_at, acc0)
+            store_f32x16(unpacked, unpacked_at + 144, acc1)
+            store_f32x16(unpacked, unpacked_at + 288, acc2)
+            store_f32x16(unpacked, unpacked_at + 432, acc3)
+            store_f32x16(unpacked, unpacked_at + 576, acc4)
+            store_f32x16(unpacked, unpacked_at + 720, acc5)
+            store_f32x16(unpacked, unpacked_at + 864, acc6)
+            store_f32x16(unpacked, unpacked_at + 1008, acc7)
+            store_f32x16(unpacked, unpacked_at + 1152, acc8)
+            store_f32x16(unpacked, unpacked_at + 1296, acc9)
+            store_f32x16(unpacked, unpacked_at + 1440, acc10)
+            store_f32x16(unpacked, unpacked_at + 1584, acc11)
+            store_f32x16(unpacked, unpacked_at + 1728, acc12)
+            store_f32x16(unpacked, unpacked_at + 1872, acc13)
+            store_f32x16(unpacked, unpacked_at + 2016, acc14)
+            store_f32x16(unpacked, unpacked_at + 2160, acc15)
+        for unpacked_oc in range(16):
+            transpose_some_f32x16(unpacked, unpacked_oc * 9 * 16, 16, grad_weight, ((unpacked_oc + start) * 64 + lanes * 16) * 9, 9, 9, 16)
 
 # ---- the whole problem on one thread
 def run(input, grad_output):
     input = np.ascontiguousarray(input, np.float32).reshape((1, 64, 56, 56))
     grad_output = np.ascontiguousarray(grad_output, np.float32).reshape((1, 64, 56, 56))
     grad_weight = np.empty((64, 64, 3, 3), np.float32)
-    padded, plain, unpacked = (np.empty(size, np.uint8) for size in [861184, 802816, 147456])
+    padded, plain, unpacked = (np.empty(size, np.uint8) for size in [861184, 802816, 9216])
     buffers = np.array([array.ctypes.data for array in (input, grad_output, grad_weight, padded, plain, unpacked)])
     pad_input(buffers, np.array([1, 56, 56, 58, 58, 64], np.int64), 0, 58, 0)
     pack_grad_output(buffers, np.array([1, 56, 56, 64], np.int64), 0, 4, 0)
-    conv(buffers, np.array([1, 56, 56, 64, 58, 58], np.int64), 0, 9, 0)
-    unpack_grad_weight(buffers, np.array([64], np.int64), 0, 64, 0)
+    conv(buffers, np.array([1, 56, 56, 64, 58, 58, 9216], np.int64), 0, 16, 0)
     return grad_weight

@@ -60,9 +60,7 @@ def below(b, count, lanes):
 i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
 f32x16 = Vector(ir.FloatType(), 16)
 f32x32 = Vector(ir.FloatType(), 32)
-add_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fadd(x, y))
 add_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fadd(x, y))
-fma_f32 = operation(f32, (f32, f32, f32), lambda b, x, y, z: call(b, "llvm.fma.f32", x.type, x, y, z))
 fma_f32x16 = operation(f32x16, (f32x16, f32x16, f32x16), lambda b, x, y, z: call(b, "llvm.fma.v16f32", x.type, x, y, z))
 fma_f32x32 = operation(f32x32, (f32x32, f32x32, f32x32), lambda b, x, y, z: call(b, "llvm.fma.v32f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
@@ -71,7 +69,7 @@ load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base
 load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i, c: b.load(place_if(b, c, at(b, base, i, f32x16.llvm, 4), f32x16.llvm), align=4))
 load_some_f32x16 = operation(f32x16, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v16f32.p0", f32x16.llvm, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16), f32x16.llvm(None)))
 max_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: call(b, "llvm.maximum.v16f32", x.type, x, y))
-mul_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fmul(x, y))
+mul_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fmul(x, y))
 place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
@@ -79,7 +77,6 @@ store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store
 store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
 store_f32x32 = operation(types.void, (i64, i64, f32x32), lambda b, base, i, x: b.store(x, at(b, base, i, f32x32.llvm, 4), align=4))
 store_some_f32x16 = operation(types.void, (i64, i64, f32x16, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v16f32.p0", ir.VoidType(), x, at(b, base, i, f32x16.llvm, 4), ir.IntType(32)(4), below(b, n, 16)))
-sub_f32 = operation(f32, (f32, f32), lambda b, x, y: b.fsub(x, y))
 sub_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fsub(x, y))
 
 # ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
@@ -87,54 +84,53 @@ sub_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fsub(x, y))
 def transform_weight(buffers, sizes, begin, end, worker):
     weight, u = buffers[1], buffers[4]
     OC, worker_bytes = sizes[0], sizes[1]
-    w_kept = buffers[7] + worker * worker_bytes
+    taps, w_kept = buffers[7] + worker * worker_bytes, buffers[8] + worker * worker_bytes
     for task in range(begin, end):
         ob, c = task // 64, task % 64
         for u_lane in range(32):
+            for th in range(3):
+                for tw in range(3):
+                    if ob * 32 + u_lane < OC:
+                        chosen = load_f32(weight, (((ob * 32 + u_lane) * 64 + c) * 3 + th) * 3 + tw)
+                    else:
+                        chosen = np.float32(0.0)
+                    store_f32(taps, (th * 3 + tw) * 32 + u_lane, chosen)
+        for w_block in range(2):
             for iw in range(3):
-                weight_at = ((ob * 32 + u_lane) * 64 + c) * 3 * 3 + iw
-                inside = (ob * 32 + u_lane < OC)
-                if inside:
-                    chosen = load_f32(weight, weight_at)
-                    chosen1 = load_f32(weight, weight_at + 3)
-                    chosen2 = load_f32(weight, weight_at + 6)
-                else:
-                    chosen = np.float32(0.0)
-                    chosen1 = np.float32(0.0)
-                    chosen2 = np.float32(0.0)
-                w0 = chosen
-                w1 = chosen1
-                w2 = chosen2
+                taps_at = iw * 32 + w_block * 16
+                w0 = load_f32x16(taps, taps_at)
+                w1 = load_f32x16(taps, taps_at + 96)
+                w2 = load_f32x16(taps, taps_at + 192)
                 # weight transform of F(6,3)
-                factor_w0 = np.float32(4.0)
-                factor_w1 = np.float32(0.25)
-                factor_w2 = np.float32(0.5)
-                factor_w3 = np.float32(-0.5)
-                factor_w4 = np.float32(2.0)
-                factor_w5 = np.float32(-2.0)
-                factor_w6 = np.float32(-1.0)
-                factor_w7 = np.float32(-0.2222222222222222)
-                factor_w8 = np.float32(0.2222222222222222)
-                factor_w9 = np.float32(0.022222222222222223)
-                factor_w10 = np.float32(-0.022222222222222223)
-                factor_w11 = np.float32(0.35555555555555557)
-                factor_w12 = np.float32(-0.35555555555555557)
-                part_w0 = add_f32(w0, w2)
-                part_w1 = fma_f32(w2, factor_w0, w0)
-                part_w2 = fma_f32(w2, factor_w1, w0)
-                part_w3 = add_f32(w1, part_w0)
-                part_w4 = sub_f32(w1, part_w0)
-                part_w5 = fma_f32(part_w1, factor_w2, w1)
-                part_w6 = fma_f32(part_w1, factor_w3, w1)
-                part_w7 = fma_f32(part_w2, factor_w4, w1)
-                part_w8 = fma_f32(part_w2, factor_w5, w1)
-                part_w9 = mul_f32(w0, factor_w6)
-                part_w10 = mul_f32(part_w3, factor_w7)
-                part_w11 = mul_f32(part_w4, factor_w8)
-                part_w12 = mul_f32(part_w5, factor_w9)
-                part_w13 = mul_f32(part_w6, factor_w10)
-                part_w14 = mul_f32(part_w7, factor_w11)
-                part_w15 = mul_f32(part_w8, factor_w12)
+                factor_w0 = splat_f32x16(4.0)
+                factor_w1 = splat_f32x16(0.25)
+                factor_w2 = splat_f32x16(0.5)
+                factor_w3 = splat_f32x16(-0.5)
+                factor_w4 = splat_f32x16(2.0)
+                factor_w5 = splat_f32x16(-2.0)
+                factor_w6 = splat_f32x16(-1.0)
+                factor_w7 = splat_f32x16(-0.2222222222222222)
+                factor_w8 = splat_f32x16(0.2222222222222222)
+                factor_w9 = splat_f32x16(0.022222222222222223)
+                factor_w10 = splat_f32x16(-0.022222222222222223)
+                factor_w11 = splat_f32x16(0.35555555555555557)
+                factor_w12 = splat_f32x16(-0.35555555555555557)
+                part_w0 = add_f32x16(w0, w2)
+                part_w1 = fma_f32x16(w2, factor_w0, w0)
+                part_w2 = fma_f32x16(w2, factor_w1, w0)
+                part_w3 = add_f32x16(w1, part_w0)
+                part_w4 = sub_f32x16(w1, part_w0)
+                part_w5 = fma_f32x16(part_w1, factor_w2, w1)
+                part_w6 = fma_f32x16(part_w1, factor_w3, w1)
+                part_w7 = fma_f32x16(part_w2, factor_w4, w1)
+                part_w8 = fma_f32x16(part_w2, factor_w5, w1)
+                part_w9 = mul_f32x16(w0, factor_w6)
+                part_w10 = mul_f32x16(part_w3, factor_w7)
+                part_w11 = mul_f32x16(part_w4, factor_w8)
+                part_w12 = mul_f32x16(part_w5, factor_w9)
+                part_w13 = mul_f32x16(part_w6, factor_w10)
+                part_w14 = mul_f32x16(part_w7, factor_w11)
+                part_w15 = mul_f32x16(part_w8, factor_w12)
                 moved_w2 = w2
                 w0 = part_w9
                 w1 = part_w10
@@ -144,49 +140,50 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 w5 = part_w14
                 w6 = part_w15
                 w7 = moved_w2
-                store_f32(w_kept, iw, w0)
-                store_f32(w_kept, iw + 3, w1)
-                store_f32(w_kept, iw + 6, w2)
-                store_f32(w_kept, iw + 9, w3)
-                store_f32(w_kept, iw + 12, w4)
-                store_f32(w_kept, iw + 15, w5)
-                store_f32(w_kept, iw + 18, w6)
-                store_f32(w_kept, iw + 21, w7)
+                w_kept_at = iw * 16
+                store_f32x16(w_kept, w_kept_at, w0)
+                store_f32x16(w_kept, w_kept_at + 48, w1)
+                store_f32x16(w_kept, w_kept_at + 96, w2)
+                store_f32x16(w_kept, w_kept_at + 144, w3)
+                store_f32x16(w_kept, w_kept_at + 192, w4)
+                store_f32x16(w_kept, w_kept_at + 240, w5)
+                store_f32x16(w_kept, w_kept_at + 288, w6)
+                store_f32x16(w_kept, w_kept_at + 336, w7)
             for ih in range(8):
-                w_kept_at = ih * 3
-                w0 = load_f32(w_kept, w_kept_at)
-                w1 = load_f32(w_kept, w_kept_at + 1)
-                w2 = load_f32(w_kept, w_kept_at + 2)
+                w_kept_at = ih * 3 * 16
+                w0 = load_f32x16(w_kept, w_kept_at)
+                w1 = load_f32x16(w_kept, w_kept_at + 16)
+                w2 = load_f32x16(w_kept, w_kept_at + 32)
                 # weight transform of F(6,3)
-                factor_w0 = np.float32(4.0)
-                factor_w1 = np.float32(0.25)
-                factor_w2 = np.float32(0.5)
-                factor_w3 = np.float32(-0.5)
-                factor_w4 = np.float32(2.0)
-                factor_w5 = np.float32(-2.0)
-                factor_w6 = np.float32(-1.0)
-                factor_w7 = np.float32(-0.2222222222222222)
-                factor_w8 = np.float32(0.2222222222222222)
-                factor_w9 = np.float32(0.022222222222222223)
-                factor_w10 = np.float32(-0.022222222222222223)
-                factor_w11 = np.float32(0.35555555555555557)
-                factor_w12 = np.float32(-0.35555555555555557)
-                part_w0 = add_f32(w0, w2)
-                part_w1 = fma_f32(w2, factor_w0, w0)
-                part_w2 = fma_f32(w2, factor_w1, w0)
-                part_w3 = add_f32(w1, part_w0)
-                part_w4 = sub_f32(w1, part_w0)
-                part_w5 = fma_f32(part_w1, factor_w2, w1)
-                part_w6 = fma_f32(part_w1, factor_w3, w1)
-                part_w7 = fma_f32(part_w2, factor_w4, w1)
-                part_w8 = fma_f32(part_w2, factor_w5, w1)
-                part_w9 = mul_f32(w0, factor_w6)
-                part_w10 = mul_f32(part_w3, factor_w7)
-                part_w11 = mul_f32(part_w4, factor_w8)
-                part_w12 = mul_f32(part_w5, factor_w9)
-                part_w13 = mul_f32(part_w6, factor_w10)
-                part_w14 = mul_f32(part_w7, factor_w11)
-                part_w15 = mul_f32(part_w8, factor_w12)
+                factor_w0 = splat_f32x16(4.0)
+                factor_w1 = splat_f32x16(0.25)
+                factor_w2 = splat_f32x16(0.5)
+                factor_w3 = splat_f32x16(-0.5)
+                factor_w4 = splat_f32x16(2.0)
+                factor_w5 = splat_f32x16(-2.0)
+                factor_w6 = splat_f32x16(-1.0)
+                factor_w7 = splat_f32x16(-0.2222222222222222)
+                factor_w8 = splat_f32x16(0.2222222222222222)
+                factor_w9 = splat_f32x16(0.022222222222222223)
+                factor_w10 = splat_f32x16(-0.022222222222222223)
+                factor_w11 = splat_f32x16(0.35555555555555557)
+                factor_w12 = splat_f32x16(-0.35555555555555557)
+                part_w0 = add_f32x16(w0, w2)
+                part_w1 = fma_f32x16(w2, factor_w0, w0)
+                part_w2 = fma_f32x16(w2, factor_w1, w0)
+                part_w3 = add_f32x16(w1, part_w0)
+                part_w4 = sub_f32x16(w1, part_w0)
+                part_w5 = fma_f32x16(part_w1, factor_w2, w1)
+                part_w6 = fma_f32x16(part_w1, factor_w3, w1)
+                part_w7 = fma_f32x16(part_w2, factor_w4, w1)
+                part_w8 = fma_f32x16(part_w2, factor_w5, w1)
+                part_w9 = mul_f32x16(w0, factor_w6)
+                part_w10 = mul_f32x16(part_w3, factor_w7)
+                part_w11 = mul_f32x16(part_w4, factor_w8)
+                part_w12 = mul_f32x16(part_w5, factor_w9)
+                part_w13 = mul_f32x16(part_w6, factor_w10)
+                part_w14 = mul_f32x16(part_w7, factor_w11)
+                part_w15 = mul_f32x16(part_w8, factor_w12)
                 moved_w2 = w2
                 w0 = part_w9
                 w1 = part_w10
@@ -196,15 +193,15 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 w5 = part_w14
                 w6 = part_w15
                 w7 = moved_w2
-                u_at = ((ih * 8 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + u_lane
-                store_f32(u, u_at, w0)
-                store_f32(u, u_at + (OC + 31) // 32 * 2048, w1)
-                store_f32(u, u_at + (OC + 31) // 32 * 4096, w2)
-                store_f32(u, u_at + (OC + 31) // 32 * 6144, w3)
-                store_f32(u, u_at + (OC + 31) // 32 * 8192, w4)
-                store_f32(u, u_at + (OC + 31) // 32 * 10240, w5)
-                store_f32(u, u_at + (OC + 31) // 32 * 12288, w6)
-                store_f32(u, u_at + (OC + 31) // 32 * 14336, w7)
+                u_at = ((ih * 8 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + w_block * 16
+                store_f32x16(u, u_at, w0)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 2048, w1)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 4096, w2)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 6144, w3)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 8192, w4)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 10240, w5)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 12288, w6)
+                store_f32x16(u, u_at + (OC + 31) // 32 * 14336, w7)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -212,7 +209,7 @@ def conv(buffers, sizes, begin, end, worker):
     N, IH, IW, OH = sizes[0], sizes[1], sizes[2], sizes[3]
     OW, OC, T, worker_bytes = sizes[4], sizes[5], sizes[6], sizes[7]
     v, m = buffers[5] + worker * worker_bytes, buffers[6] + worker * worker_bytes
-    x_kept, y_kept = buffers[8] + worker * worker_bytes, buffers[9] + worker * worker_bytes
+    x_kept, y_kept = buffers[9] + worker * worker_bytes, buffers[10] + worker * worker_bytes
     for block in range(begin, end):
         row0, row1 = (OH + 5) // 6, (OW + 5) // 6
         start = min(block * T, N * row0 * row1 - T)
@@ -526,8 +523,8 @@ def run(input, weight, bias):
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
     bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
     output = np.empty((1, 56, 56, 64), np.float32)
-    u, v, m, w_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 1642496, 823296, 96, 4096, 3072])
-    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, w_kept, x_kept, y_kept)])
-    transform_weight(buffers, np.array([64, 2473088], np.int64), 0, 128, 0)
-    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 100, 2473088], np.int64), 0, 1, 0)
+    u, v, m, taps, w_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 1642496, 823296, 1152, 1536, 4096, 3072])
+    buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, taps, w_kept, x_kept, y_kept)])
+    transform_weight(buffers, np.array([64, 2475648], np.int64), 0, 128, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 100, 2475648], np.int64), 0, 1, 0)
     return output

@@ -6,18 +6,17 @@ import functools
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 
 from convgen.errors import OperandError, ShapeError
 from convgen.torch import kernels, operators, repeated
 from convgen.torch.geometry import Geometry, PerAxis
-from convgen.torch.gradients import differentiable
+from convgen.torch.gradients import differentiable, is_transformed
 from convgen.torch.packing import PackedCache
 
 _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter, type(None)})
 _autocasts = torch.is_autocast_enabled
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
-_transforms, _trace = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state
+_trace = torch._C._get_tracing_state
 _known_geometry = functools.lru_cache(maxsize=4096)(Geometry.of)
 
 
@@ -134,7 +133,7 @@ def convolve(
     geometry: Geometry,
     packing: PackedCache | None = None,
 ) -> torch.Tensor:
-    """The convolution of an image (N, C, *spatial): by the kernel where nothing but autograd watches the call, else by the
+    """The convolution of an image (N, C, *spatial): by the kernel where nothing but derivatives are asked for, else by the
     operator."""
     if is_watched(input, weight, bias):
         return operators.convolution(input, weight, bias, geometry)
@@ -150,18 +149,13 @@ def is_watched(*tensors: torch.Tensor | None) -> bool:
     for tensor in tensors:
         if type(tensor) not in _PLAIN_TYPES or not (tensor is None or tensor.is_cpu):
             return True
-    return bool(
-        _autocasts("cpu")
-        or _dispatch_modes()
-        or _function_modes()
-        or _transforms() is not None
-        or forward_ad._current_level >= 0
-        or _trace() is not None
-    )
+    return bool(_autocasts("cpu") or _dispatch_modes() or _function_modes() or _trace() is not None)
 
 
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
-    """Whether autograd must know of the call."""
+    """Whether autograd, or a transform of torch.func, must know of the call."""
+    if is_transformed():
+        return True
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 

@@ -66,8 +66,11 @@ def fuse_(model: nn.Module) -> None:
     fusion = _Fusion(traced)
     if fusion.fold_norms() + fusion.fuse_epilogues() == 0:
         return
+    for node in graph.nodes:
+        node.type = None  # annotations that are strings cannot be pickled
     graph.lint()
     traced.recompile()
+    traced.delete_all_unused_submodules()
     kept = {name: value for name, value in vars(model).items() if name not in vars(traced) or "hooks" in name}
     model.__class__ = type(traced)
     model.__dict__ = {**vars(traced), **kept}

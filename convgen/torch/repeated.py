@@ -39,7 +39,7 @@ def call(
         return None
     if known is None or known.stored != results_stored() or is_autotuning():
         return None
-    if not weight.is_contiguous():
+    if not weight.is_contiguous() or not (bias is None or bias.is_contiguous()):
         return None
     out = image.new_empty(known.shape) if layout == "channels_first" else empty_image(image, known.shape, layout)
     if bias is None:
@@ -54,7 +54,7 @@ def remember(
 ) -> None:
     """Keeps what a call comes to that is right and can be repeated; raises what the call does."""
     layout = layout_of(image)
-    if not layout or (bias is not None and not bias.is_contiguous()):
+    if not layout:
         return
     op = forward_operator(image, weight, bias, geometry, layout)
     shape = op.spec.output_shape
