@@ -28,9 +28,10 @@ def convert_(model: Model, filter_fn: Callable[[nn.Module, str], bool] | None = 
     """Swaps every eligible convolution of ``model`` for convgen's, in place, and returns the model.
 
     Eligible are PyTorch's own layers (no subclasses) of a supported dtype on the CPU, for which ``filter_fn(layer, name)`` holds.
-    Parameters, buffers, hooks and state_dict stay as they are. In eval mode, with ``fuse``, what torch.fx can trace is also
-    rewritten: batch norms are folded into the convolutions before them, activations and residual sums computed with them; the
-    model becomes a GraphModule without the layers that are gone, for inference alone. What cannot be traced is not fused.
+    Parameters, buffers, hooks and state_dict stay as they are, but that weights become contiguous. In eval mode, with ``fuse``,
+    what torch.fx can trace is also rewritten: batch norms are folded into the convolutions before them, activations and residual
+    sums computed with them; the model becomes a GraphModule without the layers that are gone, for inference alone. What cannot
+    be traced is not fused.
     Raises OperandError where ``model`` is not a module.
     """
     if not isinstance(model, nn.Module):
@@ -39,6 +40,8 @@ def convert_(model: Model, filter_fn: Callable[[nn.Module, str], bool] | None = 
     chosen = [layer for name, layer in found if filter_fn is None or filter_fn(layer, name)]
     for layer in chosen:
         layer.__class__ = _LAYERS[type(layer)]
+        # Kernels read weights as (out, in, *kernel); in another format each step would copy them.
+        layer.weight.data = layer.weight.data.contiguous()
     if fuse and not model.training:
         fuse_(model)
     return model
