@@ -30,6 +30,7 @@ from convgen.strategies.direct_gather import (
 )
 from convgen.strategies.direct_weights import weights_configs, weights_schedule
 from convgen.strategies.direct_weights_cost import weights_seconds
+from convgen.strategies.direct_weights_taps import sums_taps, taps_configs, taps_schedule, taps_seconds
 from convgen.strategies.direct_whole import whole_configs
 from convgen.strategies.dots import with_dots
 from convgen.strategies.matrix import matrix_tiles, split_bound, splits_of
@@ -53,7 +54,7 @@ class Direct:
 
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         if spec.direction == "backward_weights":
-            found = weights_configs(spec, machine)
+            found = taps_configs(spec, machine) if sums_taps(spec) else weights_configs(spec, machine)
             return tuple(sorted(found, key=lambda config: self.predicted_seconds(spec, config, machine)))
 
         def seconds(config: Config) -> float:
@@ -106,10 +107,11 @@ class Direct:
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
         if spec.direction == "backward_weights":
-            return weights_seconds(spec, config, machine)
+            return (taps_seconds if sums_taps(spec) else weights_seconds)(spec, config, machine)
         return direct_seconds(spec, config, machine)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":
-            return weights_schedule(spec, config, square_size(spec.dtype, machine))
+            schedule = taps_schedule if sums_taps(spec) else weights_schedule
+            return schedule(spec, config, square_size(spec.dtype, machine))
         return gather_schedule(spec, config, machine)

@@ -1,8 +1,8 @@
 """The schedule of direct for weight gradients, which sum over batch and pixels.
 
-A register tile is ``pixels`` channels of one operand, broadcast, times ``lanes`` channels of the other (with one channel per
-group, taps of the last axis times ``lanes`` groups), summed over the whole batch. Lanes run along the channels that are last in
-the weights (``turned=1``), whose gradients then lie next to each other, or along the others where those are more.
+A register tile is ``pixels`` channels of one operand, broadcast, times ``lanes`` channels of the other, summed over the whole
+batch. Lanes run along the channels that are last in the weights (``turned=1``), whose gradients then lie next to each other, or
+along the others where those are more.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
     channels = tuple(name for name in ("g", "oc", "ic") if _has(nest, name))
     outer = tuple(name for name in (*channels, *taps) if name not in (lane, tiled))
     tasks = (*(("g",) if "g" in outer else ()), "lanes", "tile", *(name for name in outer if name != "g"))
-    result = _Result.of(spec, nest, lane, config)
+    result = TurnedResult.of(spec, nest, lane, config)
     passes = (
         *merged,
         *_image_passes(spec, nest, square, trims=tiled not in taps),
-        *_plain_passes(spec, nest, square),
+        *plain_passes(spec, nest, square),
         *result.unpacked(),
         Reorder("conv", (*outer, tiled, lane)),
         Tile(lane, config["lanes"], "lanes", "lane"),
@@ -116,7 +116,7 @@ def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, trims: bool) -> tu
     )
 
 
-def _plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
+def plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """The image that is read without padding, with its channels last."""
     if spec.layout == "channels_last":
         return ()
@@ -132,7 +132,7 @@ def _plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
 
 
 @dataclass(frozen=True)
-class _Result:
+class TurnedResult:
     """How the gradient is made with its lanes next to each other, [channels][taps][lanes], where it is not so itself: each
     task collects its own part, if that is one of whole lanes, or there is a stage for all of it."""
 
@@ -143,7 +143,7 @@ class _Result:
     part: tuple[Index, ...]
 
     @staticmethod
-    def of(spec: ConvSpec, nest: Nest, lane: str, config: Config) -> _Result:
+    def of(spec: ConvSpec, nest: Nest, lane: str, config: Config) -> TurnedResult:
         volume = math.prod(spec.kernel_size)
         axes = tuple(name for name in ("g", "oc", "ic") if _has(nest, name))
         has_taps = volume > 1 or not axes
@@ -152,7 +152,7 @@ class _Result:
         if lane == "ic" and has_taps and spec.reduced_channels % config["lanes"] == 0:
             groups = (Int(1),) if _has(nest, "g") else ()
             part = (*groups, Int(config["pixels"]), Int(volume), Int(config["lanes"]))
-        return _Result(nest, labels, lane, spec.ndim + (not has_taps), part)
+        return TurnedResult(nest, labels, lane, spec.ndim + (not has_taps), part)
 
     @property
     def is_local(self) -> bool:
