@@ -81,13 +81,15 @@ def source_copy(
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_reduced)
     # What is turned in squares keeps its type.
     turned = order[-1] != len(order) - 1
-    dtype = spec.dtype if turned or spec.direction == "backward_weights" else wide_dtype(spec, dot)
+    dtype = spec.dtype if turned else wide_dtype(spec, dot)
     return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1], dtype)
 
 
-def source_passes(spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...], dot: int = 1) -> tuple[Pass, ...]:
-    """Copies the whole source where it must be padded or brought into another order; else reads it in place."""
-    copy = source_copy(spec, nest, order, dot)
+def source_passes(
+    spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...], dot: int = 1, *, always: bool = False
+) -> tuple[Pass, ...]:
+    """Copies the whole source where it must be padded or brought into another order; else reads it in place, but ``always``."""
+    copy = source_copy(spec, nest, order, dot, always=always)
     if copy is None:
         return (ExpandPadding(((nest.source, ()),)),)
     return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from convgen.ir.nodes import Index, Int
+from convgen.dtypes import DTYPES
+from convgen.ir.nodes import Buffer, Index, Int
 from convgen.machine import Machine
 from convgen.nests.build import build_nest
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
+from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
@@ -28,6 +30,7 @@ from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
+from convgen.strategies.copies import vector_passes
 from convgen.strategies.direct_images import (
     channels_last_order,
     image_labels,
@@ -37,7 +40,12 @@ from convgen.strategies.direct_images import (
     vector_order,
 )
 from convgen.strategies.tiles import candidate_tiles, register_tile_passes
+from convgen.strategies.widening import wide_dtype
 from convgen.tuning.space import Config
+
+# The part of the second-level cache for what a register tile passes by; tasks of a block of lanes, and tiles of one at most.
+PANEL_SHARE = 0.4
+SHARES, MOST_SHARED = 4, 16
 
 
 def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
@@ -51,18 +59,30 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
         merged, taps = (Collapse(taps, "k"),), ("k",)
     channels = tuple(name for name in ("g", "oc", "ic") if _has(nest, name))
     outer = tuple(name for name in (*channels, *taps) if name not in (lane, tiled))
-    tasks = (*(("g",) if "g" in outer else ()), "lanes", "tile", *(name for name in outer if name != "g"))
+    groups = ("g",) if "g" in outer else ()
+    loops = (*groups, "lanes", "tile", *(name for name in outer if name != "g"))
     result = TurnedResult.of(spec, nest, lane, config)
+    tasks: tuple[Pass, ...] = (
+        Parallelize("conv", tuple(name for name in loops if not (result.is_local and name in taps))),
+    )
+    if config.get("block", 0):
+        tasks = (
+            Tile("tile", config["share"], "share", "tile", tail="clamp"),
+            Parallelize("conv", (*groups, "lanes", "share")),
+            BlockReduction(f"o{letters[0]}", config["block"], "tile", "partial"),
+        )
+    trims = tiled not in taps
     passes = (
         *merged,
-        *_image_passes(spec, nest, square, trims=tiled not in taps),
+        *_image_passes(spec, nest, square, trims=trims),
         *plain_passes(spec, nest, square),
         *result.unpacked(),
         Reorder("conv", (*outer, tiled, lane)),
         Tile(lane, config["lanes"], "lanes", "lane"),
         Tile(tiled, config["pixels"], "tile", "px", tail="overlap"),
-        Reorder("conv", (*tasks, "px", "lane")),
-        Parallelize("conv", tuple(name for name in tasks if not (result.is_local and name in taps))),
+        Reorder("conv", (*loops, "px", "lane")),
+        *tasks,
+        *(Trim(f"o{letters[axis]}") for axis in _padded_axes(spec, nest) if _is_trimmed(spec, nest, trims=trims)),
         *result.turned(square),
         *register_tile_passes("lane"),
     )
@@ -76,8 +96,30 @@ def weights_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
     for turned in both:
         rows = max(1, weights_rows(spec, turned=bool(turned)))
         for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels if turned else None):
-            found.append(Config.of(pixels=min(pixels, rows), lanes=lanes, turned=turned))
+            config = Config.of(pixels=min(pixels, rows), lanes=lanes, turned=turned)
+            found.append(config)
+            if (block := _block(spec, lanes, machine)) and not sums_row_of_taps(spec, turned=bool(turned)):
+                tiles = math.ceil(rows / config["pixels"])
+                found.append(config.and_also(block=block, share=max(1, min(MOST_SHARED, math.ceil(tiles / SHARES)))))
     return tuple(dict.fromkeys(found))
+
+
+def sums_row_of_taps(spec: ConvSpec, *, turned: bool) -> bool:
+    """Whether a register tile's rows are taps of the last axis: few channels are not turned."""
+    return not turned and max(1, spec.reduced_channels) < spec.kernel_size[-1]
+
+
+def panel_bytes(spec: ConvSpec, lanes: int) -> int:
+    """What a register tile passes by: the image along its lanes."""
+    images = spec.spatial_size if spec.transposed else spec.output_size
+    return spec.batch * math.prod(images) * lanes * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
+
+
+def _block(spec: ConvSpec, lanes: int, machine: Machine) -> int:
+    """Rows (planes, pixels) of all images that fit the second-level cache with their sums; 0 where all do."""
+    images = spec.spatial_size if spec.transposed else spec.output_size
+    panel, budget = panel_bytes(spec, lanes), machine.l2_bytes * PANEL_SHARE
+    return 0 if panel <= budget or images[0] < 2 else max(1, int(budget * images[0] / panel))
 
 
 def weights_rows(spec: ConvSpec, *, turned: bool) -> int:
@@ -101,26 +143,31 @@ def _has(nest: Nest, loop: str) -> bool:
     return {"g": channels.has_groups, "oc": channels.has_made, "ic": channels.has_reduced}[loop]
 
 
-def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, trims: bool) -> tuple[Pass, ...]:
-    """The image that is read with its padding: copied, or, where zeros would be added that ``trims`` can leave out, as it is."""
+def _is_trimmed(spec: ConvSpec, nest: Nest, *, trims: bool) -> bool:
+    """Whether the image is read in place, and pixels whose window lies outside are left out, as ``trims`` allows."""
     order = vector_order(spec, nest)
     in_place = order == tuple(range(len(order))) and pad_mode(spec) == "zeros"
-    if not in_place or not trims:
-        return source_passes(spec, nest, square, order)
-    padded = tuple(axis for axis in range(spec.ndim) if nest.low[axis] or nest.high[axis])
+    return trims and in_place and not widens(spec)
+
+
+def _padded_axes(spec: ConvSpec, nest: Nest) -> tuple[int, ...]:
+    return tuple(axis for axis in range(spec.ndim) if nest.low[axis] or nest.high[axis])
+
+
+def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, trims: bool) -> tuple[Pass, ...]:
+    """The image that is read with its padding: copied, or as it is."""
+    order = vector_order(spec, nest)
+    if not _is_trimmed(spec, nest, trims=trims):
+        return source_passes(spec, nest, square, order, always=widens(spec))
     axes = spatial_axes(spec, len(order))
-    letters = axis_letters(spec.ndim)
-    return (
-        ExpandPadding(((nest.source, tuple(axes[axis] for axis in padded)),)),
-        *(Trim(f"o{letters[axis]}") for axis in padded),
-    )
+    return (ExpandPadding(((nest.source, tuple(axes[axis] for axis in _padded_axes(spec, nest))),)),)
 
 
 def plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """The image that is read without padding, with its channels last."""
-    if spec.layout == "channels_last":
-        return ()
     plain = next(b for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
+    if spec.layout == "channels_last":
+        return _widened_plain(spec, nest, plain) if widens(spec) else ()
     order = channels_last_order(spec, len(plain.shape))
     layout = tuple(map(PackedAxis, order))
     named = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
@@ -129,6 +176,19 @@ def plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     loops = f"plain_{labels[-1]}", f"plain_{named[-1]}"
     turned = turning_passes("plain_n", *loops, square)
     return (pack, *turned, Parallelize(f"pack_{plain.name}", ("plain_n", *turned_loop(*loops))))
+
+
+def widens(spec: ConvSpec) -> bool:
+    """Whether 16-bit images are copied as float32; those that are turned keep their type."""
+    return spec.layout == "channels_last" and wide_dtype(spec) != spec.dtype
+
+
+def _widened_plain(spec: ConvSpec, nest: Nest, plain: Buffer) -> tuple[Pass, ...]:
+    labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
+    layout = tuple(PackedAxis(axis) for axis in range(len(plain.shape)))
+    pack = Pack(plain.name, "plain", layout, "workspace", labels, wide_dtype(spec))
+    tasks = Parallelize(f"pack_{plain.name}", tuple(f"plain_{label}" for label in labels[:2]))
+    return (pack, tasks, *vector_passes(f"plain_{labels[-1]}", plain.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -149,7 +209,8 @@ class TurnedResult:
         has_taps = volume > 1 or not axes
         labels = (*axes, *(("k",) if has_taps else ()))
         part: tuple[Index, ...] = ()
-        if lane == "ic" and has_taps and spec.reduced_channels % config["lanes"] == 0:
+        whole = spec.reduced_channels % config["lanes"] == 0 and not config.get("block", 0)
+        if lane == "ic" and has_taps and whole:
             groups = (Int(1),) if _has(nest, "g") else ()
             part = (*groups, Int(config["pixels"]), Int(volume), Int(config["lanes"]))
         return TurnedResult(nest, labels, lane, spec.ndim + (not has_taps), part)

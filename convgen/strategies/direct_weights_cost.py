@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.direct_weights import weights_rows
+from convgen.strategies.direct_weights import panel_bytes, weights_rows, widens
+from convgen.strategies.tiles import MAX_VECTORS
+from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
     CALL_SECONDS,
     FMA_PORTS,
@@ -23,6 +24,10 @@ from convgen.tuning.space import Config
 
 # Of the cycles in which a line comes from the second-level cache, those that arithmetic does not hide.
 EXPOSED_LINES = 0.25
+# The same of those from beyond it.
+FAR_LINES = 1.5
+# Cycles more for each row of a tile whose vectors are a small part of the channels, where pixels lie far apart.
+NARROW = 0.5
 # How many times a gradient is moved whose lanes lie far apart.
 SCATTERED = 3
 
@@ -32,15 +37,24 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     turned, lanes = bool(config.get("turned", 0)), config["lanes"]
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
     images = spec.spatial_size if spec.transposed else spec.output_size
-    pixels = spec.batch * math.prod(images)
     extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
     work = spec.macs * waste(extent, lanes) * waste(weights_rows(spec, turned=turned), config["pixels"])
     rates, width = rates_of(machine), vector_width(spec, machine)
     vectors = math.ceil(lanes / width)
-    step = step_cycles(spec, machine, config["pixels"], vectors, not groups_as_lanes)
+    step = step_cycles(widened(spec) if widens(spec) else spec, machine, config["pixels"], vectors, not groups_as_lanes)
     # Neither operand stays in the first-level cache: a line for each vector, and one that elements are broadcast from.
-    if pixels * lanes * DTYPES[spec.dtype].itemsize > machine.l1d_bytes:
+    panel = panel_bytes(spec, lanes)
+    if panel > machine.l1d_bytes:
         step += EXPOSED_LINES * (vectors + 1) * rates.line
+    if panel > machine.l2_bytes:
+        step += NARROW * config["pixels"] * max(0.0, 1 - vectors / MAX_VECTORS)
+    if block := config.get("block", 0):
+        # Sums are kept and fetched between blocks.
+        step += 2 * config["pixels"] * vectors / (block * spec.batch * math.prod(images[1:]))
+    else:
+        missed = max(0.0, 1 - machine.l2_bytes / max(1, panel))
+        rate = rates.last if panel <= machine.l3_bytes else rates.memory
+        step += FAR_LINES * missed * (vectors + 1) * machine.vector_bytes * rates.clock / rate
     loop = LOOP_CYCLES / max(1, images[-1])
     per_step = config["pixels"] * lanes / width / FMA_PORTS
     seconds = work * (step + loop) / per_step / peak(spec, machine)
@@ -57,7 +71,7 @@ def _copied_bytes(spec: ConvSpec, *, turned: bool) -> int:
     if spec.transposed:
         source, plain = plain, source
     copied = 0
-    if spec.layout == "channels_first":
+    if spec.layout == "channels_first" or widens(spec):
         copied += source + plain
     elif not spec.padding_is_zero and not turned and spec.reduced_channels < spec.kernel_size[-1]:
         copied += source

@@ -23,7 +23,7 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.direct_images import source_passes, vector_order
-from convgen.strategies.direct_weights import TurnedResult, plain_passes
+from convgen.strategies.direct_weights import TurnedResult, plain_passes, widens
 from convgen.strategies.tiles import even_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -99,7 +99,8 @@ def taps_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
 
 def _may_test(spec: ConvSpec) -> bool:
     """Whether padding can be told from the image where it is read."""
-    return spec.layout == "channels_last" and spec.padding_mode == "zeros" and not spec.padding_is_zero
+    in_place = spec.layout == "channels_last" and not widens(spec)
+    return in_place and spec.padding_mode == "zeros" and not spec.padding_is_zero
 
 
 def taps_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
@@ -138,7 +139,7 @@ def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, copied: bool) -> t
     """Zeros around an image that is read in place are chosen where it is read; others are copied with their padding."""
     order = vector_order(spec, nest)
     if copied:
-        return source_passes(spec, nest, square, order)
+        return source_passes(spec, nest, square, order, always=widens(spec))
     axes = spatial_axes(spec, len(order))
     padded = tuple(axes[axis] for axis in range(spec.ndim) if nest.low[axis] or nest.high[axis])
     return (ExpandPadding(((nest.source, padded),)),)

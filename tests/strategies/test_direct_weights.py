@@ -1,0 +1,105 @@
+"""direct's weight gradients: lanes along either channels, blocks of pixels, tiles of taps; exact integers in all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convgen.driver import Plan
+from convgen.machine import Machine
+from convgen.operator import CompiledConv
+from convgen.spec import ConvSpec
+from convgen.strategies.direct import Direct
+from convgen.tuning.space import Config
+from convgen.verify import gate_a
+
+HOST = Machine.host()
+# So small a cache that every image is passed by in blocks.
+SMALL = dataclasses.replace(HOST, l2_bytes=1 << 11)
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "1d": dict(in_channels=20, out_channels=24, spatial_size=(37,), kernel_size=3, padding=1),
+    "2d": dict(in_channels=32, out_channels=17, spatial_size=(9, 8), kernel_size=3, padding=1, batch=2),
+    "2d strided": dict(
+        in_channels=16, out_channels=20, spatial_size=(11, 9), kernel_size=(3, 2), stride=2, padding=(1, 0)
+    ),
+    "2d pointwise": dict(in_channels=16, out_channels=12, spatial_size=(7, 6), kernel_size=1, batch=3),
+    "2d groups": dict(in_channels=36, out_channels=24, spatial_size=(8, 7), kernel_size=3, padding=1, groups=2),
+    "2d reflected": dict(
+        in_channels=16, out_channels=8, spatial_size=(8, 7), kernel_size=3, padding=1, padding_mode="reflect"
+    ),
+    "2d transposed": dict(
+        in_channels=12, out_channels=16, spatial_size=(6, 7), kernel_size=3, stride=2, padding=1, transposed=True
+    ),
+    "few channels": dict(in_channels=3, out_channels=20, spatial_size=(14, 13), kernel_size=5, stride=2, padding=2),
+    "3d": dict(in_channels=16, out_channels=6, spatial_size=(4, 5, 6), kernel_size=(2, 3, 3), padding=(0, 1, 1)),
+    "depthwise": dict(in_channels=24, out_channels=24, spatial_size=(9, 8), kernel_size=3, padding=1, groups=24),
+    "depthwise 7x7": dict(in_channels=20, out_channels=20, spatial_size=(9, 10), kernel_size=7, padding=3, groups=20),
+    "depthwise strided": dict(
+        in_channels=24, out_channels=24, spatial_size=(10, 9), kernel_size=3, stride=2, padding=(1, 0), groups=24
+    ),
+    "depthwise 1d": dict(in_channels=24, out_channels=24, spatial_size=(19,), kernel_size=5, padding=2, groups=24),
+    "depthwise 3d": dict(in_channels=16, out_channels=16, spatial_size=(4, 5, 4), kernel_size=3, padding=1, groups=16),
+}
+
+
+def problem(name: str, **changes: Any) -> ConvSpec:
+    return ConvSpec(
+        **{"batch": 1, "layout": "channels_last", "direction": "backward_weights", **PROBLEMS[name], **changes}
+    )
+
+
+def spread(configs: tuple[Config, ...]) -> list[Config]:
+    """One configuration of each kind: which choices there are, and those that are flags."""
+    kinds: dict[tuple[object, ...], Config] = {}
+    for config in configs:
+        names = tuple(name for name, _ in config.values)
+        kinds.setdefault((names, config.get("turned", 0), config.get("copied", 0)), config)
+    return list(kinds.values())
+
+
+def assert_exact(spec: ConvSpec, machine: Machine) -> set[str]:
+    """Holds one configuration of each kind to exact integers, by two threads; returns the choices that they make."""
+    found: set[str] = set()
+    for config in spread(Direct().space(spec, machine)):
+        comparison = gate_a(
+            spec, CompiledConv(Plan(spec, "direct", config, "given"), HOST, 2), np.random.default_rng(0)
+        )
+        assert comparison.ok, (config, comparison.reason)
+        found |= {name for name, _ in config.values}
+    return found
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_kind_of_configuration_is_exact(name: str) -> None:
+    names = assert_exact(problem(name), SMALL)
+    assert ("rows" in names) == name.startswith("depthwise")
+    assert ("block" in names) == (name not in ("few channels",) and not name.startswith("depthwise"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8"])
+@pytest.mark.parametrize("name", ["2d", "2d strided", "depthwise"])
+def test_other_types(name: str, dtype: str) -> None:
+    assert_exact(problem(name, dtype=dtype), SMALL)
+
+
+@pytest.mark.parametrize("name", ["2d", "2d pointwise", "depthwise"])
+def test_channels_first(name: str) -> None:
+    assert_exact(problem(name, layout="channels_first"), SMALL)
+
+
+def test_sums_do_not_depend_on_the_number_of_threads() -> None:
+    spec = problem("2d")
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape, dtype=np.float32) for shape in spec.operand_shapes.values())
+    for config in spread(Direct().space(spec, SMALL)):
+        ops = [CompiledConv(Plan(spec, "direct", config, "given"), HOST, threads) for threads in (1, 2)]
+        np.testing.assert_array_equal(ops[0](x, dy), ops[1](x, dy))
+
+
+def test_images_beyond_the_cache_are_passed_by_in_blocks() -> None:
+    large = problem("2d", in_channels=64, out_channels=64, spatial_size=(224, 224))
+    assert Direct().default(large, HOST).get("block", 0)
+    assert not Direct().default(problem("2d"), HOST).get("block", 0)
