@@ -56,7 +56,8 @@ def train(*, converts: bool, epochs: int) -> tuple[list[float], float, float]:
     images, labels = data()
     kept = len(labels) // TEST_SHARE
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses, seconds = [], 0.0
+    losses: list[float] = []
+    seconds = 0.0
     for _ in range(epochs):
         start = time.perf_counter()
         for batch in torch.randperm(len(labels) - kept).split(64):
