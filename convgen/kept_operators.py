@@ -18,6 +18,7 @@ MAX_OPERATORS = 512
 # Beside each operator, how many tuning results there were when it was asked for.
 _operators: OrderedDict[tuple[Any, ...], tuple[CompiledConv, int]] = OrderedDict()
 _lock = threading.Lock()
+_cleared = 0
 
 
 def kept_operator(
@@ -51,5 +52,12 @@ def kept_operator(
 
 def clear_operators() -> None:
     """Forgets all operators that are kept."""
+    global _cleared
     with _lock:
         _operators.clear()
+        _cleared += 1
+
+
+def generation() -> tuple[int, int]:
+    """Changes when what is kept may have been replaced: by a tuning result, or because all was forgotten."""
+    return results_stored(), _cleared

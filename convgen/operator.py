@@ -196,8 +196,9 @@ class CompiledConv:
             self._pool.release(base)
 
     def pack_at(self, address: int) -> PackedWeights:
-        """``pack`` for weights in memory, as in run_at."""
-        return self._packed_from(address, math.prod(self._shapes[1]) * self._dtypes[1].itemsize)
+        """``pack`` for weights in memory, as in run_at; raises OperandError."""
+        at = self._where_weights_are()
+        return self._packed_from(address, math.prod(self._shapes[at]) * self._dtypes[at].itemsize, at)
 
     def _addresses(self, packed: int, workspace: int) -> list[int]:
         """Where the scratch buffers are, given where their blocks begin."""
@@ -205,22 +206,24 @@ class CompiledConv:
 
     def pack(self, weight: Array) -> PackedWeights:
         """Packs constant weights once, for any number of calls; raises as a call does."""
-        if self._weight_index is None:
-            raise OperandError("weight cannot be packed: a weight gradient has no weights")
-        array = self._prepared("weight", weight, self._shapes[self._weight_index], self._dtypes[self._weight_index])
-        return self._packed_from(array.ctypes.data, array.nbytes)
+        at = self._where_weights_are()
+        array = self._prepared("weight", weight, self._shapes[at], self._dtypes[at])
+        return self._packed_from(array.ctypes.data, array.nbytes, at)
 
-    def _packed_from(self, address: int, nbytes: int) -> PackedWeights:
-        """Packs so many bytes of weights; where the kernel reads them as they are, they are copied."""
+    def _where_weights_are(self) -> int:
         if self._weight_index is None:
             raise OperandError("weight cannot be packed: a weight gradient has no weights")
+        return self._weight_index
+
+    def _packed_from(self, address: int, nbytes: int, at: int) -> PackedWeights:
+        """Packs so many bytes of weights, operand number ``at``; where the kernel reads them as they are, they are copied."""
         if not self._lowered.packed_bytes:
             packed = PackedWeights(self.weights_layout, nbytes)
             ctypes.memmove(packed.address, address, nbytes)
             return packed
         packed = PackedWeights(self.weights_layout, self._lowered.packed_bytes)
         addresses = [0] * (len(self._names) + 1)
-        addresses[self._weight_index] = address
+        addresses[at] = address
         workspace = self._packed_pool.acquire()
         try:
             self._packer.run([*addresses, *self._addresses(packed.address, workspace)])
@@ -245,7 +248,8 @@ class CompiledConv:
     def weights_layout(self) -> str:
         """What packed weights must have been made for."""
         shapes = [(b.name, b.dtype, self._lowered.shape(b)) for b in self._scratch if b.space == "packed"]
-        return repr((self.plan.strategy, self.spec.direction, self.spec.weight_shape, shapes))
+        packed = (self.spec.direction, self.spec.dtype, self.spec.weight_shape, shapes, self._lowered.packing_key())
+        return repr((self.plan.strategy, *packed))
 
     def _checked(
         self, first: Array, second: Array | PackedWeights, named: dict[str, Array | None], out: Array | None

@@ -128,7 +128,7 @@ def _handler(call: Any) -> int | None:
         op = operator_of(_attribute(frame.attributes, "problem"))
         addresses = [items[i].contents.data or 0 for items, count in _lists(frame) for i in range(count)]
         op.run_at(*addresses)
-    except Exception as error:  # XLA cannot catch what Python raises
+    except BaseException as error:  # XLA cannot catch what Python raises, and would take silence for success
         arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, str(error).encode(), _INTERNAL)
         created: int | None = api.create_error(ctypes.byref(arguments))
         return created

@@ -17,7 +17,7 @@ _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter, type(None)})
 _autocasts = torch.is_autocast_enabled
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _trace = torch._C._get_tracing_state
-_known_geometry = functools.lru_cache(maxsize=4096)(Geometry.of)
+_known_geometry = functools.lru_cache(maxsize=4096, typed=True)(Geometry.of)
 
 
 def conv1d(
@@ -143,11 +143,13 @@ def convolve(
 
 
 def is_watched(*tensors: torch.Tensor | None) -> bool:
-    """Whether a call must go through the dispatcher: for autocast, tracing, another device, modes, subclasses."""
+    """Whether a call must go through the dispatcher: for autocast, tracing, another device, modes, subclasses, negative views."""
     if torch.compiler.is_compiling():
         return True
     for tensor in tensors:
-        if type(tensor) not in _PLAIN_TYPES or not (tensor is None or tensor.is_cpu):
+        if type(tensor) not in _PLAIN_TYPES:
+            return True
+        if tensor is not None and (not tensor.is_cpu or tensor.is_neg()):
             return True
     return bool(_autocasts("cpu") or _dispatch_modes() or _function_modes() or _trace() is not None)
 
@@ -177,7 +179,7 @@ def _conv(
         raise OperandError(f"{name} is a {type(value).__name__}; allowed: torch.Tensor")
     watched = is_watched(image, weight, bias)
     plain = not (watched or needs_grad(image, weight, bias))
-    if plain and (result := repeated.call(image, weight, bias, how)) is not None:
+    if plain and (result := repeated.call(ndim, image, weight, bias, how)) is not None:
         return result
     if weight.dim() != ndim + 2:
         raise ShapeError(f"weight has shape {tuple(weight.shape)}; allowed: {ndim + 2} axes")
@@ -189,5 +191,5 @@ def _conv(
         shape = tuple(image.shape)
         raise ShapeError(f"input has shape {shape}; allowed: {ndim + 2} axes, or {ndim + 1} without a batch")
     if plain:
-        repeated.remember(image, weight, bias, how, geometry)
+        repeated.remember(ndim, image, weight, bias, how, geometry)
     return convolve(image, weight, bias, geometry)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from convgen.errors import OperandError
 from convgen.spec import Epilogue
 from convgen.torch import kernels, modules
 from convgen.torch.functional import is_watched, needs_grad
@@ -24,13 +25,16 @@ _FUNCTIONS: dict[str, Any] = {
 }
 
 
-class _Fused(modules._Convolution):
+class Fused(modules._Convolution):
     """A convolution and its ``epilogue``; where a call is watched, by autograd for one, step by step."""
 
     epilogue: Epilogue
 
     def forward(self, input: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """``residual``, of the output's shape or one that broadcasts to it, is added where the epilogue says so."""
+        if (residual is None) == ("residual" in self.epilogue.steps):
+            given = "missing" if residual is None else "given"
+            raise OperandError(f"residual is {given}; the layer's epilogue is {self.epilogue.steps}")
         tensors = (input, self.weight, self.bias, residual)
         if not (is_watched(*tensors) or needs_grad(*tensors)) and input.dim() == self.weight.dim():
             geometry = self._geometry()
@@ -47,7 +51,6 @@ class _Fused(modules._Convolution):
         result: torch.Tensor = super().forward(input)
         for step in self.epilogue.steps:
             if step == "residual":
-                assert residual is not None
                 result = result + residual
             elif step == "leaky_relu":
                 result = F.leaky_relu(result, self.epilogue.negative_slope)
@@ -60,15 +63,15 @@ class _Fused(modules._Convolution):
         return residual.dtype == image.dtype and residual.shape == (image.shape[0], self.out_channels, *spatial)
 
 
-class FusedConv1d(_Fused, modules.Conv1d):
+class FusedConv1d(Fused, modules.Conv1d):
     """Conv1d with an epilogue."""
 
 
-class FusedConv2d(_Fused, modules.Conv2d):
+class FusedConv2d(Fused, modules.Conv2d):
     """Conv2d with an epilogue."""
 
 
-class FusedConv3d(_Fused, modules.Conv3d):
+class FusedConv3d(Fused, modules.Conv3d):
     """Conv3d with an epilogue."""
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from convgen.spec import Epilogue
 from convgen.torch import modules
-from convgen.torch.fused import FUSED
+from convgen.torch.fused import FUSED, Fused
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ACTIVATIONS: dict[object, str] = {
@@ -33,6 +33,7 @@ _ACTIVATIONS: dict[object, str] = {
     F.sigmoid: "sigmoid",
     torch.sigmoid: "sigmoid",
     F.tanh: "tanh",
+    F.leaky_relu: "leaky_relu",
     torch.tanh: "tanh",
     "relu": "relu",
     "relu_": "relu",
@@ -62,6 +63,9 @@ def fuse_(model: nn.Module) -> None:
         graph = _Tracer().trace(model)
     except Exception:  # tracing runs the model's own code, which may do anything with what is no tensor
         return
+    # An argument that may be left out was traced as given.
+    if any(node.op == "placeholder" and (node.args or str(node.target).startswith("*")) for node in graph.nodes):
+        return
     traced = fx.GraphModule(model, graph)
     fusion = _Fusion(traced)
     if fusion.fold_norms() + fusion.fuse_epilogues() == 0:
@@ -71,9 +75,20 @@ def fuse_(model: nn.Module) -> None:
     graph.lint()
     traced.recompile()
     traced.delete_all_unused_submodules()
+    _keep_buffers(model, traced)
     kept = {name: value for name, value in vars(model).items() if name not in vars(traced) or "hooks" in name}
     model.__class__ = type(traced)
     model.__dict__ = {**vars(traced), **kept}
+
+
+def _keep_buffers(model: nn.Module, traced: fx.GraphModule) -> None:
+    """Which buffers are not part of the state stays as it was; those of the model itself stay, read or not."""
+    originals = dict(model.named_modules())
+    for name, module in traced.named_modules():
+        if name in originals:
+            module._non_persistent_buffers_set |= originals[name]._non_persistent_buffers_set & set(module._buffers)
+    for name, buffer in model._buffers.items():
+        traced.register_buffer(name, buffer, persistent=name not in model._non_persistent_buffers_set)
 
 
 def _has_hooks(model: nn.Module) -> bool:
@@ -90,6 +105,7 @@ class _Chain:
     nodes: tuple[fx.Node, ...]
     steps: tuple[str, ...]
     residual: fx.Node | None
+    place: fx.Node
     slope: float
 
 
@@ -98,8 +114,11 @@ class _Fusion:
         self.graph = traced.graph
         self.modules = dict(traced.named_modules(remove_duplicate=False))
         calls = [node.target for node in self.graph.nodes if node.op == "call_module"]
+        # Whose parameters are read besides is used twice as well.
+        reads = [str(node.target).rpartition(".")[0] for node in self.graph.nodes if node.op == "get_attr"]
         owners = [id(self.modules[str(target)]) for target in calls]
-        self.once = {target for target, owner in zip(calls, owners, strict=True) if owners.count(owner) == 1}
+        users = owners + [id(self.modules[owner]) for owner in reads if owner in self.modules]
+        self.once = {target for target, owner in zip(calls, owners, strict=True) if users.count(owner) == 1}
 
     def fold_norms(self) -> int:
         """Takes batch norms with fixed statistics into the weights before them; returns how many."""
@@ -134,7 +153,8 @@ class _Fusion:
             conv.epilogue = Epilogue((*bias, *chain.steps), negative_slope=chain.slope)
             last = chain.nodes[-1]
             arguments = node.args if chain.residual is None else (*node.args, chain.residual)
-            with self.graph.inserting_after(last):
+            # Where the sum stands, which is where the residual is read; else where the convolution does.
+            with self.graph.inserting_after(chain.place):
                 replaced = self.graph.call_module(str(node.target), arguments)
             last.replace_all_uses_with(replaced)
             for gone in reversed(chain.nodes):
@@ -145,6 +165,7 @@ class _Fusion:
     def _chain(self, conv: fx.Node) -> _Chain:
         nodes, steps = [conv], []
         residual: fx.Node | None = None
+        place = conv
         slope = Epilogue().negative_slope
         while len(nodes[-1].users) == 1:
             (user,) = nodes[-1].users
@@ -156,12 +177,12 @@ class _Fusion:
                 slope = found if step == "leaky_relu" else slope
                 steps += [step] if step else []
             elif other is not None and not self._changes_between(conv, user, nodes):
-                residual = other
+                residual, place = other, user
                 steps.append("residual")
             else:
                 break
             nodes.append(user)
-        return _Chain(tuple(nodes), tuple(steps), residual, slope)
+        return _Chain(tuple(nodes), tuple(steps), residual, place, slope)
 
     def _activation(self, node: fx.Node, before: fx.Node) -> tuple[str | None, float]:
         """The activation that a node applies to the one before ("" for none at all), and a leaky one's slope; else None."""
@@ -181,9 +202,9 @@ class _Fusion:
             slope = given.pop("negative_slope", node.args[1] if len(node.args) > 1 and name == "leaky_relu" else 0.01)
             if given or len(node.args) > (2 if name == "leaky_relu" else 1):
                 return None, 0.0
-        if name == "gelu" and approximate != "none":
+        if (name == "gelu" and approximate != "none") or not isinstance(slope, (int, float)):
             return None, 0.0
-        return name, float(slope) if isinstance(slope, (int, float)) else 0.0
+        return name, float(slope)
 
     def _summand(self, node: fx.Node, before: fx.Node) -> fx.Node | None:
         """What a node adds to the one before, if it is a tensor of the graph."""
@@ -223,6 +244,8 @@ class _Fusion:
         """The convolution that a node calls, if that is the only call of it and something alone uses its result."""
         conv = self._module(node)
         if not isinstance(conv, modules._Convolution) or not isinstance(node, fx.Node):
+            return None
+        if isinstance(conv, Fused):
             return None
         return conv if node.target in self.once and len(node.users) == 1 else None
 

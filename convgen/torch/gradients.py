@@ -44,7 +44,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
         ctx.save_for_forward(*inputs[:2])
         ctx.geometry = inputs[-1]
-        ctx.size = inputs[2]
+        # A size, where a bias is not the third.
+        ctx.size = inputs[2] if isinstance(inputs[2], tuple) else None
 
     @classmethod
     def mapped(cls, info: Any, dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:

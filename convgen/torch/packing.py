@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+import zlib
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 class PackedCache:
     """One weight, packed for the kernels that have asked for it.
 
-    What is kept belongs to one place in memory and one version of the tensor, and to its contents: their sum, or that of a
+    What is kept belongs to one tensor object and its version, and to its contents: a checksum, of many elements that of a
     sample, is compared at each call, since changes through ``Tensor.data`` leave no trace in the version. Copies and pickles
     are empty.
     """
@@ -54,7 +56,7 @@ class PackedCache:
 
 
 def _state(weight: torch.Tensor) -> tuple[Any, ...] | None:
-    """What tells the contents of a tensor from others; None for a tensor of inference mode or one that overlaps itself."""
+    """What tells a tensor and its contents from others; None for a tensor of inference mode or one that overlaps itself."""
     if weight.is_inference():
         return None
     strides, count = weight.stride(), weight.numel()
@@ -64,5 +66,6 @@ def _state(weight: torch.Tensor) -> tuple[Any, ...] | None:
     with torch.no_grad():
         bits = weight.detach().view(_INTEGERS[weight.element_size()])
         step = 1 if count <= WHOLE else count // SAMPLES
-        total = int(bits.as_strided((count // step,), (step,), bits.storage_offset()).sum())
-    return weight.data_ptr(), weight._version, weight.shape, strides, weight.dtype, total
+        sample = bits.as_strided((count // step,), (step,), bits.storage_offset()).contiguous()
+    checksum = zlib.crc32(sample.numpy())
+    return weakref.ref(weight), weight.data_ptr(), weight._version, weight.shape, strides, weight.dtype, checksum

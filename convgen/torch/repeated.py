@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from convgen.choices import results_stored
+from convgen.kept_operators import generation
 from convgen.operator import CompiledConv
 from convgen.planning import is_autotuning
 from convgen.torch.geometry import Geometry
@@ -18,26 +18,26 @@ MAX_CALLS = 512
 
 
 class _Call(NamedTuple):
-    """What a call comes to, and how many tuning results there were then."""
+    """What a call comes to, and the generation of operators that it belongs to."""
 
     op: CompiledConv
     shape: tuple[int, ...]
-    stored: int
+    generation: tuple[int, int]
 
 
 _calls: dict[tuple[Any, ...], _Call] = {}
 
 
 def call(
-    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
+    ndim: int, image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...]
 ) -> torch.Tensor | None:
     """The convolution, if one of such tensors with the arguments ``how`` is remembered; else None."""
     layout = layout_of(image)
     try:
-        known = _calls.get(_key(image, weight, bias, how, layout))
+        known = _calls.get(_key(ndim, image, weight, bias, how, layout))
     except TypeError:  # an argument that cannot be hashed
         return None
-    if known is None or known.stored != results_stored() or is_autotuning():
+    if known is None or known.generation != generation() or is_autotuning():
         return None
     if not weight.is_contiguous() or not (bias is None or bias.is_contiguous()):
         return None
@@ -50,7 +50,12 @@ def call(
 
 
 def remember(
-    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...], geometry: Geometry
+    ndim: int,
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    how: tuple[Any, ...],
+    geometry: Geometry,
 ) -> None:
     """Keeps what a call comes to that is right and can be repeated; raises what the call does."""
     layout = layout_of(image)
@@ -62,13 +67,31 @@ def remember(
     if len(_calls) >= MAX_CALLS:
         _calls.clear()
     try:
-        _calls[_key(image, weight, bias, how, layout)] = _Call(op, shape, results_stored())
+        _calls[_key(ndim, image, weight, bias, how, layout)] = _Call(op, shape, generation())
     except TypeError:
         return
 
 
 def _key(
-    image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple[Any, ...], layout: str
+    ndim: int,
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    how: tuple[Any, ...],
+    layout: str,
 ) -> tuple[Any, ...]:
     given = None if bias is None else (bias.dtype, bias.shape)
-    return how, image.shape, weight.shape, given, image.dtype, weight.dtype, layout, torch.get_num_threads()
+    # 1.0 and True are equal to 1, but not what is asked for.
+    kinds = tuple(map(type, how))
+    return (
+        ndim,
+        how,
+        kinds,
+        image.shape,
+        weight.shape,
+        given,
+        image.dtype,
+        weight.dtype,
+        layout,
+        torch.get_num_threads(),
+    )

@@ -36,7 +36,8 @@ def layout_of(image: torch.Tensor) -> str:
 def _is_channels_last(image: torch.Tensor) -> bool:
     if image.dim() == 3:
         return image.transpose(1, 2).is_contiguous()
-    return image.is_contiguous(memory_format=_FORMATS[image.dim()])
+    memory_format = _FORMATS.get(image.dim())
+    return memory_format is not None and image.is_contiguous(memory_format=memory_format)
 
 
 def in_layout(image: torch.Tensor, layout: str) -> torch.Tensor:

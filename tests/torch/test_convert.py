@@ -243,6 +243,75 @@ def test_what_cannot_be_traced_is_not_fused() -> None:
     assert type(converted.conv) is ct.Conv2d
 
 
+def test_a_norm_after_a_fused_activation_stays() -> None:
+    model = spread_statistics(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.BatchNorm2d(4))).eval()
+    expected = model(X)
+    for _ in range(2):
+        ct.convert_(model)
+        with torch.no_grad():
+            torch.testing.assert_close(model(X), expected, rtol=1e-5, atol=1e-5)
+
+
+class InPlaceBetween(nn.Module):
+    """The image is changed after the convolution, before its activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)
+        z = F.relu(x, inplace=True)
+        return F.relu(y) * 2 + z
+
+
+class ReadTwice(nn.Module):
+    """The weights of a convolution are used by a function as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(self.conv(x)) + F.conv2d(x, self.conv.weight, padding=1)
+
+
+class Optional(nn.Module):
+    """A summand that may be left out, and a buffer that is no part of the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, x: Any, other: Any = None) -> Any:
+        y = self.conv(x)
+        return F.relu(y if other is None else y + other) * self.scale
+
+
+class Buffered(nn.Module):
+    """The same without the choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        return F.leaky_relu(self.conv(x), 0.3) * self.scale
+
+
+def test_what_else_a_graph_may_do() -> None:
+    check(InPlaceBetween(), X, fused=1)
+    check(ReadTwice(), X, fused=0, left=(nn.BatchNorm2d,))
+    converted = check(Optional(), X, fused=0)
+    torch.testing.assert_close(converted(X, X), F.relu(converted.conv(X) + X))
+    converted = check(Buffered(), X, fused=1)
+    assert list(converted.state_dict()) == ["conv.weight", "conv.bias"]
+    with pytest.raises(OperandError, match="residual is given"):
+        converted.conv(X, X)
+
+
 def test_hooks_are_not_lost() -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     called = []

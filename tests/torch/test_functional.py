@@ -78,6 +78,30 @@ def test_an_image_may_have_no_batch(name: str) -> None:
     assert torch.equal(problem.ours(x[0], w, b), problem.theirs(x[0], w, b))
 
 
+@pytest.mark.parametrize("name", ["1d", "2d", "3d"])
+def test_an_image_without_a_batch_may_be_a_view(name: str) -> None:
+    problem = PROBLEMS[name]
+    x, w, b = operands(problem)
+    turned = x[0].movedim(0, -1).contiguous().movedim(-1, 0)
+    assert not turned.is_contiguous()
+    assert torch.equal(problem.ours(turned, w, b), problem.theirs(turned, w, b))
+
+
+def test_negative_views_are_resolved() -> None:
+    x, w, b = operands(PROBLEMS["2d"])
+    expected = torch.nn.functional.conv2d(-x, -w, -b)
+    assert torch.equal(ct.conv2d(*map(torch._neg_view, (x, w, b))), expected)
+
+
+def test_what_was_called_before_does_not_matter() -> None:
+    x, w, b = operands(PROBLEMS["2d"])
+    ct.conv2d(x, w, b, stride=1)
+    with pytest.raises(ShapeError):
+        ct.conv1d(x, w, b)
+    with pytest.raises(SpecError, match=r"stride=1\.0"):
+        ct.conv2d(x, w, b, stride=1.0)  # type: ignore[arg-type]
+
+
 def test_a_call_is_remembered_for_what_it_is() -> None:
     x, w, b = operands(PROBLEMS["2d"])
     for _ in range(2):

@@ -82,6 +82,20 @@ def _through_data(layer: Any) -> Any:
     return layer
 
 
+def _rearranged(layer: Any) -> Any:
+    layer.weight.data.copy_(layer.weight.data.flip(0))
+    return layer
+
+
+def _balanced(layer: Any) -> Any:
+    """As many ones as minus ones, and then their negatives."""
+    with torch.no_grad():
+        layer.weight.copy_((torch.arange(layer.weight.numel()) % 2 * 2.0 - 1).view_as(layer.weight))
+    layer(integers((1, 4, 6, 6)))
+    layer.weight.data.neg_()
+    return layer
+
+
 def _another_parameter(layer: Any) -> Any:
     layer.weight = nn.Parameter(layer.weight + 1)
     return layer
@@ -117,6 +131,8 @@ CHANGES: tuple[Callable[[Any], Any], ...] = (
     _in_place,
     _one_element,
     _through_data,
+    _rearranged,
+    _balanced,
     _another_parameter,
     _another_storage,
     _loaded,
@@ -145,6 +161,29 @@ def test_packed_weights_are_never_stale(change: Callable[[Any], Any], channels: 
             assert torch.equal(changed(x), expected)
 
 
+@pytest.mark.parametrize("sizes", [((2, 28), (28, 2)), ((3, 28), (28, 3), (14, 14))])
+def test_images_of_other_shapes_have_weights_packed_for_them(sizes: tuple[tuple[int, int], ...]) -> None:
+    layer = with_integers(ct.Conv2d(64, 64, 3, padding=1)).eval()
+    with torch.no_grad():
+        for size in sizes * 2:
+            x = integers((4, 64, *size))
+            exact = nn.functional.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+            torch.testing.assert_close(layer(x).double(), exact, rtol=0, atol=0.05)
+
+
+def test_weights_that_come_and_go() -> None:
+    layer = with_integers(ct.Conv2d(64, 64, 3)).eval()
+    x = integers((1, 64, 6, 6))
+    with torch.no_grad():
+        for step in range(6):
+            weight = layer.weight.clone()
+            weight[0, 0, 0, step % 3] += 64
+            result = torch.func.functional_call(layer, {"weight": weight}, (x,))
+            exact = nn.functional.conv2d(x.double(), weight.double(), layer.bias.double())
+            torch.testing.assert_close(result.double(), exact, rtol=0, atol=0.05)
+            del weight
+
+
 def test_another_dtype() -> None:
     layer = with_integers(ct.Conv2d(4, 4, 3))
     x = integers((1, 4, 6, 6))
@@ -167,11 +206,11 @@ def test_weights_are_packed_once_a_version(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(CompiledConv, "pack_at", counted)
     layer = with_integers(ct.Conv2d(4, 4, 3))
     with torch.no_grad():
-        for size in (6, 6, 7, 6):
+        for size in (40, 40, 41, 40):
             layer(integers((1, 4, size, size)))
         assert len(packed) == 1
         layer.eval()
-        layer(integers((1, 4, 6, 6)))
+        layer(integers((1, 4, 40, 40)))
         assert len(packed) == 2
     assert isinstance(pickle.loads(pickle.dumps(PackedCache())), PackedCache)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,6 +69,16 @@ class CpuProgram:
     def packs(self, stage: Stage) -> bool:
         """Whether a stage fills packed weights."""
         return any(store.buffer in self.packed for store in stores(stage.body))
+
+    def packing_key(self) -> str:
+        """Equal where weights are packed by the same code with the same sizes: 64 hexadecimal digits."""
+        found = []
+        for stage, lowered in zip(self.program.stages, self.stages, strict=True):
+            if self.packs(stage):
+                named = zip(lowered.sizes, self._extents(stage, lowered)[1], strict=True)
+                # How much memory a worker has of its own changes nothing about what it packs.
+                found.append((lowered.body, [(name, value) for name, value in named if name != WORKER_BYTES]))
+        return hashlib.sha256(repr(found).encode()).hexdigest()
 
     def llvm(self) -> str:
         """LLVM's text of every distinct stage."""
