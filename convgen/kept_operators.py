@@ -58,6 +58,6 @@ def clear_operators() -> None:
         _cleared += 1
 
 
-def generation() -> tuple[int, int]:
-    """Changes when what is kept may have been replaced: by a tuning result, or because all was forgotten."""
-    return results_stored(), _cleared
+def generation() -> int:
+    """Grows when what is kept may have been replaced: by a tuning result, or because all was forgotten."""
+    return results_stored() + _cleared

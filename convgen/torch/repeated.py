@@ -22,7 +22,7 @@ class _Call(NamedTuple):
 
     op: CompiledConv
     shape: tuple[int, ...]
-    generation: tuple[int, int]
+    generation: int
 
 
 _calls: dict[tuple[Any, ...], _Call] = {}
