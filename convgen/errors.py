@@ -61,3 +61,7 @@ class MissingDependencyError(ConvgenError, ImportError):
 
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
+
+
+class FusedWarning(UserWarning):
+    """A layer is to be trained that a batch norm was folded into."""

@@ -30,8 +30,9 @@ def convert_(model: Model, filter_fn: Callable[[nn.Module, str], bool] | None = 
     Eligible are PyTorch's own layers (no subclasses) of a supported dtype on the CPU, for which ``filter_fn(layer, name)`` holds.
     Parameters, buffers, hooks and state_dict stay as they are, but that weights become contiguous. In eval mode, with ``fuse``,
     what torch.fx can trace is also rewritten: batch norms are folded into the convolutions before them, activations and residual
-    sums computed with them; the model becomes a GraphModule without the layers that are gone, for inference alone. What cannot
-    be traced is not fused.
+    sums computed with them. The model then is a GraphModule, for inference alone: layers that are gone, and what the graph does
+    not read, are missing from its state_dict, folded weights are new parameters, and methods of its class are lost. What cannot
+    be traced, or takes optional arguments, is not fused.
     Raises OperandError where ``model`` is not a module.
     """
     if not isinstance(model, nn.Module):

@@ -133,6 +133,7 @@ class _Fusion:
             if conv is None or norm.training or norm.running_mean is None or norm.num_features != conv.out_channels:
                 continue
             _fold(conv, norm)
+            conv.is_folded = True
             node.replace_all_uses_with(before)
             self.graph.erase_node(node)
             folded += 1

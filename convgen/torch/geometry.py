@@ -91,7 +91,10 @@ def _pairs(
 ) -> tuple[int, ...]:
     ndim = len(kernel_size)
     if not isinstance(padding, str):
-        return tuple(both for one in _per_axis("padding", padding, ndim) for both in (one, one))
+        sides = _per_axis("padding", padding, ndim)
+        if min(sides) < 0:
+            raise SpecError(f"padding={padding!r} is negative; allowed: 0 and more")
+        return tuple(both for one in sides for both in (one, one))
     if padding == "valid":
         return (0,) * (2 * ndim)
     if padding != "same":

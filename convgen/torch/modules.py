@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import nn
 
+from convgen.errors import FusedWarning
 from convgen.torch.functional import convolve, geometry_of
 from convgen.torch.geometry import Geometry
 from convgen.torch.packing import PackedCache
@@ -16,6 +18,7 @@ class _Convolution(nn.modules.conv._ConvNd):
     """What all layers share; ``accuracy`` is ConvSpec's, an attribute that may be set at any time."""
 
     accuracy: str | float = "fast"
+    is_folded: bool = False
 
     def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return _batched(input, weight, bias, self._geometry(), self._packing())
@@ -34,7 +37,10 @@ class _Convolution(nn.modules.conv._ConvNd):
         return kept
 
     def train(self, mode: bool = True) -> Any:
-        """Sets the mode, and drops what is kept of packed weights."""
+        """Sets the mode, and drops what is kept of packed weights; warns where a batch norm is gone that would be trained."""
+        if mode and self.is_folded:
+            text = "a batch norm is part of this layer's weights, and is not trained: convert the model with fuse=False"
+            warnings.warn(text, FusedWarning, stacklevel=2)
         self.__dict__.pop("_packed_weights", None)
         return super().train(mode)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 import zlib
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from convgen.operator import CompiledConv, PackedWeights
 
 # Weights of up to so many elements are compared as a whole; of more, so many elements are.
-WHOLE, SAMPLES = 1 << 14, 1 << 11
+WHOLE, SAMPLES = 1 << 14, 1 << 12
 # Packed for so many kinds of kernels at most; they differ by the image's size, for one.
 MAX_KINDS = 4
 
@@ -64,8 +65,15 @@ def _state(weight: torch.Tensor) -> tuple[Any, ...] | None:
     if extent != count:
         return None
     with torch.no_grad():
-        bits = weight.detach().view(_INTEGERS[weight.element_size()])
-        step = 1 if count <= WHOLE else count // SAMPLES
-        sample = bits.as_strided((count // step,), (step,), bits.storage_offset()).contiguous()
+        bits = weight.detach().view(_INTEGERS[weight.element_size()]).as_strided((count,), (1,))
+        sample = bits if count <= WHOLE else bits.take(_places(count))
     checksum = zlib.crc32(sample.numpy())
     return weakref.ref(weight), weight.data_ptr(), weight._version, weight.shape, strides, weight.dtype, checksum
+
+
+@functools.lru_cache(maxsize=256)
+def _places(count: int) -> torch.Tensor:
+    """Where a sample of so many elements is taken: one place of chance in each of SAMPLES parts, which meets every slice."""
+    step = count // SAMPLES
+    chance = torch.randint(step, (SAMPLES,), generator=torch.Generator().manual_seed(count))
+    return torch.arange(SAMPLES) * step + chance

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convgen.errors import OperandError
+from convgen.errors import FusedWarning, OperandError
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -333,6 +333,12 @@ def test_a_fused_model_is_copied_pickled_and_keeps_its_attributes() -> None:
             assert torch.equal(twin(X), expected)
         converted.second.weight.mul_(2)
         assert not torch.equal(converted(X), expected)
+
+
+def test_training_without_its_norms_is_warned_of() -> None:
+    model = ct.convert_(spread_statistics(nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))).eval())
+    with pytest.warns(FusedWarning, match="fuse=False"):
+        pickle.loads(pickle.dumps(model)).train()
 
 
 def test_fusing_can_be_left_out() -> None:

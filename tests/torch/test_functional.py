@@ -309,6 +309,7 @@ X, W = torch.zeros(1, 4, 5, 5), torch.zeros(6, 4, 3, 3)
         (lambda: ct.conv2d(X, W, stride=0), SpecError, "stride"),
         (lambda: ct.conv2d(X, W, stride=(1, 2, 3)), SpecError, "stride"),
         (lambda: ct.conv2d(X, W, padding="full"), SpecError, "padding"),
+        (lambda: ct.conv2d(X, W, padding=-1), SpecError, "padding=-1"),
         (lambda: ct.conv2d(X, W, stride=2, padding="same"), SpecError, "same"),
         (lambda: ct.conv2d(X, W, accuracy="best"), ConvgenError, "accuracy"),
         (lambda: ct.conv2d(X, torch.zeros(6, 4, 7, 7)), ConvgenError, "kernel_size"),

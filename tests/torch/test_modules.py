@@ -171,6 +171,17 @@ def test_images_of_other_shapes_have_weights_packed_for_them(sizes: tuple[tuple[
             torch.testing.assert_close(layer(x).double(), exact, rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("index", [(slice(None), 5), (slice(None), slice(None), 1, 1), 7], ids=str)
+def test_a_slice_changed_through_data_is_noticed(index: Any) -> None:
+    layer = with_integers(ct.Conv2d(64, 64, 3)).eval()
+    x = integers((1, 64, 6, 6))
+    with torch.no_grad():
+        layer(x)
+        layer.weight.data[index] = 5
+        exact = nn.functional.conv2d(x.double(), layer.weight.double(), layer.bias.double())
+        torch.testing.assert_close(layer(x).double(), exact, rtol=0, atol=0.05)
+
+
 def test_weights_that_come_and_go() -> None:
     layer = with_integers(ct.Conv2d(64, 64, 3)).eval()
     x = integers((1, 64, 6, 6))
