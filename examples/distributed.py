@@ -38,8 +38,14 @@ def main(arguments: list[str] | None = None) -> None:
     totals = [torch.zeros_like(total) for _ in range(distributed.get_world_size())]
     distributed.all_gather(totals, total)
     if rank == 0:
-        print(f"last loss {loss.item():.4f}; the sums of all weights, rank by rank: {[float(t) for t in totals]}")
         assert all(torch.equal(other, total) for other in totals)
+        print(
+            f"last loss {loss.item():.4f}; the sums of all weights, rank by rank: {[float(t) for t in totals]}",
+            flush=True,
+        )
+    # Nobody leaves while another still talks to the group.
+    distributed.barrier()
+    del model
     distributed.destroy_process_group()
 
 

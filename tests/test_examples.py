@@ -13,7 +13,8 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def run(*command: str, launcher: tuple[str, ...] = ()) -> str:
+def run(*command: str, launcher: tuple[str, ...] = (), ends_well: bool = True) -> str:
+    """What the example prints; ``ends_well`` says that it must leave with status 0."""
     found = subprocess.run(
         [sys.executable, *launcher, str(EXAMPLES / command[0]), *command[1:]],
         capture_output=True,
@@ -22,7 +23,7 @@ def run(*command: str, launcher: tuple[str, ...] = ()) -> str:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )
-    assert found.returncode == 0, found.stderr
+    assert found.returncode == 0 or not ends_well, found.stderr
     return found.stdout
 
 
@@ -47,8 +48,9 @@ def test_a_step_of_each_kind() -> None:
 def test_two_processes_end_with_the_same_weights() -> None:
     pytest.importorskip("torch")
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    text = run("distributed.py", "--steps", "3", launcher=launcher)
-    assert "last loss" in text
+    # With or without convgen, one in some ten processes of gloo aborts on its way out; the line comes when all is held equal.
+    text = run("distributed.py", "--steps", "3", launcher=launcher, ends_well=False)
+    assert re.search(r"last loss \d+\.\d+; the sums of all weights, rank by rank: \[\S+, \S+\]", text)
 
 
 def test_a_model_in_numpy() -> None:
