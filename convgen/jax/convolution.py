@@ -126,27 +126,23 @@ def _biased(image: Array, weight: Array, bias: Array, spec: ConvSpec) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _input_grad(grad: Array, weight: Array, spec: ConvSpec) -> Array:
-    return _run(spec.replace(direction="backward_data", epilogue=()), grad, weight)
+    return _run(spec.replace(direction="backward_data"), grad, weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _weight_grad(image: Array, grad: Array, spec: ConvSpec) -> Array:
-    return _run(spec.replace(direction="backward_weights", epilogue=()), image, grad)
-
-
-def _plain(spec: ConvSpec) -> ConvSpec:
-    return spec.replace(epilogue=())
+    return _run(spec.replace(direction="backward_weights"), image, grad)
 
 
 def _convolution_backward(spec: ConvSpec, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     image, weight = saved
-    return _input_grad(grad, weight, _plain(spec)), _weight_grad(image, grad, _plain(spec))
+    return _input_grad(grad, weight, spec), _weight_grad(image, grad, spec)
 
 
 def _biased_backward(spec: ConvSpec, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array, Array]:
     channels = grad.ndim - 1 if spec.layout == "channels_last" else 1
     of_bias = grad.sum(tuple(axis for axis in range(grad.ndim) if axis != channels))
-    return *_convolution_backward(spec, saved, grad), of_bias
+    return *_convolution_backward(spec.replace(epilogue=()), saved, grad), of_bias
 
 
 def _input_grad_backward(spec: ConvSpec, saved: tuple[Array, Array], of_image: Array) -> tuple[Array, Array]:

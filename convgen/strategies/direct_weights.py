@@ -109,15 +109,25 @@ def sums_row_of_taps(spec: ConvSpec, *, turned: bool) -> bool:
     return not turned and max(1, spec.reduced_channels) < spec.kernel_size[-1]
 
 
+def plain_size(spec: ConvSpec) -> tuple[int, ...]:
+    """The spatial size of the image that is read without padding."""
+    return spec.spatial_size if spec.transposed else spec.output_size
+
+
+def image_bytes(spec: ConvSpec) -> tuple[int, int]:
+    """The sizes in bytes of the image that is read with its padding and of the other."""
+    sizes = spec.input_bytes, spec.output_bytes
+    return sizes[::-1] if spec.transposed else sizes
+
+
 def panel_bytes(spec: ConvSpec, lanes: int) -> int:
     """What a register tile passes by: the image along its lanes."""
-    images = spec.spatial_size if spec.transposed else spec.output_size
-    return spec.batch * math.prod(images) * lanes * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
+    return spec.batch * math.prod(plain_size(spec)) * lanes * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
 
 
 def _block(spec: ConvSpec, lanes: int, machine: Machine) -> int:
     """Rows (planes, pixels) of all images that fit the second-level cache with their sums; 0 where all do."""
-    images = spec.spatial_size if spec.transposed else spec.output_size
+    images = plain_size(spec)
     panel, budget = panel_bytes(spec, lanes), machine.l2_bytes * PANEL_SHARE
     return 0 if panel <= budget or images[0] < 2 else max(1, int(budget * images[0] / panel))
 
@@ -159,8 +169,13 @@ def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, trims: bool) -> tu
     order = vector_order(spec, nest)
     if not _is_trimmed(spec, nest, trims=trims):
         return source_passes(spec, nest, square, order, always=widens(spec))
-    axes = spatial_axes(spec, len(order))
-    return (ExpandPadding(((nest.source, tuple(axes[axis] for axis in _padded_axes(spec, nest))),)),)
+    return (in_place(spec, nest),)
+
+
+def in_place(spec: ConvSpec, nest: Nest) -> Pass:
+    """The image is read where it is: zeros around it become choices."""
+    axes = spatial_axes(spec, len(nest.program.buffer(nest.source).shape))
+    return ExpandPadding(((nest.source, tuple(axes[axis] for axis in _padded_axes(spec, nest))),))
 
 
 def plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:

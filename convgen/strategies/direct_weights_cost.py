@@ -6,7 +6,7 @@ import math
 
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.direct_weights import panel_bytes, weights_rows, widens
+from convgen.strategies.direct_weights import image_bytes, panel_bytes, plain_size, weights_rows, widens
 from convgen.strategies.tiles import MAX_VECTORS
 from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
@@ -36,7 +36,7 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """The arithmetic of the tiles, the vectors that come from beyond the first-level cache, the images and the turned result."""
     turned, lanes = bool(config.get("turned", 0)), config["lanes"]
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
-    images = spec.spatial_size if spec.transposed else spec.output_size
+    images = plain_size(spec)
     extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
     work = spec.macs * waste(extent, lanes) * waste(weights_rows(spec, turned=turned), config["pixels"])
     rates, width = rates_of(machine), vector_width(spec, machine)
@@ -67,9 +67,7 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
 def _copied_bytes(spec: ConvSpec, *, turned: bool) -> int:
     """Bytes of images that are not channels last, or are padded where lanes or taps of a row need it, and of the gradient where
     its lanes are not next to each other."""
-    source, plain = spec.input_bytes, spec.output_bytes
-    if spec.transposed:
-        source, plain = plain, source
+    source, plain = image_bytes(spec)
     copied = 0
     if spec.layout == "channels_first" or widens(spec):
         copied += source + plain

@@ -10,8 +10,7 @@ import math
 
 from convgen.machine import Machine
 from convgen.nests.build import build_nest
-from convgen.nests.nest import Nest, axis_letters, spatial_axes
-from convgen.passes.expand_padding import ExpandPadding
+from convgen.nests.nest import Nest, axis_letters
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.register_tile import RegisterTile
@@ -23,7 +22,7 @@ from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.direct_images import source_passes, vector_order
-from convgen.strategies.direct_weights import TurnedResult, plain_passes, widens
+from convgen.strategies.direct_weights import TurnedResult, image_bytes, in_place, plain_passes, plain_size, widens
 from convgen.strategies.tiles import even_pixels
 from convgen.tuning.cost import (
     CALL_SECONDS,
@@ -78,7 +77,7 @@ def taps_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     height = spec.kernel_size[-2] if spec.ndim > 1 else 1
     vectors = math.ceil(config["lanes"] / vector_width(spec, machine))
     sums = config["rows"] * config["pixels"] * vectors
-    images = spec.spatial_size if spec.transposed else spec.output_size
+    images = plain_size(spec)
     pixels = spec.batch * math.prod(images)
     tiles = math.ceil(height / config["rows"]) * math.ceil(spec.kernel_size[-1] / config["pixels"])
     tiles *= math.prod(spec.kernel_size[:-2])
@@ -89,9 +88,7 @@ def taps_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         step += config["rows"] * config["pixels"] * sides * (_TEST_CYCLES if vectors == 1 else _SPILLED_TEST_CYCLES)
     blocks = waste(spec.groups, config["lanes"]) * spec.groups / config["lanes"]
     seconds = CALL_SECONDS + pixels * blocks * tiles * step / rates.clock
-    source, plain = spec.input_bytes, spec.output_bytes
-    if spec.transposed:
-        source, plain = plain, source
+    source, plain = image_bytes(spec)
     copied = 0 if spec.padding_is_zero or not config["copied"] else _COPIES * source
     copied += 2 * (source + plain) if spec.layout == "channels_first" else 0
     return seconds + tiles * moving_seconds(source + plain, machine) + moving_seconds(copied, machine)
@@ -137,9 +134,6 @@ def taps_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
 
 def _image_passes(spec: ConvSpec, nest: Nest, square: int, *, copied: bool) -> tuple[Pass, ...]:
     """Zeros around an image that is read in place are chosen where it is read; others are copied with their padding."""
-    order = vector_order(spec, nest)
     if copied:
-        return source_passes(spec, nest, square, order, always=widens(spec))
-    axes = spatial_axes(spec, len(order))
-    padded = tuple(axes[axis] for axis in range(spec.ndim) if nest.low[axis] or nest.high[axis])
-    return (ExpandPadding(((nest.source, padded),)),)
+        return source_passes(spec, nest, square, vector_order(spec, nest), always=widens(spec))
+    return (in_place(spec, nest),)

@@ -10,7 +10,7 @@ from convgen.operator import CompiledConv, PackedWeights
 from convgen.spec import ConvSpec, Epilogue
 from convgen.torch.geometry import Geometry
 from convgen.torch.packing import PackedCache
-from convgen.torch.tensors import dtype_name, empty_image, in_layout, in_order, layout_of
+from convgen.torch.tensors import as_it_lies, dtype_name, empty_image, from_order, in_layout, in_order
 
 _BIAS = Epilogue(("bias",))
 _PLAIN = Epilogue()
@@ -30,14 +30,11 @@ def convolution(
 
     ``epilogue`` is by default the bias, if there is one. Raises ShapeError, DTypeError, SpecError.
     """
-    layout = layout_of(image)
-    if not layout:
-        image, layout = image.contiguous(), "channels_first"
+    image, layout = as_it_lies(image)
     steps = epilogue or (_PLAIN if bias is None else _BIAS)
     constant = packing is not None
     op = _operator("forward", image.shape, weight, image, geometry, layout, steps, constant_weights=constant)
-    shape = op.spec.result_shape
-    out = empty_image(image, shape if layout == "channels_first" else (shape[0], shape[-1], *shape[1:-1]), layout)
+    out = empty_image(image, from_order(op.spec.result_shape, layout), layout)
     others = [] if bias is None else [_operand("bias", bias, image, (op.spec.out_channels,))]
     if residual is not None:
         others.append(in_layout(_checked("residual", residual, image, tuple(out.shape)), layout))
@@ -63,9 +60,7 @@ def input_grad(
     grad_output: torch.Tensor, weight: torch.Tensor, input_size: tuple[int, ...], geometry: Geometry
 ) -> torch.Tensor:
     """The gradient of ``convolution`` with respect to the image of shape ``input_size``."""
-    layout = layout_of(grad_output)
-    if not layout:
-        grad_output, layout = grad_output.contiguous(), "channels_first"
+    grad_output, layout = as_it_lies(grad_output)
     op = _operator("backward_data", input_size, weight, grad_output, geometry, layout, _PLAIN)
     _check_shape("grad_output", grad_output, op.spec.output_shape, layout)
     out = empty_image(grad_output, tuple(input_size), layout)
@@ -78,9 +73,7 @@ def weight_grad(
     image: torch.Tensor, grad_output: torch.Tensor, weight_size: tuple[int, ...], geometry: Geometry
 ) -> torch.Tensor:
     """The gradient of ``convolution`` with respect to weights of shape ``weight_size``."""
-    layout = layout_of(image)
-    if not layout:
-        image, layout = image.contiguous(), "channels_first"
+    image, layout = as_it_lies(image)
     out = torch.empty(weight_size, dtype=image.dtype, device=image.device)
     op = _operator("backward_weights", image.shape, out, image, geometry, layout, _PLAIN)
     grad_output = in_layout(_checked("grad_output", grad_output, image), layout)

@@ -11,7 +11,7 @@ from convgen.operator import CompiledConv
 from convgen.planning import is_autotuning
 from convgen.torch.geometry import Geometry
 from convgen.torch.kernels import forward_operator
-from convgen.torch.tensors import empty_image, layout_of
+from convgen.torch.tensors import empty_image, from_order, layout_of
 
 # Kinds of calls that are remembered; then all are forgotten.
 MAX_CALLS = 512
@@ -62,8 +62,7 @@ def remember(
     if not layout:
         return
     op = forward_operator(image, weight, bias, geometry, layout)
-    shape = op.spec.output_shape
-    shape = shape if layout == "channels_first" else (shape[0], shape[-1], *shape[1:-1])
+    shape = from_order(op.spec.output_shape, layout)
     if len(_calls) >= MAX_CALLS:
         _calls.clear()
     try:

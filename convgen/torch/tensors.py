@@ -59,6 +59,17 @@ def empty_image(like: torch.Tensor, shape: tuple[int, ...], layout: str) -> torc
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_FORMATS[len(shape)])
 
 
+def as_it_lies(image: torch.Tensor) -> tuple[torch.Tensor, str]:
+    """The image and its layout; what lies in none is copied to channels_first."""
+    layout = layout_of(image)
+    return (image, layout) if layout else (image.contiguous(), "channels_first")
+
+
+def from_order(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """A shape in the order of the layout as (N, C, *spatial)."""
+    return shape if layout == "channels_first" else (shape[0], shape[-1], *shape[1:-1])
+
+
 def in_order(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """A shape (N, C, *spatial) in the order of the layout."""
     return tuple(shape) if layout == "channels_first" else (shape[0], *shape[2:], shape[1])

@@ -98,6 +98,8 @@ def test_what_was_called_before_does_not_matter() -> None:
     ct.conv2d(x, w, b, stride=1)
     with pytest.raises(ShapeError):
         ct.conv1d(x, w, b)
+    with pytest.raises(SpecError, match=r"stride=1\.0"):
+        ct.conv2d(x, w, b, stride=1.0)  # type: ignore[arg-type]
 
 
 def test_a_call_is_remembered_for_what_it_is() -> None:
