@@ -1,11 +1,12 @@
 """The convolution and its gradients for autograd and torch.func; each is differentiable by the others, in any order and mode.
 
 All three are linear in either operand, so that a tangent is the sum of two products. These are for calls on tensors that hold
-data; ``operators`` registers the same gradients with the dispatcher.
+data; ``operators`` registers the same gradients (``_RULES``) with the dispatcher.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +30,31 @@ def differentiable(
 def is_transformed() -> bool:
     """Whether a transform of torch.func, or a level of forward derivatives, is at work."""
     return _transforms() is not None or forward_ad._current_level >= 0
+
+
+# Of an operator's operands and the gradient of its result: the operators, and what they are given, whose results are the
+# gradients of the first operand and of the second.
+_RULES: dict[str, Callable[[Any, Any, Any], tuple[tuple[Any, ...], tuple[Any, ...]]]] = {
+    "convolution": lambda image, weight, grad: (
+        ("convolution_input_grad", grad, weight, image.shape),
+        ("convolution_weight_grad", image, grad, weight.shape),
+    ),
+    "convolution_input_grad": lambda grad_output, weight, grad: (
+        ("convolution", grad, weight, None),
+        ("convolution_weight_grad", grad, grad_output, weight.shape),
+    ),
+    "convolution_weight_grad": lambda image, grad_output, grad: (
+        ("convolution_input_grad", grad_output, grad, image.shape),
+        ("convolution", image, grad, None),
+    ),
+}
+
+
+def gradients(name: str, ctx: Any, grad: torch.Tensor, run: Callable[..., torch.Tensor]) -> Gradients:
+    """The gradients of both operands of an operator that saved them, where they are needed; ``run`` calls an operator by name."""
+    first, second = ctx.saved_tensors
+    calls = _RULES[name](first, second, grad)
+    return tuple(run(*call) if needed else None for call, needed in zip(calls, ctx.needs_input_grad, strict=False))
 
 
 def bias_grad(grad: torch.Tensor) -> torch.Tensor:
@@ -65,14 +91,7 @@ class _Convolution(_Product):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
-        image, weight = ctx.saved_tensors
-        first, second, third, _ = ctx.needs_input_grad
-        return (
-            _call(_InputGrad, grad, weight, image.shape, ctx.geometry) if first else None,
-            _call(_WeightGrad, image, grad, weight.shape, ctx.geometry) if second else None,
-            bias_grad(grad) if third else None,
-            None,
-        )
+        return _backward("convolution", ctx, grad)
 
     @staticmethod
     def jvp(ctx: Any, of_image: Any, of_weight: Any, of_bias: Any, _: None) -> torch.Tensor:
@@ -101,14 +120,7 @@ class _InputGrad(_Product):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
-        grad_output, weight = ctx.saved_tensors
-        first, second, *_ = ctx.needs_input_grad
-        return (
-            _call(_Convolution, grad, weight, None, ctx.geometry) if first else None,
-            _call(_WeightGrad, grad, grad_output, weight.shape, ctx.geometry) if second else None,
-            None,
-            None,
-        )
+        return _backward("convolution_input_grad", ctx, grad)
 
     @staticmethod
     def jvp(ctx: Any, of_grad: Any, of_weight: Any, *_: None) -> torch.Tensor:
@@ -126,14 +138,7 @@ class _WeightGrad(_Product):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
-        image, grad_output = ctx.saved_tensors
-        first, second, *_ = ctx.needs_input_grad
-        return (
-            _call(_InputGrad, grad_output, grad, image.shape, ctx.geometry) if first else None,
-            _call(_Convolution, image, grad, None, ctx.geometry) if second else None,
-            None,
-            None,
-        )
+        return _backward("convolution_weight_grad", ctx, grad)
 
     @staticmethod
     def jvp(ctx: Any, of_image: Any, of_grad: Any, *_: None) -> torch.Tensor:
@@ -142,6 +147,13 @@ class _WeightGrad(_Product):
     @staticmethod
     def vmap(info: Any, dims: tuple[Any, ...], *inputs: Any) -> Any:
         return _WeightGrad.mapped(info, dims, *inputs)
+
+
+def _backward(name: str, ctx: Any, grad: torch.Tensor) -> Gradients:
+    def run(other: str, *inputs: Any) -> torch.Tensor:
+        return _call(_PRODUCTS[other], *inputs, ctx.geometry)
+
+    return *gradients(name, ctx, grad, run), bias_grad(grad) if ctx.needs_input_grad[2] else None, None
 
 
 def _tangent(product: type[_Product], ctx: Any, of_first: Any, of_second: Any) -> torch.Tensor:
@@ -165,7 +177,12 @@ def _quick(product: type[_Product]) -> type[_Product]:
     return type(f"{product.__name__}Quick", (product,), methods)
 
 
-_QUICK = {product: _quick(product) for product in (_Convolution, _InputGrad, _WeightGrad)}
+_PRODUCTS: dict[str, type[_Product]] = {
+    "convolution": _Convolution,
+    "convolution_input_grad": _InputGrad,
+    "convolution_weight_grad": _WeightGrad,
+}
+_QUICK = {product: _quick(product) for product in _PRODUCTS.values()}
 
 
 def _call(product: type[_Product], *inputs: Any) -> torch.Tensor:

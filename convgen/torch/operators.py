@@ -13,7 +13,7 @@ import torch
 
 from convgen.torch import kernels
 from convgen.torch.geometry import Geometry
-from convgen.torch.gradients import bias_grad
+from convgen.torch.gradients import Gradients, bias_grad, gradients
 from convgen.torch.tensors import empty_image, layout_of
 
 _GEOMETRY = (
@@ -92,31 +92,16 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
     ctx.geometry = geometry
 
 
-def _convolution_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    image, weight = ctx.saved_tensors
-    first, second, third = ctx.needs_input_grad[:3]
-    of_image = torch.ops.convgen.convolution_input_grad(grad, weight, image.shape, *ctx.geometry) if first else None
-    of_weight = torch.ops.convgen.convolution_weight_grad(image, grad, weight.shape, *ctx.geometry) if second else None
-    of_bias = bias_grad(grad) if ctx.has_bias and third else None
-    return of_image, of_weight, of_bias, *(None for _ in ctx.geometry)
+def _backward(name: str) -> Callable[..., Gradients]:
+    def backward(ctx: Any, grad: torch.Tensor) -> Gradients:
+        def run(other: str, *operands: Any) -> torch.Tensor:
+            result: torch.Tensor = getattr(torch.ops.convgen, other)(*operands, *ctx.geometry)
+            return result
 
+        of_bias = bias_grad(grad) if ctx.has_bias and ctx.needs_input_grad[2] else None
+        return *gradients(name, ctx, grad, run), of_bias, *(None for _ in ctx.geometry)
 
-def _input_grad_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    grad_output, weight = ctx.saved_tensors
-    first, second = ctx.needs_input_grad[:2]
-    of_grad = torch.ops.convgen.convolution(grad, weight, None, *ctx.geometry) if first else None
-    size = weight.shape
-    of_weight = torch.ops.convgen.convolution_weight_grad(grad, grad_output, size, *ctx.geometry) if second else None
-    return of_grad, of_weight, None, *(None for _ in ctx.geometry)
-
-
-def _weight_grad_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    image, grad_output = ctx.saved_tensors
-    first, second = ctx.needs_input_grad[:2]
-    size = image.shape
-    of_image = torch.ops.convgen.convolution_input_grad(grad_output, grad, size, *ctx.geometry) if first else None
-    of_grad = torch.ops.convgen.convolution(image, grad, None, *ctx.geometry) if second else None
-    return of_image, of_grad, None, *(None for _ in ctx.geometry)
+    return backward
 
 
 # ---- autocast
@@ -139,17 +124,17 @@ def _autocast(name: str) -> Callable[..., torch.Tensor]:
 
 def _register() -> None:
     implementations = {
-        "convolution": (_convolution, _convolution_fake, _convolution_backward),
-        "convolution_input_grad": (_input_grad, _input_grad_fake, _input_grad_backward),
-        "convolution_weight_grad": (_weight_grad, _weight_grad_fake, _weight_grad_backward),
+        "convolution": (_convolution, _convolution_fake),
+        "convolution_input_grad": (_input_grad, _input_grad_fake),
+        "convolution_weight_grad": (_weight_grad, _weight_grad_fake),
     }
     tags = (torch.Tag.needs_exact_strides, torch.Tag.pt2_compliant_tag)
     for name, schema in _SCHEMAS.items():
-        run, fake, backward = implementations[name]
+        run, fake = implementations[name]
         _library.define(name + schema, tags=tags)
         _library.impl(name, run, "CPU")
         torch.library.register_fake(f"convgen::{name}", fake, lib=_library)
-        torch.library.register_autograd(f"convgen::{name}", backward, setup_context=_save_operands, lib=_library)
+        torch.library.register_autograd(f"convgen::{name}", _backward(name), setup_context=_save_operands, lib=_library)
         _library.impl(name, _autocast(name), "AutocastCPU")
 
 
