@@ -165,13 +165,14 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(pad + _transpose(statement))
             case TileZero(tile, index):
                 lines.append(f"{pad}{_tile(tile, index)} = zeros")
-            case TileLoad(tile, index, source, place, axis, step):
+            case TileLoad(tile, index, source, place, axis, step, turned):
                 moved = f" by {step}" if step > 1 else ""
+                what = "columns" if turned else "rows"
                 lines.append(
-                    f"{pad}{_tile(tile, index)} = rows along {axis}{moved} of {_access(source, place, 1, None)}"
+                    f"{pad}{_tile(tile, index)} = {what} along {axis}{moved} of {_access(source, place, 1, None)}"
                 )
-            case TileDot(c, ci, a, ai, b, bi):
-                lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {_tile(b, bi)}")
+            case TileDot(c, ci, a, ai, b, bi, turned):
+                lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {'turned ' if turned else ''}{_tile(b, bi)}")
             case TileStore(target, place, axis, tile, index):
                 lines.append(f"{pad}rows along {axis} of {_access(target, place, 1, None)} = {_tile(tile, index)}")
             case Barrier():

@@ -24,7 +24,7 @@ class Synchronize:
 
 
 def _synchronized(stage: Stage, local: frozenset[str]) -> Stage:
-    if not any(loop.kind == "thread" for loop in loops(stage.body)):
+    if not any(loop.kind in ("thread", "warp") for loop in loops(stage.body)):
         return stage
     body, _ = _block(stage.body, _Accesses(), local)
     return replace(stage, body=body)
@@ -49,7 +49,7 @@ def _block(body: tuple[Stmt, ...], since: _Accesses, local: frozenset[str]) -> t
     result: list[Stmt] = []
     for statement in body:
         match statement:
-            case For(_, _, inner, "thread"):
+            case For(_, _, inner, "thread" | "warp"):
                 here = _Accesses(
                     frozenset(read.buffer for read in reads(inner)) & local,
                     frozenset(store.buffer for store in stores(inner)) & local,

@@ -21,7 +21,16 @@ from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.cuda.base import element_passes, gpu_nest, plain_passes
-from convgen.strategies.cuda.gemm import Factor, Product, Tiling, access_lanes, product_passes, tilings
+from convgen.strategies.cuda.gemm import (
+    RUN,
+    Factor,
+    MatrixShape,
+    Product,
+    Tiling,
+    access_lanes,
+    product_passes,
+    tilings,
+)
 from convgen.strategies.direct_weights import plain_size
 from convgen.strategies.reference import sum_error_bound
 from convgen.tuning.space import Config
@@ -35,6 +44,12 @@ FEWEST_TERMS = 128
 MOST_PARTS = 64
 # Groups with fewer channels leave most of a tile empty.
 FEWEST_CHANNELS = 4
+# The types whose products the matrix units make exactly, and sum in float32; how many elements a thread copies at once for them.
+MATRIX_DTYPES = ("bfloat16", "float16")
+MATRIX_SHAPE = (16, 8, 16)
+MATRIX_LANES = 8
+# How much faster they are than multiply-adds of float32, of what can be reached.
+MATRIX_SPEED = 8
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -56,15 +71,16 @@ class ImplicitGemm:
         return self.space(spec, gpu)[0]
 
     def space(self, spec: ConvSpec, gpu: Gpu) -> tuple[Config, ...]:
-        rows, cols, terms = extents(spec)
-        found = []
-        for tiling in tilings(spec, rows, cols, terms, MOST_THREADS):
-            if tiling.shared_bytes(spec.dtype) <= gpu.shared_per_block:
-                found += [replace(tiling, split=split) for split in _splits(spec, tiling, gpu)]
-        configs = (
-            Config.of(rows=t.rows, cols=t.cols, depth=t.depth, row_tile=t.row_tile, col_tile=t.col_tile, split=t.split)
-            for t in found
-        )
+        rows, cols, _ = extents(spec)
+        kinds = (True, False) if matrix_shape(spec, gpu) else (False,)
+        found = [
+            replace(tiling, split=split)
+            for matrix in kinds
+            for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
+            if tiling.shared_bytes(spec.dtype) <= gpu.shared_per_block
+            for split in _splits(spec, tiling, gpu)
+        ]
+        configs = (tiling.config for tiling in found)
         return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, gpu)))
 
     def error_bound(self, spec: ConvSpec) -> float:
@@ -82,13 +98,20 @@ class ImplicitGemm:
         moved = spec.bytes_moved + 2 * (tiling.split > 1) * tiling.split * 4 * math.prod(spec.result_shape)
         if spec.dtype == "float64":
             seconds *= 2
+        if tiling.matrix:
+            seconds /= MATRIX_SPEED
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
         tiling = Tiling.of(config)
-        return (
-            _weights_schedule(spec, tiling) if spec.direction == "backward_weights" else _gather_schedule(spec, tiling)
-        )
+        schedule = _weights_schedule if spec.direction == "backward_weights" else _gather_schedule
+        return schedule(spec, tiling, matrix_shape(spec, gpu))
+
+
+def matrix_shape(spec: ConvSpec, gpu: Gpu) -> MatrixShape | None:
+    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy."""
+    shape = gpu.matrix_shapes.get(spec.dtype)
+    return shape if spec.dtype in MATRIX_DTYPES and shape == MATRIX_SHAPE else None
 
 
 def extents(spec: ConvSpec) -> tuple[int, int, int]:
@@ -118,7 +141,7 @@ def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
     return (1, parts) if parts > 1 else (1,)
 
 
-def _gather_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
+def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     """Forward problems and data gradients."""
     nest = gpu_nest(spec, keeps_made=True)
     letters = axis_letters(spec.ndim)
@@ -127,10 +150,12 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
     group = ("g",) if nest.channels.has_groups else ()
     last = spec.layout == "channels_last"
     lanes = access_lanes(spec.result_dtype, spec.made_channels) if last else 1
+    widest = MATRIX_LANES if tiling.matrix else RUN
+    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last and tiling.matrix else 1
     product = Product(
         outer=group,
-        row=Factor(nest.source, "sum" if last else "side"),
-        col=Factor("packed", "side", access_lanes(spec.dtype, spec.made_channels)),
+        row=Factor(nest.source, "sum" if last else "side", windows),
+        col=Factor("packed", "side", access_lanes(spec.dtype, spec.made_channels, widest)),
         result="col" if last else "row",
         lanes=lanes,
     )
@@ -141,7 +166,7 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
         Collapse(pixels, "row"),
         Collapse(("oc",), "col"),
         Collapse(terms, "k"),
-        *product_passes(product, tiling),
+        *product_passes(product, tiling, shape),
         *element_passes(nest, "pack_"),
     )
     return Schedule(nest, passes)
@@ -157,7 +182,7 @@ def _packed_weights(spec: ConvSpec, nest: Nest) -> Pass:
     return Pack("weight", "packed", tuple(map(PackedAxis, order)))
 
 
-def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
+def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     nest = gpu_nest(spec)
     letters = axis_letters(spec.ndim)
     pixels = ("n", *(f"o{letter}" for letter in letters))
@@ -166,10 +191,14 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
     columns = (*(f"k{letter}" for letter in letters), *(("ic",) if channels.has_reduced else ()))
     plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
     last = spec.layout == "channels_last"
+    widest = MATRIX_LANES if tiling.matrix else RUN
+    made, reduced = (
+        access_lanes(spec.dtype, count, widest) if last else 1 for count in (spec.made_channels, spec.reduced_channels)
+    )
     product = Product(
         outer=group,
-        row=Factor(plain, "side" if last else "sum", access_lanes(spec.dtype, spec.made_channels) if last else 1),
-        col=Factor(nest.source, "side" if last else "sum"),
+        row=Factor(plain, "side" if last else "sum", made),
+        col=Factor(nest.source, "side" if last else "sum", reduced),
         result="col",
     )
     passes: tuple[Pass, ...] = (
@@ -178,6 +207,6 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
         Collapse(("oc",), "row"),
         Collapse(columns, "col"),
         Collapse(pixels, "k"),
-        *product_passes(product, tiling),
+        *product_passes(product, tiling, shape),
     )
     return Schedule(nest, passes)

@@ -22,7 +22,7 @@ from convgen.targets.cuda.lower import LoweredStage
 from convgen.targets.cuda.operations import needed_functions, operation_text, vector_texts
 
 INSTALL = "pip install 'convgen[cuda]'"
-UNIT_TEMPLATES = ("cuda/unit.py.j2", "cuda/imports.py.j2", "cuda/vectors.py.j2", "cuda/stage.py.j2")
+UNIT_TEMPLATES = ("cuda/unit.py.j2", "cuda/imports.py.j2", "cuda/vectors.py.j2", "cuda/tiles.py.j2", "cuda/stage.py.j2")
 _DISTRIBUTIONS = ("convgen", "numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
 _ENTRY = re.compile(r"\.visible \.entry (\S+)\(")
 _REGISTERS = re.compile(r"Used (\d+) registers")
