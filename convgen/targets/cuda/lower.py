@@ -183,6 +183,8 @@ class _Writer:
 
     def grid(self, nest: tuple[For, ...]) -> Index:
         """The parallel loops' variables from the number of the block; returns the number of blocks."""
+        if not nest:
+            return Int(1)
         if len(nest) == 1:
             self.line(f"{nest[0].var} = cuda.blockIdx.x")
             return nest[0].extent
