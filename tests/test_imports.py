@@ -48,13 +48,13 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "driver": ("strategies", "targets.cpu", "tuning", "descriptor"),
     "source_files": ("driver",),
     "operator": ("driver",),
-    "cuda": ("driver", "strategies.cuda", "targets.cuda"),
 }
 FRONTENDS = (
     "choices",
     "compile_ahead",
     "tuner",
     "planning",
+    "cuda",
     "kept_operators",
     "functional",
     "doctor",
@@ -76,6 +76,7 @@ OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("bench.peers.onnxruntime",),
     "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
+    "cuda": ("targets.cuda",),
     "matplotlib": ("bench.plot",),
 }
 

@@ -16,6 +16,9 @@ from convgen.ir.nodes import (
     Barrier,
     Buffer,
     Choose,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     For,
     If,
     Index,
@@ -142,7 +145,7 @@ class _Checker:
     def _inside_threads(self, body: tuple[Stmt, ...], thread: str, shared: frozenset[str]) -> None:
         for statement in statements(body):
             match statement:
-                case Barrier() | For(kind="thread" | "warp"):
+                case Barrier() | CopyGroup() | CopyWait() | For(kind="thread" | "warp"):
                     raise IRError(f"a barrier or threads stand in thread loop {thread}")
                 case _:
                     pass
@@ -177,8 +180,10 @@ class _Checker:
                     self._transform(statement, buffers)
                 case Transpose():
                     self._transpose(statement, names, buffers)
-                case Barrier():
+                case Barrier() | CopyGroup() | CopyWait():
                     pass
+                case CopyAsync():
+                    self._copy(statement, names, buffers)
                 case Prefetch():
                     self._prefetch(statement, names, buffers)
                 case TileZero() | TileLoad() | TileDot() | TileStore():
@@ -333,6 +338,13 @@ class _Checker:
                 raise IRError(f"transpose along axis {axis} of {buffer.name}, which is not before its last")
         if transpose.size < 2 or transpose.size & (transpose.size - 1):
             raise IRError(f"transpose of {transpose.size} rows, which is not a power of two above 1")
+
+    def _copy(self, copy: CopyAsync, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        for store in stores((copy,)):
+            self._store(store, names, buffers)
+        target, source = buffers[copy.target], buffers[copy.source]
+        if target.space != "local" or source.space in ("local", "register", "tile") or target.dtype != source.dtype:
+            raise IRError(f"{source.name} is not copied to local memory of its type: {target.name}")
 
     def _prefetch(self, prefetch: Prefetch, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         self._access(Load(prefetch.buffer, prefetch.index, prefetch.lanes), names, buffers)

@@ -21,6 +21,10 @@ from convgen.ir.nodes import (
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyStmt,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -154,6 +158,8 @@ class _Run:
     memory: dict[str, Array]
     shuffle: np.random.Generator | None
     registers: dict[str, Array] = field(default_factory=dict)
+    copies: list[tuple[Array, Array]] = field(default_factory=list)
+    groups: list[list[tuple[Array, Array]]] = field(default_factory=list)
 
     def block(self, body: tuple[Stmt, ...], names: dict[str, int], dtypes: dict[str, str]) -> None:
         for statement in body:
@@ -187,8 +193,30 @@ class _Run:
                     self._transpose(statement, names)
                 case TileZero() | TileLoad() | TileDot() | TileStore():
                     self._tile(statement, names)
+                case CopyAsync() | CopyGroup() | CopyWait():
+                    self._copy(statement, names)
                 case Prefetch() | Barrier():
                     pass
+
+    def _copy(self, statement: CopyStmt, names: Mapping[str, int]) -> None:
+        """A copy reads at once, and arrives when it is waited for."""
+        match statement:
+            case CopyAsync(target, place, source, origin, lanes, conditions):
+                array, position = self._locate(target, place, lanes, None, names)
+                into = array[position]
+                values = np.zeros(lanes, array.dtype)
+                if all(self._holds(condition, names) for condition in conditions):
+                    read, where = self._locate(source, origin, lanes, None, names)
+                    values[...] = read[where]
+                into[...] = _poisoned((lanes,), array.dtype)
+                self.copies.append((into, values))
+            case CopyGroup():
+                self.groups.append(self.copies)
+                self.copies = []
+            case CopyWait(pending):
+                while len(self.groups) > pending:
+                    for into, values in self.groups.pop(0):
+                        into[...] = values
 
     def _tile(self, statement: TileStmt, names: Mapping[str, int]) -> None:
         match statement:

@@ -287,6 +287,31 @@ class Barrier:
 
 
 @dataclass(frozen=True)
+class CopyAsync:
+    """``lanes`` elements along the last axis begin to be copied from memory to local memory of the same type, or zeros where a
+    condition does not hold. They are there when their group has been waited for; until then the target is undefined."""
+
+    target: str
+    target_index: tuple[Index, ...]
+    source: str
+    source_index: tuple[Index, ...]
+    lanes: int
+    conditions: tuple[Less, ...] = ()
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """The copies that each thread has begun since the last group are a group, even if there are none."""
+
+
+@dataclass(frozen=True)
+class CopyWait:
+    """All groups but the last ``pending`` ones have arrived."""
+
+    pending: int
+
+
+@dataclass(frozen=True)
 class TileZero:
     """Every element of a tile becomes zero; ``index`` numbers the tile among those of its buffer."""
 
@@ -340,7 +365,8 @@ class TileStore:
 
 
 TileStmt: TypeAlias = TileZero | TileLoad | TileDot | TileStore
-Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | Barrier | TileStmt
+CopyStmt: TypeAlias = CopyAsync | CopyGroup | CopyWait
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | Barrier | CopyStmt | TileStmt
 
 
 # ---- programs

@@ -11,6 +11,9 @@ from convgen.ir.nodes import (
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -177,6 +180,14 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}rows along {axis} of {_access(target, place, 1, None)} = {_tile(tile, index)}")
             case Barrier():
                 lines.append(f"{pad}barrier")
+            case CopyAsync(target, place, source, origin, lanes, conditions):
+                tests = f" if {' and '.join(map(format_condition, conditions))} else zeros" if conditions else ""
+                into, read = _access(target, place, lanes, None), _access(source, origin, lanes, None)
+                lines.append(f"{pad}copy {into} from {read}{tests}")
+            case CopyGroup():
+                lines.append(f"{pad}group of copies")
+            case CopyWait(pending):
+                lines.append(f"{pad}wait for all copies" + (f" but {pending} groups" if pending else ""))
             case Prefetch(name, index, lanes, ahead):
                 lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
     return lines

@@ -9,6 +9,7 @@ from convgen.errors import IRError
 from convgen.ir.build import add, floordiv, mod, mul
 from convgen.ir.nodes import (
     Alloc,
+    Barrier,
     Buffer,
     Const,
     Fma,
@@ -35,7 +36,7 @@ WARP_LOOP = "warp"
 class TensorizeWarps:
     """alloc acc[A, B]: { for a: for b: acc = 0;  for r: for a: for b: acc[a, b] += x[a, r] * w[b, r];  for a: for b: finish }
     →  alloc acc: tiles[V, A', B', m, n]: { warp for v: acc[v] = 0;  warp for v: for r: { load; acc[v, a, b] += x[a] . w[b] };
-       warp for v: sums = acc;  for a: for b: finish[sums[a, b]] }
+       barrier;  warp for v: sums = acc;  for a: for b: finish[sums[a, b]] }
 
     of every stage that begins with ``stage``. ``loops`` are a and b, ``reduction`` is r; ``warps`` is how many there are along
     each of a and b, ``shape`` the (m, n, k) of the unit's product. x and w are local; their axes stand in either order.
@@ -131,7 +132,8 @@ class _Unit:
                 result.append(self._zero(statement))
             elif name in read:
                 if not collected:
-                    result.append(self._collect())
+                    # The sums may lie where the factors were.
+                    result += [Barrier(), self._collect()]
                     collected = True
                 result.append(self._redirected(statement))
             else:
@@ -163,7 +165,7 @@ class _Unit:
                 changed = [self._update(s) if self.step.reduction in _names((s,)) else s for s in body]
                 return For(var, extent, tuple(changed), statement.kind)
             case For(_, Int(extent), _) if extent % self.step.shape[2] == 0:
-                pass
+                steps = Int(extent // self.step.shape[2])
             case _:
                 raise IRError(f"{self.register.name} is not summed by a loop {self.step.reduction} of whole tiles")
         (store,) = tuple(stores((statement,)))
@@ -181,7 +183,7 @@ class _Unit:
         ]
         step: tuple[Stmt, ...] = (*self._loads(0, x, tiles[0]), *self._loads(1, w, tiles[1]), *dots)
         inner: tuple[Stmt, ...] = (Alloc(tiles[0], (Alloc(tiles[1], step),)),)
-        return self._warps(For(f"{self.step.reduction}_step", Int(statement.extent.value // self.step.shape[2]), inner))
+        return self._warps(For(f"{self.step.reduction}_step", steps, inner))
 
     def _side(self, load: Load) -> int:
         """Which of the loops the factor runs along."""

@@ -16,6 +16,7 @@ from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
+from convgen.passes.pipeline_copies import PipelineCopies
 from convgen.passes.predicate import Predicate
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.reorder import Reorder
@@ -41,6 +42,9 @@ PAD = 4
 # The same for matrix units, which read 8 rows of 16 bytes at once.
 MATRIX_PAD = 8
 
+# What the factors in shared memory are called.
+FACTORS = ("rows", "cols")
+
 MatrixShape = tuple[int, int, int]
 
 
@@ -55,6 +59,7 @@ class Tiling:
     col_tile: int
     split: int
     matrix: int = 0
+    stages: int = 1
 
     @staticmethod
     def of(config: Config) -> Tiling:
@@ -70,6 +75,7 @@ class Tiling:
             col_tile=self.col_tile,
             split=self.split,
             matrix=self.matrix,
+            stages=self.stages,
         )
 
     @property
@@ -78,10 +84,10 @@ class Tiling:
         return tiles * WARP if self.matrix else tiles
 
     def shared_bytes(self, dtype: str) -> int:
-        """The shared memory of both factors, and of the sums that matrix units have made; no less than what is needed."""
+        """Bounds the shared memory of both factors, in whose place are the sums that matrix units have made."""
         size = DTYPES[dtype].itemsize
-        factors = (self.depth + 8) * (self.rows + self.cols + 16) * size
-        return factors + self.matrix * self.rows * (self.cols + 8) * 4
+        factors = self.stages * (self.depth + MATRIX_PAD) * (self.rows + self.cols + 2 * MATRIX_PAD) * size
+        return max(factors, self.matrix * (self.rows + MATRIX_PAD) * (self.cols + MATRIX_PAD) * 4)
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,9 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
         *_lane_passes("cols", product.col),
         *inside,
         *((LaunchGrid("sum_", PLAIN_THREADS),) if parts else ()),
+        *((PipelineCopies("k_block", FACTORS, tiling.stages),) if tiling.stages > 1 else ()),
         Simplify(),
-        Synchronize(),
+        Synchronize(FACTORS if tiling.stages > 1 else ()),
     )
 
 

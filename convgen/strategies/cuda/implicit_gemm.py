@@ -11,16 +11,15 @@ import math
 from dataclasses import dataclass, replace
 
 from convgen.gpu import Gpu
-from convgen.nests.build import unfolded_problem, weight_axes
+from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters
+from convgen.nests.nest import axis_letters
 from convgen.passes.collapse import Collapse
-from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule, windows_refusal
-from convgen.strategies.cuda.base import element_passes, gpu_nest, plain_passes
+from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
 from convgen.strategies.cuda.gemm import (
     RUN,
     Factor,
@@ -50,6 +49,9 @@ MATRIX_SHAPE = (16, 8, 16)
 MATRIX_LANES = 8
 # How much faster they are than multiply-adds of float32, of what can be reached.
 MATRIX_SPEED = 8
+# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
+COPIES_SINCE = (8, 0)
+EXPOSED = 0.5
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -74,10 +76,11 @@ class ImplicitGemm:
         rows, cols, _ = extents(spec)
         kinds = (True, False) if matrix_shape(spec, gpu) else (False,)
         found = [
-            replace(tiling, split=split)
+            replace(staged, split=split)
             for matrix in kinds
             for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
-            if tiling.shared_bytes(spec.dtype) <= gpu.shared_per_block
+            for staged in (replace(tiling, stages=stages) for stages in _stages(gpu))
+            if staged.shared_bytes(spec.dtype) <= gpu.shared_per_block
             for split in _splits(spec, tiling, gpu)
         ]
         configs = (tiling.config for tiling in found)
@@ -100,6 +103,8 @@ class ImplicitGemm:
             seconds *= 2
         if tiling.matrix:
             seconds /= MATRIX_SPEED
+        # What is not hidden of waiting for memory.
+        seconds *= 1 + EXPOSED / tiling.stages**2
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
@@ -133,6 +138,11 @@ def blocks_of(spec: ConvSpec, tiling: Tiling) -> int:
     return tiling.split * classes * spec.groups * math.ceil(rows / tiling.rows) * math.ceil(cols / tiling.cols)
 
 
+def _stages(gpu: Gpu) -> tuple[int, ...]:
+    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
+    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
+
+
 def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
     """In how many parts a sum may be worth making: one, and as many as give every multiprocessor its blocks."""
     terms = extents(spec)[2]
@@ -161,7 +171,7 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) 
     )
     passes: tuple[Pass, ...] = (
         *plain_passes(spec, nest),
-        _packed_weights(spec, nest),
+        packed_weights(spec, nest),
         Reorder("conv", (*group, *pixels, "oc")),
         Collapse(pixels, "row"),
         Collapse(("oc",), "col"),
@@ -170,16 +180,6 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) 
         *element_passes(nest, "pack_"),
     )
     return Schedule(nest, passes)
-
-
-def _packed_weights(spec: ConvSpec, nest: Nest) -> Pass:
-    """[group][taps][reduced][made]: what a row of the product's terms meets lies side by side."""
-    axes = weight_axes(spec, nest.channels)
-    rank = len(nest.program.buffer("weight").shape)
-    group = (axes["g"],) if "g" in axes else ()
-    reduced = (axes["ic"],) if "ic" in axes else ()
-    order = (*group, *range(rank - spec.ndim, rank), *reduced, axes["oc"])
-    return Pack("weight", "packed", tuple(map(PackedAxis, order)))
 
 
 def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:

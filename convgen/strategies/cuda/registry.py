@@ -6,10 +6,12 @@ from convgen.errors import NotApplicable
 from convgen.gpu import Gpu
 from convgen.spec import ConvSpec
 from convgen.strategies.cuda.base import GpuStrategy
+from convgen.strategies.cuda.depthwise import Depthwise
+from convgen.strategies.cuda.direct import Direct
 from convgen.strategies.cuda.implicit_gemm import ImplicitGemm
 from convgen.strategies.cuda.reference import Reference
 
-GPU_STRATEGIES: tuple[GpuStrategy, ...] = (ImplicitGemm(), Reference())
+GPU_STRATEGIES: tuple[GpuStrategy, ...] = (Depthwise(), ImplicitGemm(), Direct(), Reference())
 
 
 def gpu_strategy_named(name: str) -> GpuStrategy:

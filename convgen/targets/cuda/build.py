@@ -106,7 +106,7 @@ def disassembly(cubin: Cubin) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin.code)
-        done = subprocess.run([program, "-g", str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(f"nvdisasm fails: {done.stderr.strip()}")
     return done.stdout

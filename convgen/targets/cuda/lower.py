@@ -25,6 +25,9 @@ from convgen.ir.nodes import (
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Fma,
     For,
     If,
@@ -118,18 +121,35 @@ def _parallel_nest(body: tuple[Stmt, ...]) -> tuple[tuple[For, ...], tuple[Stmt,
 
 
 def _shared_layout(program: Program, stage: Stage, accessed: set[str]) -> tuple[dict[str, int], int]:
-    """Where each local buffer begins in a block's memory, and how much of it there is."""
-    offsets: dict[str, int] = {}
-    end = 0
+    """Where each local buffer begins in a block's memory, and how much of it there is. What is not needed at the same time lies
+    in the same place."""
+    lives = _lives(stage)
+    placed: dict[str, tuple[int, int]] = {}
     for buffer in program.buffers:
         if buffer.space != "local" or buffer.name not in accessed:
             continue
         shape = [extent.value for extent in buffer.shape if isinstance(extent, Int)]
         if len(shape) < len(buffer.shape):
             raise IRError(f"stage {stage.name}: {buffer.name} is shared and not of a constant shape")
-        offsets[buffer.name] = end
-        end += -(-math.prod(shape) * DTYPES[buffer.dtype].itemsize // ALIGNMENT) * ALIGNMENT
-    return offsets, end
+        first, last = lives[buffer.name]
+        others = [name for name in placed if lives[name][0] <= last and first <= lives[name][1]]
+        begin = max((placed[name][1] for name in others), default=0)
+        size = -(-math.prod(shape) * DTYPES[buffer.dtype].itemsize // ALIGNMENT) * ALIGNMENT
+        placed[buffer.name] = begin, begin + size
+    return {name: begin for name, (begin, _) in placed.items()}, max((end for _, end in placed.values()), default=0)
+
+
+def _lives(stage: Stage) -> dict[str, tuple[int, int]]:
+    """Between which statements of a task each buffer is accessed, the first and the last."""
+    _, body = _parallel_nest(stage.body)
+    while len(body) == 1 and isinstance(alloc := body[0], Alloc):
+        body = alloc.body
+    found: dict[str, tuple[int, int]] = {}
+    for number, statement in enumerate(body):
+        for access in (*reads((statement,)), *stores((statement,))):
+            first, _ = found.get(access.buffer, (number, number))
+            found[access.buffer] = first, number
+    return found
 
 
 def _mentioned(program: Program, stage: Stage, accessed: set[str]) -> frozenset[str]:
@@ -215,6 +235,12 @@ class _Writer:
         match statement:
             case Barrier():
                 self.line("cuda.syncthreads()")
+            case CopyAsync():
+                self.copy(statement)
+            case CopyGroup():
+                self.line(f"{self.use(Operation('copy_group', ''))}()")
+            case CopyWait(pending):
+                self.line(f"{self.use(Operation('copy_wait', '', pending))}()")
             case For(var, _, body, "thread"):
                 self.thread = var
                 if var != "thread":
@@ -245,7 +271,7 @@ class _Writer:
         match statement:
             case TileZero(tile, index):
                 self.line(f"{self.tile_name(tile, index)} = {self.value(Const(0.0, 'float32', 4))}")
-            case TileLoad(tile, index, memory, place, 0, 1, turned):
+            case TileLoad(tile, index, memory, place, _, 1, turned):
                 self.line(f"{self.tile_name(tile, index)} = {self.tile_load(tile, memory, place, turned=turned)}")
             case TileDot(c, c_index, a, a_index, b, b_index, True):
                 storage = self.registers[a].dtype
@@ -260,6 +286,17 @@ class _Writer:
                     self.line(f"{store}({memory}, {at}, {half}({self.tile_name(tile, index)}))")
             case _:
                 raise IRError(f"stage {self.stage.name}: {statement} is no operation of a warp")
+
+    def copy(self, copy: CopyAsync) -> None:
+        """One operation, which is told whether to read or to write zeros."""
+        self.bases = {}
+        storage = self.program.buffer(copy.source).dtype
+        size = copy.lanes * DTYPES[storage].itemsize
+        inside = " and ".join(dict.fromkeys(map(self.condition, copy.conditions))) or "True"
+        places = f"{copy.target}, {self.place(copy.target, copy.target_index)}"
+        origin = f"{copy.source}, {self.place(copy.source, copy.source_index)}"
+        operation = Operation("copy_async", "", size, storage)
+        self.line(f"{self.use(operation)}({places}, {origin}, {inside})")
 
     def tile_name(self, tile: str, index: tuple[Index, ...]) -> str:
         """The variable that holds a thread's part of a tile."""
@@ -277,17 +314,17 @@ class _Writer:
             found = []
             for r, c in parts:
                 own = add(floordiv(LANE, 4), r), add(mod(LANE, 4), c)
-                at = (add(place[0], own[turned]), add(place[1], own[not turned]))
+                at = (*place[:-2], add(place[-2], own[turned]), add(place[-1], own[not turned]))
                 found.append(f"{load}({memory}, {self.place(memory, at)})")
             return f"{self.use(Operation('tf32', 'float32', len(parts), 'float32'))}({', '.join(found)})"
         matrices = rows // 8 * (columns // 8)
         if turned:
             below = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
             beside = mul(mod(floordiv(LANE, 8), 2), 8) if rows > 8 else Int(0)
-            at = (add(place[0], below, mod(LANE, 8)), add(place[1], beside))
+            at = (*place[:-2], add(place[-2], below, mod(LANE, 8)), add(place[-1], beside))
         else:
             beside = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
-            at = (add(place[0], mod(LANE, rows)), add(place[1], beside))
+            at = (*place[:-2], add(place[-2], mod(LANE, rows)), add(place[-1], beside))
         operation = Operation("matrix_load_turned" if turned else "matrix_load", "int32", matrices, dtype)
         return f"{self.use(operation)}({memory}, {self.place(memory, at)})"
 
@@ -327,6 +364,9 @@ class _Writer:
                     yield extent
                 case If(condition):
                     yield from (condition.a, condition.b)
+                case CopyAsync(conditions=conditions):
+                    yield from (self.offset(*access)[0] for access in self.accesses(list(stores((statement,)))))
+                    yield from (side for test in conditions for side in (test.a, test.b))
                 case TileLoad(_, _, memory, place) | TileStore(memory, place):
                     yield self.offset(memory, place)[0]
                     yield from (floordiv(LANE, 4), mod(LANE, 4)) if isinstance(statement, TileStore) else ()

@@ -33,6 +33,8 @@ _ELEMENT = {
 # Operations that move elements of 16 bits as they are: ``lanes`` registers of 32 bits, or one element where there are none.
 RAW_KINDS = ("raw_load", "raw_store", "shared_raw_load", "shared_raw_store")
 _RAW_SIZE = 2
+# Copies to shared memory that arrive later; ``lanes`` are their bytes, or the groups that are not waited for.
+COPY_KINDS = ("copy_async", "copy_group", "copy_wait")
 _FLOAT_METHODS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 # Operations of a warp together, on its threads' parts of tiles: products, and loads of 16-bit elements; ``lanes`` registers of
@@ -56,6 +58,8 @@ class Operation:
         """The function's name in the generated source."""
         if self.kind in ("quotient", "rest"):
             return self.kind
+        if self.kind in COPY_KINDS:
+            return self.kind if self.kind == "copy_group" else f"{self.kind}_{self.lanes}"
         if self.kind in RAW_KINDS:
             return f"{self.kind}_{_raw_type(self.lanes)}"
         if self.kind in TILE_KINDS:
@@ -90,7 +94,7 @@ def type_name(dtype: str, lanes: int) -> str:
 
 def vector_texts(operations: tuple[Operation, ...]) -> tuple[VectorText, ...]:
     """The vector types of the operations."""
-    computed = [op for op in operations if op.lanes > 1 and op.kind not in TILE_KINDS]
+    computed = [op for op in operations if op.lanes > 1 and op.kind not in (*TILE_KINDS, *COPY_KINDS)]
     kinds = {(op.dtype, op.lanes) for op in computed}
     kinds |= {(op.storage, op.lanes) for op in computed if op.kind == "convert"}
     if any(op.kind in TILE_KINDS for op in operations):
@@ -111,6 +115,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
                 needed.add(op.kind)
             case "half0" | "half1":
                 needed.add("half")
+            case "copy_async" | "copy_group" | "copy_wait":
+                needed |= {"shared", "copies"}
             case "min" | "max":
                 needed.add("extreme")
             case "convert" if op.dtype == "int32":
@@ -134,8 +140,18 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
 
 def operation_text(op: Operation) -> OperationText:
     """How the template defines an operation."""
-    kind = type_name(op.dtype, op.lanes)
+    kind = type_name(op.dtype, op.lanes) if op.dtype else ""
     match op.kind:
+        case "copy_async":
+            size = DTYPES[op.storage].itemsize
+            places = f"shared_at(b, t, j, ir.IntType(8), {size}), s, i, p, {size}, {op.lanes}"
+            operands = "i64, i64, i64, i64, types.boolean"
+            return OperationText(op.name, "types.void", operands, f"lambda b, t, j, s, i, p: copy_async(b, {places})")
+        case "copy_group":
+            return OperationText(op.name, "types.void", "", 'lambda b: order(b, "cp.async.commit_group;")')
+        case "copy_wait":
+            text = f"cp.async.wait_group {op.lanes};"
+            return OperationText(op.name, "types.void", "", f'lambda b: order(b, "{text}")')
         case "load" | "shared_load":
             return OperationText(op.name, kind, "i64, i64", f"lambda b, s, i: {_read(op)}")
         case "store" | "shared_store":
