@@ -10,16 +10,18 @@ import pytest
 
 pytest.importorskip("numba.cuda.extending", reason="needs the extra `cuda`")
 
-from llvmlite import ir  # noqa: E402
-from numba import cuda, float32, int32, int64, types, uint32  # noqa: E402
-from numba.cuda.extending import intrinsic  # noqa: E402
+from llvmlite import ir
+from numba import cuda, float32, int32, int64, types, uint32
+from numba.cuda.extending import intrinsic
 
 # Signatures: arrays become seven parameters or more, addresses and sizes one each.
 ADDRESSES = {count: (int64,) * count for count in range(1, 8)}
 F32 = float32[::1]
 
 
-def ptx_of(function: Callable[..., None], signature: tuple[Any, ...], cc: tuple[Any, ...] = (8, 0), threads: int = 256) -> str:
+def ptx_of(
+    function: Callable[..., None], signature: tuple[Any, ...], cc: tuple[Any, ...] = (8, 0), threads: int = 256
+) -> str:
     """PTX of a kernel, made without a device."""
     text, _ = cuda.compile(function, signature, cc=cc, device=False, abi="numba", launch_bounds=(threads, 1))
     return str(text)
@@ -31,7 +33,7 @@ def _assembler(text: str, constraints: str, result: ir.Type, arguments: list[ir.
 
 @functools.cache
 def assembly(text: str, inputs: str, outputs: str) -> Any:
-    """A device function of inline PTX. ``inputs`` and ``outputs`` are a letter for each: r (32 bits), l (64 bits), f (float32)."""
+    """A device function of inline PTX; ``inputs`` and ``outputs`` are a letter for each: r (32 bits), l (64), f (float32)."""
     llvm = {"r": ir.IntType(32), "l": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
     numba = {"r": uint32, "l": int64, "f": float32, "d": types.float64}
     constraints = ",".join([*(f"={letter}" for letter in outputs), *inputs, "~{memory}"])
@@ -194,11 +196,15 @@ def fetch(
         piece = thread + uint32(128 * part)
         row, k = row0 + int64(piece // uint32(4)), k0 + int64(piece % uint32(4)) * 8
         there = row < rows and k < terms
-        target = left_base + (uint32(stage) * uint32(2560) + (piece // uint32(4)) * uint32(40) + (piece % uint32(4)) * uint32(8)) * uint32(2)
+        target = left_base + (
+            uint32(stage) * uint32(2560) + (piece // uint32(4)) * uint32(40) + (piece % uint32(4)) * uint32(8)
+        ) * uint32(2)
         copy_16(target, a + 2 * (row * terms + k) if there else a, uint32(16) if there else uint32(0))
         k, column = k0 + int64(piece // uint32(8)), column0 + int64(piece % uint32(8)) * 8
         there = k < terms and column < columns
-        target = right_base + (uint32(stage) * uint32(2304) + (piece // uint32(8)) * uint32(72) + (piece % uint32(8)) * uint32(8)) * uint32(2)
+        target = right_base + (
+            uint32(stage) * uint32(2304) + (piece // uint32(8)) * uint32(72) + (piece % uint32(8)) * uint32(8)
+        ) * uint32(2)
         copy_16(target, b + 2 * (k * columns + column) if there else b, uint32(16) if there else uint32(0))
 
 

@@ -8,12 +8,22 @@ import numpy as np
 
 from convgen.targets.cuda.interp import parse, run
 
-_TYPES = {"u2": "b16", "i2": "b16", "f2": "b16", "u4": "b32", "i4": "b32", "f4": "f32", "u8": "b64", "i8": "b64", "f8": "f64"}
+_TYPES = {
+    "u2": "b16",
+    "i2": "b16",
+    "f2": "b16",
+    "u4": "b32",
+    "i4": "b32",
+    "f4": "f32",
+    "u8": "b64",
+    "i8": "b64",
+    "f8": "f64",
+}
 HEADER = ".version 9.0\n.target sm_90a\n.address_size 64\n"
 
 
 def kernel(body: str, parameters: int, *, variables: str = "", more: str = "") -> str:
-    """A kernel with 64-bit parameters in %rd1, %rd2, ..., the thread's number in %t, its lane in %lane and its block in %block."""
+    """A kernel with 64-bit parameters in %rd1, %rd2, ..., and the thread's number, lane and block in %t, %lane and %block."""
     names = [f"p{number}" for number in range(1, parameters + 1)]
     return "\n".join(
         [
@@ -21,7 +31,8 @@ def kernel(body: str, parameters: int, *, variables: str = "", more: str = "") -
             more,
             f".visible .entry kernel({', '.join(f'.param .u64 {name}' for name in names)})",
             "{",
-            "\t.reg .pred %p<9>;\n\t.reg .b16 %h<9>;\n\t.reg .b32 %r<99>;\n\t.reg .f32 %f<99>;\n\t.reg .b64 %rd<99>;\n\t.reg .f64 %fd<9>;",
+            "\t.reg .pred %p<9>;\n\t.reg .b16 %h<9>;\n\t.reg .b32 %r<99>;",
+            "\t.reg .f32 %f<99>;\n\t.reg .b64 %rd<99>;\n\t.reg .f64 %fd<9>;",
             "\t.reg .b32 %t, %lane, %block;",
             variables,
             *(f"\tld.param.u64 %rd{number}, [{name}];" for number, name in enumerate(names, 1)),
@@ -33,7 +44,7 @@ def kernel(body: str, parameters: int, *, variables: str = "", more: str = "") -
 
 
 def evaluate(body: str, result: str | np.dtype | type, *operands: np.ndarray) -> np.ndarray:
-    """Runs instructions on operands %a, %b, %c, %e of one element a thread; the result, of a NumPy type, is what they leave in %d."""
+    """Runs instructions on operands %a, %b, %c, %e of one element a thread; the result, of a NumPy type, is left in %d."""
     dtype = np.dtype(result)
     made = np.zeros(len(operands[0]), dtype)
     lines, registers = [], [("%d", dtype)]
@@ -63,7 +74,7 @@ def evaluate(body: str, result: str | np.dtype | type, *operands: np.ndarray) ->
     return made
 
 
-def pairs(values: Sequence[object], dtype: str | type) -> tuple[np.ndarray, np.ndarray]:
+def pairs(values: Sequence[object], dtype: str | type | np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of values, as two arrays."""
     array = np.array(values, dtype)
     return np.repeat(array, len(array)), np.tile(array, len(array))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,16 +14,23 @@ from tests.targets.cuda.interp.snippets import HEADER, kernel
 STORE = "\tmad.wide.u32 %rd40, %t, 4, %rd1;\n\tst.global.u32 [%rd40], %r1;"
 
 
-def words(body: str, threads: int = 64, *, more: str = "", seed: int | None = None, **options: int) -> np.ndarray:
+def words(body: str, threads: int = 64, *, more: str = "", seed: int | None = None, **options: Any) -> np.ndarray:
     """%r1 of each thread of one block, which the body leaves there."""
     made = np.zeros(threads, np.uint32)
-    run(parse(kernel(body + "\n" + STORE, 1, more=more)), grid=(1,), block=(threads,), arguments=[made], seed=seed, **options)
+    run(
+        parse(kernel(body + "\n" + STORE, 1, more=more)),
+        grid=(1,),
+        block=(threads,),
+        arguments=[made],
+        seed=seed,
+        **options,
+    )
     return made
 
 
-def fault_of(body: str, threads: int = 64, **options: object) -> KernelFault:
+def fault_of(body: str, threads: int = 64, **options: Any) -> KernelFault:
     with pytest.raises(KernelFault) as caught:
-        words(body, threads, **options)  # type: ignore[arg-type]
+        words(body, threads, **options)
     return caught.value
 
 
@@ -262,7 +271,10 @@ def test_votes_and_reductions() -> None:
     even = "\tand.b32 %r2, %t, 1;\n\tsetp.eq.u32 %p1, %r2, 0;\n"
     assert words(even + "\tvote.sync.ballot.b32 %r1, %p1, -1;").tolist() == [0x55555555] * 64
     for mode, expected in (("any", 1), ("all", 0), ("uni", 0)):
-        assert words(even + f"\tvote.sync.{mode}.pred %p2, %p1, -1;\n\tselp.u32 %r1, 1, 0, %p2;").tolist() == [expected] * 64
+        assert (
+            words(even + f"\tvote.sync.{mode}.pred %p2, %p1, -1;\n\tselp.u32 %r1, 1, 0, %p2;").tolist()
+            == [expected] * 64
+        )
     assert words("\tredux.sync.add.u32 %r1, %t, -1;").tolist() == [496] * 32 + [496 + 1024] * 32
     assert words("\tredux.sync.max.s32 %r1, %t, -1;").tolist() == [31] * 32 + [63] * 32
     assert words("\tactivemask.b32 %r1;", 40).tolist() == [0xFFFFFFFF] * 32 + [0xFF] * 8
@@ -286,11 +298,22 @@ $end:
 
 
 def test_a_shuffle_with_lanes_missing() -> None:
-    body = "\tsetp.eq.u32 %p1, %lane, 9;\n\tmov.u32 %r1, 0;\n\t@%p1 bra $end;\n\tshfl.sync.bfly.b32 %r1, %t, 1, 31, -1;\n$end:\n\tbar.sync 0;"
+    body = """
+	setp.eq.u32 %p1, %lane, 9;
+	mov.u32 %r1, 0;
+	@%p1 bra $end;
+	shfl.sync.bfly.b32 %r1, %t, 1, 31, -1;
+$end:
+	bar.sync 0;
+"""
     fault = fault_of(body)
     assert fault.kind == "warp"
     assert "0x00000200" in fault.reason
-    named = body.replace("31, -1;", "31, 0xfffffcff;").replace("%p1, %lane, 9", "%p1, %lane, 99").replace("eq.u32", "ge.u32")
+    named = (
+        body.replace("31, -1;", "31, 0xfffffcff;")
+        .replace("%p1, %lane, 9", "%p1, %lane, 99")
+        .replace("eq.u32", "ge.u32")
+    )
     assert fault_of(named).reason == "a lane takes part that its member mask does not name"
 
 
@@ -301,7 +324,12 @@ def test_a_shuffle_from_a_lane_that_has_ended() -> None:
 
 
 def test_a_vote_in_part_of_a_warp_counts_those_it_names() -> None:
-    body = "\tmov.u32 %r1, 0;\n\tsetp.lt.u32 %p1, %lane, 4;\n\tsetp.lt.u32 %p2, %lane, 2;\n\t@%p1 vote.sync.ballot.b32 %r1, %p2, 15;"
+    body = """
+	mov.u32 %r1, 0;
+	setp.lt.u32 %p1, %lane, 4;
+	setp.lt.u32 %p2, %lane, 2;
+	@%p1 vote.sync.ballot.b32 %r1, %p2, 15;
+"""
     assert words(body, 32).tolist() == [3] * 4 + [0] * 28
 
 
@@ -318,7 +346,7 @@ def test_unknown_instructions_are_named_with_their_line() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "add.f32 %f1, %r1, %f2;",
+        "add.f32 %f1, %rd1, %f2;",
         "mov.u64 %rd3, %r1;",
         "mbarrier.init.shared.b64 [%r1], 1;",
         "cp.async.bulk.commit_group;",
@@ -347,7 +375,7 @@ def test_registers_that_nobody_wrote() -> None:
 def test_arguments_that_do_not_fit() -> None:
     module = parse(kernel("", 2))
     array = np.zeros(8, np.float32)
-    options = {"grid": (1,), "block": (1,)}
+    options: dict[str, Any] = {"grid": (1,), "block": (1,)}
     with pytest.raises(OperandError, match="2 arguments, not 1"):
         run(module, arguments=[array], **options)
     with pytest.raises(OperandError, match="overlap"):

@@ -218,12 +218,18 @@ def test_comparisons(kind: str) -> None:
     ):
         made = evaluate(f"\tsetp.{name}.{kind} %p1, %a, %b;\n\tselp.b32 %d, 7, 9, %p1;", "u4", a, b)
         assert (made == np.where(function(a, b), 7, 9)).all()
-    body = "\tsetp.lt.{0} %p3, %a, 3;\n\tsetp.{1}.{2}.{0} %p1|%p2, %a, %b, {3}%p3;\n\tselp.b32 %r1, 2, 0, %p1;\n\t@%p2 add.u32 %r1, %r1, 1;\n\tmov.u32 %d, %r1;"
-    for combine, function in (("and", np.logical_and), ("or", np.logical_or), ("xor", np.logical_xor)):
+    body = """
+	setp.lt.{0} %p3, %a, 3;
+	setp.{1}.{2}.{0} %p1|%p2, %a, %b, {3}%p3;
+	selp.b32 %r1, 2, 0, %p1;
+	@%p2 add.u32 %r1, %r1, 1;
+	mov.u32 %d, %r1;
+"""
+    for combine, join in (("and", np.logical_and), ("or", np.logical_or), ("xor", np.logical_xor)):
         for sign in ("", "!"):
             made = evaluate(body.format(kind, "gt", combine, sign), "u4", a, b)
             third = (a >= 3) if sign else (a < 3)
-            assert (made == 2 * function(a > b, third) + function(a <= b, third)).all()
+            assert (made == 2 * join(a > b, third) + join(a <= b, third)).all()
     made = evaluate(f"\tset.le.u32.{kind} %d, %a, %b;", "u4", a, b)
     assert (made == np.where(a <= b, 0xFFFFFFFF, 0)).all()
     made = evaluate(f"\tset.le.f32.{kind} %d, %a, %b;", "f4", a, b)

@@ -17,11 +17,41 @@ Place = Callable[[int, int, int], tuple[int, int]]
 # (row, column) of element i of a lane's fragment, with g = lane / 4 and t = lane % 4.
 SHAPES: dict[tuple[str, str], tuple[int, int, int, Place, Place]] = {
     # a: rows, depth, elements of a and b per lane, place in a (row, k), place in b (k, column)
-    ("m16n8k16", "bf16"): (16, 16, 8, lambda i, g, t: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)), lambda i, g, t: (2 * t + (i & 1) + (8 if i >= 2 else 0), g)),
-    ("m16n8k16", "f16"): (16, 16, 8, lambda i, g, t: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)), lambda i, g, t: (2 * t + (i & 1) + (8 if i >= 2 else 0), g)),
-    ("m16n8k8", "bf16"): (16, 8, 4, lambda i, g, t: (g if i < 2 else g + 8, 2 * t + (i & 1)), lambda i, g, t: (2 * t + i, g)),
-    ("m16n8k8", "f16"): (16, 8, 4, lambda i, g, t: (g if i < 2 else g + 8, 2 * t + (i & 1)), lambda i, g, t: (2 * t + i, g)),
-    ("m16n8k8", "tf32"): (16, 8, 4, lambda i, g, t: (g if i in (0, 2) else g + 8, t if i < 2 else t + 4), lambda i, g, t: (t + 4 * i, g)),
+    ("m16n8k16", "bf16"): (
+        16,
+        16,
+        8,
+        lambda i, g, t: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)),
+        lambda i, g, t: (2 * t + (i & 1) + (8 if i >= 2 else 0), g),
+    ),
+    ("m16n8k16", "f16"): (
+        16,
+        16,
+        8,
+        lambda i, g, t: (g if i in (0, 1, 4, 5) else g + 8, 2 * t + (i & 1) + (8 if i >= 4 else 0)),
+        lambda i, g, t: (2 * t + (i & 1) + (8 if i >= 2 else 0), g),
+    ),
+    ("m16n8k8", "bf16"): (
+        16,
+        8,
+        4,
+        lambda i, g, t: (g if i < 2 else g + 8, 2 * t + (i & 1)),
+        lambda i, g, t: (2 * t + i, g),
+    ),
+    ("m16n8k8", "f16"): (
+        16,
+        8,
+        4,
+        lambda i, g, t: (g if i < 2 else g + 8, 2 * t + (i & 1)),
+        lambda i, g, t: (2 * t + i, g),
+    ),
+    ("m16n8k8", "tf32"): (
+        16,
+        8,
+        4,
+        lambda i, g, t: (g if i in (0, 2) else g + 8, t if i < 2 else t + 4),
+        lambda i, g, t: (t + 4 * i, g),
+    ),
     ("m16n8k4", "tf32"): (16, 4, 2, lambda i, g, t: (g + 8 * i, t), lambda i, g, t: (t, g)),
     ("m8n8k4", "f64"): (8, 4, 1, lambda i, g, t: (g, t), lambda i, g, t: (t, g)),
 }
@@ -66,20 +96,24 @@ def test_fragments(shape: str, kind: str) -> None:
     c = rng.integers(-99, 99, (rows, 8)).astype(wide)
     sums: Place = lambda i, g, t: (g if i < 2 else g + 8, 2 * t + (i & 1))  # noqa: E731
     size = rows // 4
-    made = multiply(shape, kind, fragments(a, count, place_a), fragments(b, max(count // 2, 1), place_b), fragments(c, size, sums))
-    expected = a.astype(np.float64) @ b.astype(np.float64) + c
+    made = multiply(
+        shape, kind, fragments(a, count, place_a), fragments(b, max(count // 2, 1), place_b), fragments(c, size, sums)
+    )
+    expected: np.ndarray = a.astype(np.float64) @ b.astype(np.float64) + c.astype(np.float64)
     assert (made == fragments(expected.astype(wide), size, sums)).all()
 
 
 def test_tf32_ignores_the_lower_bits_of_its_operands() -> None:
     _, _, count, place_a, place_b = SHAPES["m16n8k8", "tf32"]
     a, b = np.full((16, 8), 1 + 2**-11, np.float32), np.full((8, 8), 1 + 2**-10, np.float32)
-    made = multiply("m16n8k8", "tf32", fragments(a, count, place_a), fragments(b, 2, place_b), np.zeros((32, 4), np.float32))
+    made = multiply(
+        "m16n8k8", "tf32", fragments(a, count, place_a), fragments(b, 2, place_b), np.zeros((32, 4), np.float32)
+    )
     assert (made == np.float32(8 * (1 + 2**-10))).all()
 
 
 def test_a_warp_that_is_not_whole_is_a_fault() -> None:
-    _, _, count, place_a, place_b = SHAPES["m16n8k8", "tf32"]
+    count = 4
     a, b = np.ones((32, count), np.float32), np.ones((32, 2), np.float32)
     with pytest.raises(KernelFault, match="1 lanes of the warp do not take part") as caught:
         multiply("m16n8k8", "tf32", a, b, np.zeros((32, 4), np.float32), "setp.lt.u32 %p1, %t, 31;\n\t@%p1")

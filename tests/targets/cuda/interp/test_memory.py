@@ -83,7 +83,8 @@ def test_vectors_and_spaces() -> None:
 	add.f32 %f6, %f6, %f10;
 	st.v4.f32 [%rd3], {%f7, %f8, %f5, %f6};
 """
-    tables = ".const .align 4 .f32 table[2] = {0f3F800000, 0f40000000};\n.global .align 4 .b8 numbers[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 64};"
+    tables = ".const .align 4 .f32 table[2] = {0f3F800000, 0f40000000};"
+    tables += ".global .align 4 .b8 numbers[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 64};"
     run(parse(kernel(body, 2, more=TILE + tables)), grid=(1,), block=(16,), arguments=[made, data])
     expected = data.reshape(-1, 4) + np.array([0, 0, 2, 3], np.float32)
     assert (made.reshape(-1, 4) == expected).all()
@@ -108,7 +109,9 @@ def test_generic_addresses_of_different_spaces_at_once() -> None:
 def test_a_table_of_addresses() -> None:
     more = ".global .align 4 .u32 one = 41;\n.global .align 8 .u64 places[2] = {generic(one), one+0};"
     data = np.zeros(1, np.uint32)
-    body = "\tmov.u64 %rd2, places;\n\tld.global.u64 %rd3, [%rd2+8];\n\tld.u32 %r1, [%rd3];\n\tst.global.u32 [%rd1], %r1;"
+    body = (
+        "\tmov.u64 %rd2, places;\n\tld.global.u64 %rd3, [%rd2+8];\n\tld.u32 %r1, [%rd3];\n\tst.global.u32 [%rd1], %r1;"
+    )
     run(parse(kernel(body, 1, more=more)), grid=(1,), block=(1,), arguments=[data])
     assert data[0] == 41
 
@@ -134,7 +137,7 @@ RACES = {
     "write after read": "\tst.shared.u32 [%r1], %t;\n\tbar.sync 0;\n\tld.shared.u32 %r3, [%r2];\n\tst.shared.u32 [%r1], %r3;",
     "write after write": "\tst.shared.u32 [%r1], %t;\n\tst.shared.u32 [%r2], %t;",
     "the same place": "\tst.shared.u32 [%r9], %t;",
-    "lanes of a warp": "\tst.shared.u32 [%r1], %t;\n\txor.b32 %r8, %t, 1;\n\tmad.lo.u32 %r2, %r8, 4, %r9;\n\tld.shared.u32 %r3, [%r2];",
+    "lanes of a warp": "\tst.shared.u32 [%r1], %t;\n\txor.b32 %r2, %r1, 4;\n\tld.shared.u32 %r3, [%r2];",
     "parts of a word": "\tst.shared.u32 [%r1], %t;\n\tst.shared.u8 [%r2+3], %t;",
 }
 
@@ -150,7 +153,9 @@ def test_races_in_shared_memory(name: str, seed: int | None) -> None:
 def test_barriers_order() -> None:
     for name in ("read after write", "write after write"):
         assert shared(RACES[name].replace("%t;\n", "%t;\n\tbar.sync 0;\n", 1)).any()
-    ordered = RACES["write after read"].replace("\tst.shared.u32 [%r1], %r3", "\tbar.sync 0;\n\tst.shared.u32 [%r1], %r3")
+    ordered = RACES["write after read"].replace(
+        "\tst.shared.u32 [%r1], %r3", "\tbar.sync 0;\n\tst.shared.u32 [%r1], %r3"
+    )
     for seed in (None, 1):
         assert shared(ordered + "\n\tst.global.u32 [%rd9], %r3;", seed=seed).tolist() == [t ^ 32 for t in range(64)]
     # Within a warp, its own barrier is enough; for another warp it is not.
@@ -161,15 +166,17 @@ def test_barriers_order() -> None:
 
 
 def test_many_reads_before_a_write() -> None:
-    """More reads than the log holds."""
+    """More reads than the log holds, the first of them of a place that another warp writes later."""
     body = """
 	st.shared.u32 [%r1], %t;
 	bar.sync 0;
 	mov.u32 %r4, 0;
 $again:
-	ld.shared.u32 %r3, [{0}];
+	setp.lt.u32 %p1, %r4, 5;
+	selp.u32 %r5, {0}, %r1, %p1;
+	ld.shared.u32 %r3, [%r5];
 	add.u32 %r4, %r4, 1;
-	setp.lt.u32 %p1, %r4, 200;
+	setp.lt.u32 %p1, %r4, 150;
 	@%p1 bra $again;
 	st.shared.u32 [%r1], %t;
 	bar.sync 0;
@@ -303,18 +310,35 @@ def test_atomic_operations() -> None:
     assert shared("\tatom.global.cas.b32 %r3, [%rd1], 0, 77;")[0] == 77
     assert shared("\tatom.global.inc.u32 %r3, [%rd1], 4;")[0] == 64 % 5
     # Each sees another value.
-    seen = shared("\tatom.global.add.u32 %r3, [%rd1], 1;\n\tadd.u32 %r3, %r3, 100;\n\tst.global.u32 [%rd9+256], %r3;", count=128)
+    seen = shared(
+        "\tatom.global.add.u32 %r3, [%rd1], 1;\n\tadd.u32 %r3, %r3, 100;\n\tst.global.u32 [%rd9+256], %r3;", count=128
+    )
     assert sorted(seen[64:].tolist()) == list(range(100, 164))
     assert fault_of(add + "\n\tld.global.u32 %r3, [%rd1];").kind == "race"
-    tile = "\tst.shared.u32 [%r1], 0;\n\tbar.sync 0;\n\tatom.shared.add.u32 %r3, [%r9], 2;\n\tbar.sync 0;\n\tld.shared.u32 %r3, [%r9];\n\tst.global.u32 [%rd9], %r3;"
+    assert fault_of("\tld.global.u32 %r3, [%rd1];\n" + add, blocks=2).kind == "race"
+    tile = """
+	st.shared.u32 [%r1], 0;
+	bar.sync 0;
+	atom.shared.add.u32 %r3, [%r9], 2;
+	bar.sync 0;
+	ld.shared.u32 %r3, [%r9];
+	st.global.u32 [%rd9], %r3;
+"""
     assert shared(tile).tolist() == [128] * 64
 
 
 def test_dynamic_shared_memory() -> None:
     more = ".extern .shared .align 16 .b8 buffer[];\n.shared .align 4 .b8 fixed[4];"
-    body = "\tmov.u32 %r1, buffer;\n\tmad.lo.u32 %r1, %t, 4, %r1;\n\tst.shared.u32 [%r1], %t;\n\tmov.u32 %r2, %dynamic_smem_size;\n\tst.global.u32 [%rd1], %r2;"
+    body = """
+	mov.u32 %r1, buffer;
+	mad.lo.u32 %r1, %t, 4, %r1;
+	st.shared.u32 [%r1], %t;
+	mov.u32 %r2, %dynamic_smem_size;
+	setp.eq.u32 %p1, %t, 0;
+	@%p1 st.global.u32 [%rd1], %r2;
+"""
     data = np.zeros(1, np.uint32)
-    module = parse(kernel(body.replace("\tst.global", "\tsetp.eq.u32 %p1, %t, 0;\n\t@%p1 st.global"), 1, more=more))
+    module = parse(kernel(body, 1, more=more))
     run(module, grid=(1,), block=(64,), arguments=[data], dynamic_shared=256)
     assert data[0] == 256
     with pytest.raises(KernelFault) as caught:

@@ -24,7 +24,9 @@ def tiled(text: str, n: int = 48, seed: int | None = None, *, races: bool = True
     return c - a @ b
 
 
-def staged(text: str, sizes: tuple[int, int, int] = (64, 64, 128), seed: int | None = None, *, races: bool = True) -> np.ndarray:
+def staged(
+    text: str, sizes: tuple[int, int, int] = (64, 64, 128), seed: int | None = None, *, races: bool = True
+) -> np.ndarray:
     """a @ b by the staged kernel, minus what it should be. The operands are read-only."""
     rows, columns, terms = sizes
     rng = np.random.default_rng(10)
@@ -32,9 +34,8 @@ def staged(text: str, sizes: tuple[int, int, int] = (64, 64, 128), seed: int | N
     b = rng.integers(-4, 5, (terms, columns)).astype(BFLOAT16)
     a.flags.writeable = b.flags.writeable = False
     c = np.full((rows, columns), np.nan, np.float32)
-    arguments = [a, b, c, rows, columns, terms]
     grid = (-(-columns // 64), -(-rows // 64))
-    run(parse(text), grid=grid, block=(128,), arguments=arguments, seed=seed, races=races)
+    run(parse(text), grid=grid, block=(128,), arguments=[a, b, c, rows, columns, terms], seed=seed, races=races)
     return c - a.astype(np.float32) @ b.astype(np.float32)
 
 
@@ -86,9 +87,10 @@ def test_a_dropped_barrier_is_a_race(number: int, seed: int | None) -> None:
     with pytest.raises(KernelFault) as caught:
         tiled(without(tiled_product_ptx(), r"bar\.sync", number), seed=seed)
     fault = caught.value
-    assert fault.kind in ("race", "uninitialised")
-    assert "shared" in fault.text
-    assert fault.line == line_of(tiled_product_ptx(), re.escape(fault.text.split()[0]), 0) or fault.line > 0
+    # With warps in random order, a warp may also read what another has yet to write for the first time.
+    assert fault.kind == "race" or (seed is not None and fault.kind == "uninitialised")
+    assert fault.text == " ".join(tiled_product_ptx().splitlines()[fault.line - 1].split())
+    assert ".shared." in fault.text
 
 
 def test_a_dropped_barrier_gives_wrong_numbers_in_some_order() -> None:
@@ -117,19 +119,13 @@ def test_a_wrong_count_of_groups_is_a_read_in_flight() -> None:
     assert caught.value.kind == "in flight"
 
 
-def test_a_stage_too_few_overwrites_what_is_read() -> None:
-    """Two stages in place of three: the copy for the step after next lands where this step reads."""
+def test_a_copy_to_another_place_than_meant() -> None:
+    """One of the loop's copies lands 16 bytes further on, so that what it should have filled is read as it was."""
     text = staged_product_ptx()
-    barrier = line_of(text, r"bar\.sync")
-    lines = text.splitlines()
-    spoilt = [
-        at for at, line in enumerate(lines) if at > barrier and "cp.async.cg" in line and "%" in line
-    ]
-    registers = re.search(r"\[(%r\d+)\]", lines[spoilt[0]])
-    assert registers is not None
-    lines[spoilt[0]] = f"\txor.b32 {registers[1]}, {registers[1]}, 16;\n" + lines[spoilt[0]]
-    with pytest.raises(KernelFault):
-        staged("\n".join(lines))
+    inside = sum("cp.async.cg" in line for line in text.splitlines()[: line_of(text, r"bar\.sync")])
+    with pytest.raises(KernelFault) as caught:
+        staged(replaced(text, r"(cp\.async\.cg.*?)\[(%r\d+)\]", r"\1[\2+16]", inside))
+    assert (caught.value.kind, caught.value.text[:8]) == ("uninitialised", "ldmatrix")
 
 
 def test_a_broken_fragment_address_is_misaligned() -> None:
@@ -156,7 +152,10 @@ def test_a_read_beyond_an_operand_is_out_of_bounds() -> None:
         with pytest.raises(KernelFault, match=f"beyond the end of argument {short}") as caught:
             run(parse(text), grid=(2, 2), block=(16, 16), arguments=[*arrays, n])
         assert caught.value.kind == "out of bounds"
-        assert (caught.value.block, caught.value.thread) == ((1, 0, 0) if short == 1 else (1, 1, 0) if short == 2 else (0, 1, 0), (15, 15, 0))
+        assert (caught.value.block, caught.value.thread) == (
+            (1, 0, 0) if short == 1 else (1, 1, 0) if short == 2 else (0, 1, 0),
+            (15, 15, 0),
+        )
 
 
 def test_a_misaligned_operand() -> None:
@@ -185,11 +184,11 @@ def test_blocks_that_write_the_same_bytes_race() -> None:
     assert caught.value.kind == "race"
 
 
-def test_a_block_that_reads_what_another_writes_races() -> None:
+@pytest.mark.parametrize("lanes", [8192, 1])
+def test_a_block_that_reads_what_another_writes_races(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile_kernel(parse(tiled_product_ptx()))
     a, b = (np.zeros((32, 32), np.float32) for _ in range(2))
-    for lanes in (8192, 1):
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KernelFault) as caught:
-            patch.setattr("convgen.targets.cuda.interp.launch._LANES", lanes)
-            run(compiled, grid=(2, 2), block=(16, 16), arguments=[a, b, a, 32])
-        assert caught.value.kind == "race"
+    monkeypatch.setattr("convgen.targets.cuda.interp.launch._LANES", lanes)
+    with pytest.raises(KernelFault) as caught:
+        run(compiled, grid=(2, 2), block=(16, 16), arguments=[a, b, a, 32])
+    assert caught.value.kind == "race"
