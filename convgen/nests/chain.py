@@ -121,6 +121,16 @@ class Chain:
             body += loops_around((registers,), others)
         return tuple(body)
 
+    def in_registers(
+        self, read: Callable[[Position], Value], write: Callable[[Position, Value], tuple[Stmt, ...]]
+    ) -> tuple[Stmt, ...]:
+        """The same with what is kept between two matrices in registers: all loops must be unrolled."""
+        body = self.body((), read, write)
+        for number, step in enumerate(self.steps[:-1]):
+            kept = Buffer(self._kept(number), self.dtype, tuple(map(Int, step.after)), "register")
+            body = (Alloc(kept, body),)
+        return body
+
     def _kept(self, number: int) -> str:
         return f"{self.name}_kept{number or ''}{self.suffix}"
 

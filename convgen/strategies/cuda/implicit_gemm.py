@@ -27,6 +27,7 @@ from convgen.strategies.cuda.gemm import (
     Product,
     Tiling,
     access_lanes,
+    copy_stages,
     product_passes,
     tilings,
 )
@@ -49,9 +50,6 @@ MATRIX_SHAPE = (16, 8, 16)
 MATRIX_LANES = 8
 # How much faster they are than multiply-adds of float32, of what can be reached.
 MATRIX_SPEED = 8
-# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
-COPIES_SINCE = (8, 0)
-EXPOSED = 0.5
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -79,7 +77,7 @@ class ImplicitGemm:
             replace(staged, split=split)
             for matrix in kinds
             for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
-            for staged in (replace(tiling, stages=stages) for stages in _stages(gpu))
+            for staged in (replace(tiling, stages=stages) for stages in copy_stages(gpu))
             if staged.shared_bytes(spec.dtype) <= gpu.shared_per_block
             for split in _splits(spec, tiling, gpu)
         ]
@@ -95,16 +93,12 @@ class ImplicitGemm:
         waves = math.ceil(blocks / gpu.multiprocessors) / blocks
         terms = extents(spec)[2] / tiling.split
         macs = blocks * tiling.rows * tiling.cols * terms
-        # A multiply-add for each pair of a thread's rows and columns, and a quarter of a load for each of them.
-        cost = 1 + (tiling.row_tile + tiling.col_tile) / (2 * tiling.row_tile * tiling.col_tile) + 8 / tiling.threads
-        seconds = macs * cost * waves / gpu.peak * gpu.multiprocessors
+        seconds = macs * tiling.sum_cost * waves / gpu.peak * gpu.multiprocessors
         moved = spec.bytes_moved + 2 * (tiling.split > 1) * tiling.split * 4 * math.prod(spec.result_shape)
         if spec.dtype == "float64":
             seconds *= 2
         if tiling.matrix:
             seconds /= MATRIX_SPEED
-        # What is not hidden of waiting for memory.
-        seconds *= 1 + EXPOSED / tiling.stages**2
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
@@ -136,11 +130,6 @@ def blocks_of(spec: ConvSpec, tiling: Tiling) -> int:
     rows, cols, _ = extents(spec)
     classes = 1 if spec.direction == "backward_weights" else max(1, len(gather_classes(unfolded_problem(spec))))
     return tiling.split * classes * spec.groups * math.ceil(rows / tiling.rows) * math.ceil(cols / tiling.cols)
-
-
-def _stages(gpu: Gpu) -> tuple[int, ...]:
-    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
-    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
 
 
 def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
