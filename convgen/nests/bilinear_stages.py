@@ -5,15 +5,15 @@
     m[p, tile, oc] = sum over c of v[p, tile, c] * u[p, c, oc]     stage conv
     y[tile, oc]   = A^T m        stage inverse
 
-The matrices act along each spatial axis in turn (nests/chain.py), all of them in registers; the sums are a matrix product for
-each point. All extents but the batch are constants. Where a processor has thousands of threads this order keeps them all busy
+The matrices act along each spatial axis in turn (nests/chain.py), all of them in registers or, where these are too many,
+``apart``: in a stage for each axis, with memory between them. The sums are a matrix product for each point. All extents but the batch are constants. Where a processor has thousands of threads this order keeps them all busy
 with one thing at a time (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016, section 4.1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from convgen.dtypes import DTYPES
@@ -36,6 +36,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
+from convgen.ir.rewrite import perfect_nest
 from convgen.nests.build import SUMS, weight_index
 from convgen.nests.chain import Chain, Position, point_number, tile_place, tile_position, tiles_of
 from convgen.nests.classes import AxisClass
@@ -45,7 +46,12 @@ from convgen.transforms.bilinear import AxisAlgorithm
 
 
 def staged_bilinear_nest(
-    spec: ConvSpec, nest: Nest, classes: Sequence[tuple[AxisClass, ...]], choices: Sequence[tuple[AxisAlgorithm, ...]]
+    spec: ConvSpec,
+    nest: Nest,
+    classes: Sequence[tuple[AxisClass, ...]],
+    choices: Sequence[tuple[AxisAlgorithm, ...]],
+    *,
+    apart: bool = False,
 ) -> Nest:
     """``nest``, the naive one of a forward or data-gradient problem with constant sizes, with each residue class' stage replaced
     by those above; ``choices`` has the algorithms of each class, which all have taps.
@@ -57,7 +63,7 @@ def staged_bilinear_nest(
     stages: list[Stage] = []
     buffers: list[Buffer] = []
     for stage, axes, algorithms in zip(naive, classes, choices, strict=True):
-        part = _Class(spec, nest, axes, algorithms, stage.name.removeprefix("conv"))
+        part = _Class(spec, nest, axes, algorithms, stage.name.removeprefix("conv"), apart)
         stages += part.stages()
         buffers += part.buffers()
     others = tuple(stage for stage in nest.program.stages if stage not in naive)
@@ -74,6 +80,7 @@ class _Class:
     axes: tuple[AxisClass, ...]
     algorithms: tuple[AxisAlgorithm, ...]
     suffix: str
+    apart: bool
 
     @property
     def points(self) -> int:
@@ -93,22 +100,28 @@ class _Class:
         return DTYPES[self.spec.dtype].accumulator
 
     def buffers(self) -> tuple[Buffer, ...]:
-        """u, v and m."""
+        """u, v and m, and what is kept between the stages of axes."""
         channels = self.nest.channels
         points, groups = Int(self.points), group_axis(channels, Int(channels.groups))
         reduced, made = Int(channels.reduced), Int(channels.made)
+        kept = (
+            *self._chain("w", "weight").kept("packed", (*groups, reduced, made)),
+            *self._chain("x", "input").kept("workspace", (*groups, self.tiles, reduced)),
+            *self._chain("y", "output").kept("workspace", (*groups, self.tiles, made)),
+        )
         return (
             Buffer(self._name("u"), self.dtype, (points, *groups, reduced, made), "packed"),
             Buffer(self._name("v"), self.dtype, (points, *groups, self.tiles, reduced), "workspace"),
             Buffer(self._name("m"), self.dtype, (points, *groups, self.tiles, made), "workspace"),
+            *(kept if self.apart else ()),
         )
 
     def stages(self) -> tuple[Stage, ...]:
         return (
-            Stage(f"transform_weight{self.suffix}", self._weight_transform()),
-            Stage(f"transform_source{self.suffix}", self._source_transform()),
+            *self._weight_transform(),
+            *self._source_transform(),
             Stage(f"conv{self.suffix}", self._contraction()),
-            Stage(f"inverse{self.suffix}", self._inverse_transform()),
+            *self._inverse_transform(),
         )
 
     def _name(self, name: str) -> str:
@@ -123,12 +136,30 @@ class _Class:
 
     def _chain(self, name: str, which: str) -> Chain:
         maps = [(getattr(a, which), f"{which} transform of {a.name}") for a in self.algorithms]
-        return Chain.of(name, "", self.dtype, maps)
+        return Chain.of(name, self.suffix, self.dtype, maps)
+
+    def _transform(
+        self,
+        name: str,
+        chain: Chain,
+        loops: tuple[tuple[str, Index], ...],
+        read: Callable[[Position], Value],
+        write: Callable[[Position, Value], tuple[Stmt, ...]],
+    ) -> tuple[Stage, ...]:
+        """The matrices of all axes inside the loops: one stage, or one for each axis."""
+        if not self.apart:
+            return (Stage(f"{name}{self.suffix}", loops_around(chain.in_registers(read, write), loops)),)
+        stages = []
+        for number, part in enumerate(chain.body(tuple(Var(var) for var, _ in loops), read, write)):
+            nest, body = perfect_nest((part,))
+            others = tuple((loop.var, loop.extent) for loop in nest)
+            stages.append(Stage(f"{name}{self.suffix}_{number}", loops_around(body, (*others, *loops))))
+        return tuple(stages)
 
     def _point(self, position: Position) -> Index:
         return point_number(position, self.algorithms)
 
-    def _weight_transform(self) -> tuple[Stmt, ...]:
+    def _weight_transform(self) -> tuple[Stage, ...]:
         channels = self.nest.channels
 
         def read(position: Position) -> Value:
@@ -138,10 +169,10 @@ class _Class:
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("u"), (self._point(position), *self._group(), Var("c"), Var("oc")), value),)
 
-        body = self._chain("w", "weight").in_registers(read, write)
-        return loops_around(body, (*self._each_group(), ("c", Int(channels.reduced)), ("oc", Int(channels.made))))
+        loops = (*self._each_group(), ("c", Int(channels.reduced)), ("oc", Int(channels.made)))
+        return self._transform("transform_weight", self._chain("w", "weight"), loops, read, write)
 
-    def _source_transform(self) -> tuple[Stmt, ...]:
+    def _source_transform(self) -> tuple[Stage, ...]:
         channels = self.nest.channels
         n, tile = tile_position(Var("tile"), self.tiles_along)
         channel = (*self._group(), *reduced_axis(channels, Var("c")))
@@ -153,8 +184,8 @@ class _Class:
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("v"), (self._point(position), *self._group(), Var("tile"), Var("c")), value),)
 
-        body = self._chain("x", "input").in_registers(read, write)
-        return loops_around(body, (*self._each_group(), ("tile", self.tiles), ("c", Int(channels.reduced))))
+        loops = (*self._each_group(), ("tile", self.tiles), ("c", Int(channels.reduced)))
+        return self._transform("transform_source", self._chain("x", "input"), loops, read, write)
 
     def _source_place(self, axis: AxisClass, algorithm: AxisAlgorithm, tile: Index, element: Index) -> Index:
         """Where an element of a tile lies along an axis of the source. The last tile reaches beyond what its results need: zeros
@@ -180,7 +211,7 @@ class _Class:
         loops = (("point", Int(self.points)), *self._each_group(), ("tile", self.tiles), ("oc", Int(channels.made)))
         return loops_around((alloc,), loops)
 
-    def _inverse_transform(self) -> tuple[Stmt, ...]:
+    def _inverse_transform(self) -> tuple[Stage, ...]:
         channels = self.nest.channels
         n, tile = tile_position(Var("tile"), self.tiles_along)
         target = SUMS if self.nest.program.has_buffer(SUMS) else self.nest.result
@@ -200,8 +231,8 @@ class _Class:
                 body = (If(condition, body),)
             return body
 
-        body = self._chain("y", "output").in_registers(read, write)
-        return loops_around(body, (*self._each_group(), ("tile", self.tiles), ("oc", Int(channels.made))))
+        loops = (*self._each_group(), ("tile", self.tiles), ("oc", Int(channels.made)))
+        return self._transform("inverse", self._chain("y", "output"), loops, read, write)
 
 
 def _tap(axis: AxisClass, place: Index) -> Index:

@@ -29,7 +29,8 @@ class Predicate:
     """if c: alloc acc: { acc = 0; for r: if d: acc += x[i] * w[r]; y[i] = acc }
     →  alloc acc: { acc = 0; for r: acc += (x[i] if c and d else 0) * (w[r] if d else 0); if c: y[i] = acc }
 
-    in every stage that begins with ``stage``. A read is tested by the conditions that share a variable with its place. Guards stay around stores to memory.
+    in every stage that begins with ``stage``. A read is tested by the conditions that share a variable with its place. Guards
+    stay around stores to memory.
 
     Requires: guards on a sum's own loops are on multiply-adds of which both factors are read at places that depend on the
     guard. Ensures: the same is stored to memory; guards stand around stores to memory alone.
