@@ -6,8 +6,9 @@
     y[tile, oc]   = A^T m        stage inverse
 
 The matrices act along each spatial axis in turn (nests/chain.py), all of them in registers or, where these are too many,
-``apart``: in a stage for each axis, with memory between them. The sums are a matrix product for each point. All extents but the batch are constants. Where a processor has thousands of threads this order keeps them all busy
-with one thing at a time (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016, section 4.1).
+``apart``: in a stage for each axis, with memory between them. The sums are a matrix product for each point. All extents but the
+batch are constants. Where a processor has thousands of threads this order keeps them all busy with one thing at a time (Lavin and
+Gray, "Fast algorithms for convolutional neural networks", 2016, section 4.1).
 """
 
 from __future__ import annotations

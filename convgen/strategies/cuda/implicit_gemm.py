@@ -18,6 +18,7 @@ from convgen.passes.collapse import Collapse
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
+from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
 from convgen.strategies.cuda.gemm import (
@@ -33,6 +34,7 @@ from convgen.strategies.cuda.gemm import (
 )
 from convgen.strategies.direct_weights import plain_size
 from convgen.strategies.reference import sum_error_bound
+from convgen.transforms.split import TF32_UNIT, Algorithms, Split
 from convgen.tuning.space import Config
 
 # Blocks with fewer threads do not hide how long memory takes.
@@ -44,9 +46,9 @@ FEWEST_TERMS = 128
 MOST_PARTS = 64
 # Groups with fewer channels leave most of a tile empty.
 FEWEST_CHANNELS = 4
-# The types whose products the matrix units make exactly, and sum in float32; how many elements a thread copies at once for them.
-MATRIX_DTYPES = ("bfloat16", "float16")
-MATRIX_SHAPE = (16, 8, 16)
+# The products that kernels are written for, summed in float32; how many elements a thread copies at once for them.
+MATRIX_SHAPES: dict[str, MatrixShape] = {"bfloat16": (16, 8, 16), "float16": (16, 8, 16), "float32": (16, 8, 8)}
+TF32 = Split(1, TF32_UNIT)
 MATRIX_LANES = 8
 # How much faster they are than multiply-adds of float32, of what can be reached.
 MATRIX_SPEED = 8
@@ -85,7 +87,12 @@ class ImplicitGemm:
         return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, gpu)))
 
     def error_bound(self, spec: ConvSpec) -> float:
-        return sum_error_bound(spec)
+        rounded = spec.dtype == "float32" and accuracy_limit(spec) >= TF32.relative_error and spec.accuracy != "strict"
+        return max(sum_error_bound(spec), TF32.relative_error if rounded else 0.0)
+
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
+        """What numbers rounded to TF32 are held to."""
+        return (TF32,) if spec.dtype == "float32" and config["matrix"] else ()
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, gpu: Gpu) -> float:
         tiling = Tiling.of(config)
@@ -98,7 +105,7 @@ class ImplicitGemm:
         if spec.dtype == "float64":
             seconds *= 2
         if tiling.matrix:
-            seconds /= MATRIX_SPEED
+            seconds /= MATRIX_SPEED / (2 if spec.dtype == "float32" else 1)
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
@@ -108,9 +115,14 @@ class ImplicitGemm:
 
 
 def matrix_shape(spec: ConvSpec, gpu: Gpu) -> MatrixShape | None:
-    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy."""
+    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy: float32 is rounded to TF32,
+    never in "strict"."""
     shape = gpu.matrix_shapes.get(spec.dtype)
-    return shape if spec.dtype in MATRIX_DTYPES and shape == MATRIX_SHAPE else None
+    if shape is None or shape != MATRIX_SHAPES.get(spec.dtype):
+        return None
+    if spec.dtype == "float32" and (spec.accuracy == "strict" or accuracy_limit(spec) < TF32.relative_error):
+        return None
+    return shape
 
 
 def extents(spec: ConvSpec) -> tuple[int, int, int]:
