@@ -80,8 +80,10 @@ def address_of(memory: Source, op: Op) -> Reader:
     match memory:
         case SlotMem(base, offset):
             read = reader(base, f"u{width_of(base.type)}", op)
+            if offset == 0:
+                return lambda frame: read(frame).astype(np.uint64, copy=False)
             amount = np.uint64(offset % (1 << 64))
-            return lambda frame: read(frame).astype(np.uint64) + amount
+            return lambda frame: read(frame).astype(np.uint64, copy=False) + amount
         case Mem(Imm(value)):
             constant = np.uint64(value)
             return lambda frame: constant
@@ -123,7 +125,7 @@ def _loaded(frame: Frame, op: Op, form: _Form, space: str, address: Value) -> Va
             if not form.strong:
                 frame.memory.read(frame, access, size)
         if accesses[0].chosen is None:
-            return accesses[0].allocation.rows(size, form.element)[accesses[0].place]
+            return accesses[0].allocation.rows(size, form.element).take(accesses[0].place, axis=0)
         made = np.empty((len(chosen), form.count), unsigned(8 * form.element))
         for access in accesses:
             rows = access.allocation.rows(size, form.element)[access.place]
@@ -135,7 +137,7 @@ def _loaded(frame: Frame, op: Op, form: _Form, space: str, address: Value) -> Va
     place = frame.shared.place(frame, chosen, size)
     if not form.strong:
         frame.shared.read(frame, op, frame.shared.granules(place, size))
-    return frame.shared.rows(size, form.element)[place]
+    return frame.shared.rows(size, form.element).take(place, axis=0)
 
 
 def _load(op: Op, context: Context) -> Step:

@@ -95,7 +95,13 @@ class GlobalMemory:
         low = int(address.min())
         allocation = self._allocation(low)
         if allocation is not None and int(address.max()) + size <= allocation.end:
-            return [Access(allocation, (address - np.uint64(allocation.base)).astype(np.int64) // size, None)]
+            return [
+                Access(
+                    allocation,
+                    (address - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    None,
+                )
+            ]
         address = np.atleast_1d(address)
         which = np.searchsorted(np.array(self._bases, np.uint64), address, side="right").astype(np.int64) - 1
         found = []
@@ -109,7 +115,13 @@ class GlobalMemory:
             if beyond.any():
                 first = int(beyond.argmax())
                 self._outside(lanes, int(there[first]), int(chosen[first]), size)
-            found.append(Access(allocation, (there - np.uint64(allocation.base)).astype(np.int64) // size, chosen))
+            found.append(
+                Access(
+                    allocation,
+                    (there - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    chosen,
+                )
+            )
         return found
 
     def _allocation(self, address: int) -> Allocation | None:

@@ -57,7 +57,8 @@ class SharedMemory:
             row[start // granule : -(-stop // granule)] = 0
         self._words = np.tile(row, batch.blocks)
         self._lines = np.zeros(len(self._words), np.int32)
-        self._base = batch.block * self.size
+        # Where each lane's block begins, in units of 1, 2, 4, 8 and 16 bytes.
+        self._bases = [batch.block * (self.size >> shift) for shift in range(5)]
         self._log: list[_Read] = []
         self._writes = 0
         self._readers: Array | None = None
@@ -66,24 +67,25 @@ class SharedMemory:
 
     def place(self, lanes: Lanes, address: Array, size: int) -> Array:
         """Where each lane at work accesses ``size`` bytes, in units of them. Faults outside of memory and where misaligned."""
-        outside = address > np.uint64(self.size - size) if len(address) else address
-        if outside.any():
-            lane = int(outside.argmax())
+        # Two reductions tell that all is well; only faults look at single lanes.
+        if len(address) and int(address.max()) > self.size - size:
+            lane = int((address > np.uint64(self.size - size)).argmax())
             raise Fault(
                 "out of bounds",
                 f"shared address {int(address[lane])} of {size} bytes is beyond the {self.size} bytes of the block",
                 lanes.lane_of(lane),
             )
-        crooked = address & np.uint64(size - 1)
-        if crooked.any():
-            lane = int((crooked != 0).argmax())
+        if int(np.bitwise_or.reduce(address)) & (size - 1):
+            lane = int((address & np.uint64(size - 1) != 0).argmax())
             raise Fault(
                 "misaligned",
                 f"shared address {int(address[lane])} is not a multiple of the {size} bytes accessed",
                 lanes.lane_of(lane),
             )
-        base = self._base if lanes.active is None else self._base[lanes.active]
-        return (base + address.view(np.int64)) // size
+        shift = size.bit_length() - 1
+        base = self._bases[shift] if lanes.active is None else self._bases[shift][lanes.active]
+        place: Array = base + (address >> np.uint64(shift)).view(np.int64)
+        return place
 
     def rows(self, size: int, element: int) -> Array:
         """Memory as rows of ``size`` bytes, of elements of ``element`` bytes."""
@@ -99,7 +101,7 @@ class SharedMemory:
 
     def read(self, lanes: Lanes, op: Op, granules: Array, thread: int | None = None) -> None:
         """Holds a read by the lanes at work against the shadow, and notes it. ``thread`` stands for the lanes' own."""
-        words = self._words[granules]
+        words = self._words.take(granules)
         if not words.size:
             return
         if words.min() <= 0:
