@@ -91,6 +91,10 @@ class Record:
         """Whether a person has made this choice."""
         return self.origin == "pinned"
 
+    def moved(self, origin: Origin | None, source: str) -> Record:
+        """The record as it arrives from a file, with another origin if one is given; a pin stays a pin."""
+        return self if origin is None or self.is_pinned else dataclasses.replace(self, origin=origin, source=source)
+
     @property
     def identity(self) -> str:
         """40 hexadecimal digits, equal for two copies of a record wherever they have been."""
