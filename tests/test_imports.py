@@ -52,6 +52,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 FRONTENDS = (
     "choices",
     "locking",
+    "pinning",
     "compile_ahead",
     "tuner",
     "planning",

@@ -82,7 +82,7 @@ def _row(problem: Problem, result: TunedPlan) -> tuple[str, ...]:
         f"{result.gflops:.1f}",
         f"{result.speedup:.2f}",
         f"{result.error:.1e}",
-        "measured" if result.measured else "found",
+        "measured" if result.measured else "pinned" if result.plan.origin == "pinned" else "found",
     )
 
 
