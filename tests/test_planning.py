@@ -34,7 +34,8 @@ REFERENCE = Config()
 
 
 def record(strategy: str, **fields: Any) -> Record:
-    config = next(each for each in STRATEGIES if each.name == strategy).default(SPEC, HOST)
+    defaults = {each.name: each.default(SPEC, HOST) for each in STRATEGIES if each.refusal(SPEC, HOST) is None}
+    config = defaults.get(strategy, Config())
     made = Record(
         *(SPEC.to_json(), HOST.fingerprint(), 1, __version__, strategy, config, 1.0, 2.0, 1e-7, "gate A", "2026-01-01"),
     )
@@ -170,7 +171,7 @@ def test_weights_that_are_packed_in_each_call_have_their_own_choice() -> None:
     write_lock(Path("convgen.lock"), [locked("direct", streamed=("reference", REFERENCE))])
     assert chosen() == ("direct", "lock")
     assert chosen(constant_weights=False) == ("reference", "lock")
-    assert chosen(constant_weights=False, workspace_limit=1 << 30) == ("direct", "lock")
+    assert chosen(constant_weights=False, workspace_limit=1 << 30) == ("reference", "lock")
 
 
 @pytest.mark.parametrize(
@@ -271,11 +272,16 @@ def test_shipped_results_come_after_the_database(database: Database, tmp_path: P
     (tmp_path / "of another.jsonl").write_text("\n".join(to_lines([other])))
     assert chosen() == ("reference", "shipped")
     assert plan_for(SPEC, threads=2).origin == "heuristic"
-    known = known_plan(SPEC, HOST, 1)
-    assert known is not None
-    assert not known.measured
+    assert known_plan(SPEC, HOST, 1) is None, "tune is to measure"
     database.store(record("direct"))
     assert chosen() == ("direct", "database")
+
+
+def test_what_is_not_offered_any_more_leaves_the_others(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
+    database.add([record("direct", seconds=0.5), record("reference"), record("magic_of_another_version")])
+    assert chosen() == ("direct", "database")
+    monkeypatch.setenv("CONVGEN_FORBID", "direct")
+    assert chosen() == ("reference", "database")
 
 
 def test_an_unverified_record_is_not_chosen(database: Database) -> None:

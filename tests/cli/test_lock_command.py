@@ -40,7 +40,8 @@ def test_what_tuning_has_found_is_locked_and_stays(capsys: Output, monkeypatch: 
     run(capsys, "tune", TINY, "--budget", "0", "--threads", "1", "--no-emit")
     assert "database" in run(capsys, "lock", TINY, "--threads", "1")
     monkeypatch.delenv("CONVGEN_FORBID")
-    run(capsys, "tune", TINY, "--budget", "0", "--threads", "1", "--no-emit", "--force")
+    out = run(capsys, "tune", TINY, "--budget", "0", "--threads", "1", "--no-emit", "--force")
+    assert f"decides until `convgen lock {TINY}` renews it" in out
     plan = plan_for(parse_descriptor(TINY), threads=1)
     assert (plan.strategy != "direct", plan.origin) == (True, "lock")
 

@@ -15,7 +15,7 @@ import pytest
 from convgen.tuning.claims import claimed
 from convgen.tuning.database import Database
 from convgen.tuning.record import Record
-from tests.tuning.test_database import OTHER, RECORD, one_warning
+from tests.tuning.test_database import OTHER, RECORD, execute, one_warning
 
 FORK = multiprocessing.get_context("fork")
 LONG = 3600.0
@@ -146,6 +146,25 @@ def test_where_nothing_can_be_shared_everybody_measures(path: Path) -> None:
             claimed(database, RECORD.key, LONG, unknown) as second,
         ):
             assert (first, second) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "until = 'soon'",
+        "until = 1e300",
+        "until = 0.0",
+        "owner = 1",
+        "owner = 'x'",
+        "owner = x'ff'",
+        "owner = 'a b c d'",
+    ],
+)
+def test_a_damaged_claim_stops_nobody(path: Path, damage: str) -> None:
+    Database(path).claim(RECORD.key, "elsewhere/1 1 1 x", time.time() + LONG, lambda _: False)
+    execute(path, f"UPDATE claims SET {damage}")
+    with claimed(Database(path), RECORD.key, LONG, unknown) as found:
+        assert found is None
 
 
 def test_claims_are_no_records(path: Path) -> None:
