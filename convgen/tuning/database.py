@@ -142,9 +142,8 @@ class Database:
     def claim(self, key: Key, owner: str, until: float, is_gone: Callable[[str], bool]) -> float | None:
         """Claims a key until a time (seconds since 1970) and returns None; if another owner's claim stands, returns its end.
 
-        A claim whose time is over, or further off than LONGEST_CLAIM, or whose owner ``is_gone`` gives way.
-        Where the file cannot be written, nothing is shared and
-        every claim is granted.
+        A claim whose time is over, or further off than LONGEST_CLAIM, or whose owner ``is_gone`` gives way. Where the file
+        cannot be written, nothing is shared and every claim is granted.
         """
 
         def attempt(connection: sqlite3.Connection) -> float | None:

@@ -12,7 +12,6 @@ from convgen.tuning.exchange import read_records, to_lines
 from convgen.tuning.shipped import shipped_records
 from tests.tuning.test_database import OTHER, RECORD
 
-
 DEFAULTS = Path(shipped.__file__).parent / "defaults"
 
 
