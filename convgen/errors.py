@@ -67,6 +67,39 @@ class MissingDependencyError(ConvgenError, ImportError):
     """An optional library is needed for what was asked and is not installed."""
 
 
+class PtxError(ConvgenError):
+    """PTX is ill-formed, or holds what the interpreter does not know; the message names the instruction and its line."""
+
+
+class KernelFault(ConvgenError):
+    """A kernel under the interpreter did what it must not.
+
+    ``kind`` is a word or two for what: ``"out of bounds"``, ``"misaligned"``, ``"read-only"``, ``"uninitialised"``,
+    ``"in flight"``, ``"race"``, ``"barrier"``, ``"warp"``, ``"trap"`` or ``"endless"``. ``kernel``, ``line`` and ``text`` say where in the PTX,
+    ``block`` and ``thread`` are the indices (x, y, z) of the first thread that did it.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        reason: str,
+        *,
+        kernel: str = "",
+        line: int = 0,
+        text: str = "",
+        block: tuple[int, int, int] = (0, 0, 0),
+        thread: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
+        super().__init__(f"{kind}: {reason}, at PTX line {line} `{text}` of {kernel}, block {block}, thread {thread}")
+        self.kind = kind
+        self.reason = reason
+        self.kernel = kernel
+        self.line = line
+        self.text = text
+        self.block = block
+        self.thread = thread
+
+
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
 

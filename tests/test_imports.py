@@ -41,13 +41,13 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
     "strategies.cuda": ("gpu", "strategies"),
     "targets.cpu": ("passes", "render", "runtime"),
-    "targets.cuda": ("gpu", "passes", "render", "runtime"),
+    "targets.cuda.interp": ("errors",),
+    "targets.cuda": ("gpu", "passes", "render", "runtime", "targets.cuda.interp"),
     "tolerance": ("dtypes", "transforms"),
     "verify": ("spec", "oracle", "tolerance"),
     "driver": ("strategies", "targets.cpu", "tuning", "descriptor"),
     "source_files": ("driver",),
     "operator": ("driver",),
-    "cuda": ("driver", "strategies.cuda", "targets.cuda"),
 }
 FRONTENDS = (
     "choices",
@@ -56,6 +56,7 @@ FRONTENDS = (
     "compile_ahead",
     "tuner",
     "planning",
+    "cuda",
     "kept_operators",
     "functional",
     "doctor",
@@ -77,6 +78,7 @@ OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("bench.peers.onnxruntime",),
     "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
+    "cuda": ("targets.cuda",),
     "matplotlib": ("bench.plot",),
 }
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 from convgen import __version__
 from convgen.cli.database_arguments import add_db, add_lock
 from convgen.errors import OptionError
+from convgen.gpu import DEFAULT_CAPABILITY
 
 _SOURCE = "an ONNX file, a suite (such as resnet50), or a descriptor"
 _SPEC = "a descriptor (such as mb1_ic64oc64ih56oh56kh3ph1), or a file of the JSON that `convgen show --spec` prints"
@@ -19,7 +20,8 @@ _STAGES = {
     "source": "the generated Python",
     "llvm": "LLVM's text after optimisation",
     "asm": "the assembly",
-    "ptx": "the CUDA assembly (this version has no CUDA target)",
+    "ptx": "what it compiles to for GPUs (implies --target cuda)",
+    "sass": "the machine code of GPUs, and what it takes of them (implies --target cuda)",
 }
 
 
@@ -74,6 +76,7 @@ def _add_emit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", metavar="SPEC", help=_SPEC)
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="folder of the source, made if need be")
     _add_strategy(parser)
+    _add_target(parser)
 
 
 def _add_show(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +85,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     for name, summary in _STAGES.items():
         stages.add_argument(f"--{name}", dest="stage", action="store_const", const=name, help=summary)
     _add_strategy(parser)
+    _add_target(parser)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +119,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="all", metavar="S", help="one strategy's name (default all that apply)")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the random operands (default 0)")
     parser.add_argument("--full", action="store_true", help="keep a network's image sizes, which are reduced otherwise")
+    _add_target(parser)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -134,6 +139,16 @@ def _add_strategy(parser: argparse.ArgumentParser) -> None:
         help="a strategy's name (default auto: the tuned or heuristic choice)",
     )
     parser.add_argument("--config", metavar="C", help="the strategy's configuration, as tables print it")
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="what kernels are for (default cpu)")
+    parser.add_argument(
+        "--capability",
+        default=DEFAULT_CAPABILITY,
+        metavar="X.Y",
+        help=f"the compute capability of GPUs (default {DEFAULT_CAPABILITY}); no device is needed",
+    )
 
 
 def _seconds(text: str) -> float:

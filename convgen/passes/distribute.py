@@ -51,7 +51,7 @@ class Distribute:
 
     def __call__(self, program: Program) -> Program:
         stages = tuple(
-            replace(stage, body=self._block(stage.body)) if stage.name.startswith(self.stage) else stage
+            replace(stage, body=self._block(stage.body, frozenset())) if stage.name.startswith(self.stage) else stage
             for stage in program.stages
         )
         return replace(program, stages=stages)
@@ -60,17 +60,21 @@ class Distribute:
     def threads(self) -> int:
         return math.prod(axis.threads for axis in self.axes)
 
-    def _block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    def _block(self, body: tuple[Stmt, ...], registers: frozenset[str]) -> tuple[Stmt, ...]:
+        """The block of a task; ``registers`` are those that its threads have parts of."""
         names = {axis.loop for axis in self.axes}
         result: list[Stmt] = []
         for statement in body:
             match statement:
                 case Alloc(buffer, inner):
-                    result.append(Alloc(self._of_threads(buffer), self._block(inner)))
+                    if buffer.space == "register":
+                        result.append(Alloc(self._of_threads(buffer), self._block(inner, registers | {buffer.name})))
+                    else:
+                        result.append(Alloc(buffer, self._block(inner, registers)))
                 case For(var, _, inner, kind) if kind == "parallel" or var in self.around:
-                    result.append(replace(statement, body=self._block(inner)))
+                    result.append(replace(statement, body=self._block(inner, registers)))
                 case _ if names <= {loop.var for loop in loops((statement,))}:
-                    result.append(For(THREAD, Int(self.threads), self._thread(statement), "thread"))
+                    result.append(For(THREAD, Int(self.threads), self._thread(statement, registers), "thread"))
                 case _:
                     result.append(statement)
         return tuple(result)
@@ -84,8 +88,8 @@ class Distribute:
         own = (Int(size) for axis in self.axes for size in (axis.outer, axis.inner))
         return replace(buffer, shape=(Int(self.threads), *own, *buffer.shape[len(self.axes) :]))
 
-    def _thread(self, statement: Stmt) -> tuple[Stmt, ...]:
-        body: tuple[Stmt, ...] = (self._registers(statement),)
+    def _thread(self, statement: Stmt, registers: frozenset[str]) -> tuple[Stmt, ...]:
+        body: tuple[Stmt, ...] = (self._registers(statement, registers),)
         number: Index = Var(THREAD)
         for axis in reversed(self.axes):
             along = number if axis is self.axes[0] else mod(number, axis.threads)
@@ -103,7 +107,7 @@ class Distribute:
             body = rewrite_loops(body, axis.loop, deal)
         return body
 
-    def _registers(self, statement: Stmt) -> Stmt:
+    def _registers(self, statement: Stmt, registers: frozenset[str]) -> Stmt:
         """The statement with registers accessed by the thread's number and places of its own."""
         own = tuple(Var(f"{axis.loop}_{part}") for axis in self.axes for part in ("outer", "inner"))
         whole = tuple(Var(axis.loop) for axis in self.axes)
@@ -112,11 +116,15 @@ class Distribute:
             return (Var(THREAD), *own, *index[len(whole) :]) if index[: len(whole)] == whole else index
 
         def visit(value: Value) -> Value:
-            return replace(value, index=place(value.index)) if isinstance(value, Load) else value
+            match value:
+                case Load(buffer, index) if buffer in registers:
+                    return replace(value, index=place(index))
+                case _:
+                    return value
 
         def stored(inner: Stmt) -> Stmt:
             if isinstance(inner, Store):
-                return replace(inner, index=place(inner.index))
+                return replace(inner, index=place(inner.index)) if inner.buffer in registers else inner
             return map_body(inner, lambda body: tuple(map(stored, body)))
 
         return stored(map_statement(statement, lambda index: index, visit))

@@ -12,19 +12,21 @@ from convgen.ir.rewrite import loops, reads, stores
 class Synchronize:
     """thread for t: s[f(t)] = x;  thread for t: y = s[g(t)]   →   thread for t: s[f(t)] = x;  barrier;  thread for t: y = s[g(t)]
 
-    for every buffer s that the threads of a task share, once around a loop too.
+    for every buffer s that the threads of a task share, once around a loop too, but for those ``pipelined``.
 
-    Requires: nothing. Ensures: of two accesses to a shared buffer in different thread loops, one of them a store, one is behind a
-    barrier that the other stands before.
+    Requires: barriers order the accesses to the pipelined buffers. Ensures: of two accesses to a shared buffer in different
+    thread loops, one of them a store, one is behind a barrier that the other stands before.
     """
 
+    pipelined: tuple[str, ...] = ()
+
     def __call__(self, program: Program) -> Program:
-        local = frozenset(buffer.name for buffer in program.buffers if buffer.space == "local")
+        local = frozenset(buffer.name for buffer in program.buffers if buffer.space == "local") - {*self.pipelined}
         return replace(program, stages=tuple(_synchronized(stage, local) for stage in program.stages))
 
 
 def _synchronized(stage: Stage, local: frozenset[str]) -> Stage:
-    if not any(loop.kind == "thread" for loop in loops(stage.body)):
+    if not any(loop.kind in ("thread", "warp") for loop in loops(stage.body)):
         return stage
     body, _ = _block(stage.body, _Accesses(), local)
     return replace(stage, body=body)
@@ -49,7 +51,7 @@ def _block(body: tuple[Stmt, ...], since: _Accesses, local: frozenset[str]) -> t
     result: list[Stmt] = []
     for statement in body:
         match statement:
-            case For(_, _, inner, "thread"):
+            case For(_, _, inner, "thread" | "warp"):
                 here = _Accesses(
                     frozenset(read.buffer for read in reads(inner)) & local,
                     frozenset(store.buffer for store in stores(inner)) & local,

@@ -134,7 +134,7 @@ class _Lanes:
         """The place of lane 0 and whether the access moves with the lane."""
         if not any(self.var in variables(i) for i in index):
             return index, False
-        form = affine(index[-1])
+        form = affine(index[-1], {self.var: Int(self.lanes)})
         rest = form.without(Var(self.var)).index()
         crossing = any(self.var in variables(i) for i in (*index[:-1], rest))
         if crossing or form.coefficient(Var(self.var)) != 1:

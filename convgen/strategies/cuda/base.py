@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from convgen.gpu import Gpu
-from convgen.nests.build import SUMS, build_nest
+from convgen.nests.build import SUMS, build_nest, unfolded_problem, weight_axes
+from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, spatial_axes, with_bindings, with_constant
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.launch_grid import LaunchGrid
+from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pipeline import Pass
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
@@ -62,3 +64,19 @@ def element_passes(nest: Nest, *others: str) -> tuple[Pass, ...]:
     """A thread an element for the stages that fold a gradient back, and for those that begin with ``others``."""
     folds = any(stage.name.startswith("fold_") for stage in nest.program.stages)
     return tuple(LaunchGrid(stage, PLAIN_THREADS) for stage in (*(("fold_",) if folds else ()), *others))
+
+
+def packed_weights(spec: ConvSpec, nest: Nest) -> Pass:
+    """[group][taps][reduced][made], or [taps][group] where groups make one channel: what neighbouring threads read lies side by
+    side."""
+    axes = weight_axes(spec, nest.channels)
+    rank = len(nest.program.buffer("weight").shape)
+    group, reduced, made = ((axes[name],) if name in axes else () for name in ("g", "ic", "oc"))
+    taps = range(rank - spec.ndim, rank)
+    order = (*group, *taps, *reduced, *made) if made else (*taps, *reduced, *group)
+    return Pack("weight", "packed", tuple(map(PackedAxis, order)))
+
+
+def result_row(spec: ConvSpec) -> int:
+    """How many pixels a row of the result has; of a data gradient with strides the largest residue class."""
+    return max((axes[-1].count for axes in gather_classes(unfolded_problem(spec))), default=0)

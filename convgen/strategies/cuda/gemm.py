@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convgen.dtypes import DTYPES
+from convgen.gpu import WARP
 from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
+from convgen.passes.pipeline_copies import PipelineCopies
 from convgen.passes.predicate import Predicate
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.reorder import Reorder
@@ -23,11 +25,11 @@ from convgen.passes.simplify import Simplify
 from convgen.passes.split_sum import PART, SplitSum
 from convgen.passes.stage_shared import StageShared
 from convgen.passes.synchronize import Synchronize
+from convgen.passes.tensorize_warps import TensorizeWarps
 from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.whole_vectors import WholeVectors
-from convgen.spec import ConvSpec
 from convgen.strategies.cuda.base import PLAIN_THREADS
 from convgen.tuning.space import Config
 
@@ -37,11 +39,18 @@ ACCESS_BYTES = 16
 RUN = 4
 # Rows of a factor in shared memory are so much longer, so that what is stored along columns falls on other banks.
 PAD = 4
+# The same for matrix units, which read 8 rows of 16 bytes at once.
+MATRIX_PAD = 8
+
+# What the factors in shared memory are called.
+FACTORS = ("rows", "cols")
+
+MatrixShape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """The choices of a configuration."""
+    """The choices of a configuration. With ``matrix`` the tiles are those of warps, which use the matrix units."""
 
     rows: int
     cols: int
@@ -49,18 +58,36 @@ class Tiling:
     row_tile: int
     col_tile: int
     split: int
+    matrix: int = 0
+    stages: int = 1
 
     @staticmethod
     def of(config: Config) -> Tiling:
         return Tiling(**dict(config.values))
 
     @property
+    def config(self) -> Config:
+        return Config.of(
+            rows=self.rows,
+            cols=self.cols,
+            depth=self.depth,
+            row_tile=self.row_tile,
+            col_tile=self.col_tile,
+            split=self.split,
+            matrix=self.matrix,
+            stages=self.stages,
+        )
+
+    @property
     def threads(self) -> int:
-        return (self.rows // self.row_tile) * (self.cols // self.col_tile)
+        tiles = (self.rows // self.row_tile) * (self.cols // self.col_tile)
+        return tiles * WARP if self.matrix else tiles
 
     def shared_bytes(self, dtype: str) -> int:
-        """The shared memory of both factors."""
-        return self.depth * (self.rows + self.cols + 2 * PAD) * DTYPES[dtype].itemsize
+        """Bounds the shared memory of both factors, in whose place are the sums that matrix units have made."""
+        size = DTYPES[dtype].itemsize
+        factors = self.stages * (self.depth + MATRIX_PAD) * (self.rows + self.cols + 2 * MATRIX_PAD) * size
+        return max(factors, self.matrix * (self.rows + MATRIX_PAD) * (self.cols + MATRIX_PAD) * 4)
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,8 @@ class Factor:
 @dataclass(frozen=True)
 class Product:
     """The loops of a stage ``conv`` as a matrix product: ``outer`` loops number products, ``row`` and ``col`` are the sides,
-    ``k`` is the sum. Results of neighbouring columns (``result="col"``) or rows are neighbours, ``lanes`` of them whole accesses."""
+    ``k`` is the sum. Results of neighbouring columns (``result="col"``) or rows are neighbours in memory, ``lanes`` of them
+    whole accesses."""
 
     outer: tuple[str, ...]
     row: Factor
@@ -85,21 +113,19 @@ class Product:
     lanes: int = 1
 
 
-def product_passes(product: Product, tiling: Tiling) -> tuple[Pass, ...]:
-    """The passes from loops (``outer``, row, col) around the sum over k to a grid of blocks."""
+def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None = None) -> tuple[Pass, ...]:
+    """The passes from loops (``outer``, row, col) around the sum over k to a grid of blocks; ``shape`` is that of the matrix
+    units' product, where they take part."""
     parts = (PART,) if tiling.split > 1 else ()
-    split: tuple[Pass, ...] = (SplitSum("conv", "k", tiling.split),) if parts else ()
     blocks = (*parts, *product.outer, "row_block", "col_block")
     sides = ("row", "col") if product.result == "col" else ("col", "row")
-    run = product.lanes if product.lanes > 1 else RUN
-    axes = {
-        "row": _thread_axis("row", tiling.rows, tiling.row_tile, RUN if product.result == "col" else 1),
-        "col": _thread_axis("col", tiling.cols, tiling.col_tile, run if product.result == "col" else RUN),
-    }
-    is_wide = product.result == "col" and product.lanes > 1
-    registers = ("row_outer", "row_inner", "col_outer", *(() if is_wide else ("col_inner",)))
+    if tiling.matrix:
+        assert shape is not None
+        inside = _warp_passes(product, tiling, sides, shape)
+    else:
+        inside = _thread_passes(product, tiling, sides)
     return (
-        *split,
+        *((SplitSum("conv", "k", tiling.split),) if parts else ()),
         Tile("row", tiling.rows, "row_block", "row"),
         Tile("col", tiling.cols, "col_block", "col"),
         Tile("k", tiling.depth, "k_block", "k"),
@@ -107,16 +133,53 @@ def product_passes(product: Product, tiling: Tiling) -> tuple[Pass, ...]:
         Reorder("conv", (*blocks, *sides)),
         RegisterTile(sides),
         Parallelize("conv", blocks),
-        StageShared("k_block", product.row.buffer, "rows", ("k", "row"), PAD),
-        StageShared("k_block", product.col.buffer, "cols", ("k", "col"), PAD),
+        *_staging_passes("rows", "row", product.row, tiling),
+        *_staging_passes("cols", "col", product.col, tiling),
+        Simplify(keep_unit_loops=True),
+        *_lane_passes("rows", product.row),
+        *_lane_passes("cols", product.col),
+        *inside,
+        *((LaunchGrid("sum_", PLAIN_THREADS),) if parts else ()),
+        *((PipelineCopies("k_block", FACTORS, tiling.stages),) if tiling.stages > 1 else ()),
+        Simplify(),
+        Synchronize(FACTORS if tiling.stages > 1 else ()),
+    )
+
+
+def _thread_passes(product: Product, tiling: Tiling, sides: tuple[str, str]) -> tuple[Pass, ...]:
+    """Sums in the registers of threads."""
+    along_cols = product.result == "col"
+    run = product.lanes if product.lanes > 1 else RUN
+    axes = {
+        "row": _thread_axis("row", tiling.rows, tiling.row_tile, RUN if along_cols else 1),
+        "col": _thread_axis("col", tiling.cols, tiling.col_tile, run if along_cols else RUN),
+    }
+    is_wide = along_cols and product.lanes > 1
+    registers = ("row_outer", "row_inner", "col_outer", *(() if is_wide else ("col_inner",)))
+    return (
         Distribute("conv", tuple(axes[side] for side in sides), ("k_block",)),
-        *_copy_passes("rows", "row", product.row, tiling),
-        *_copy_passes("cols", "col", product.col, tiling),
         *((WholeVectors("col_inner"), Vectorize("col_inner")) if is_wide else ()),
         *map(Unroll, registers),
-        *((LaunchGrid("sum_", PLAIN_THREADS),) if parts else ()),
-        Simplify(),
-        Synchronize(),
+    )
+
+
+def _warp_passes(product: Product, tiling: Tiling, sides: tuple[str, str], shape: MatrixShape) -> tuple[Pass, ...]:
+    """Sums in the matrix units of warps; threads collect them from shared memory, whole rows at a time."""
+    extents = {"row": tiling.rows, "col": tiling.cols}
+    warps = {"row": tiling.rows // tiling.row_tile, "col": tiling.cols // tiling.col_tile}
+    across, along = sides
+    lanes = product.lanes if product.result == "col" else 1
+    neighbours = min(tiling.threads, extents[along] // lanes)
+    others = min(tiling.threads // neighbours, extents[across])
+    axes = (
+        ThreadAxis(across, extents[across] // others, others, 1),
+        ThreadAxis(along, extents[along] // (neighbours * lanes), neighbours, lanes),
+    )
+    inner = f"{along}_inner"
+    return (
+        TensorizeWarps("conv", sides, "k", (warps[across], warps[along]), shape, "sums", MATRIX_PAD),
+        Distribute("conv", axes, ("k_block",)),
+        *((WholeVectors(inner), Vectorize(inner)) if lanes > 1 else ()),
     )
 
 
@@ -125,31 +188,38 @@ def _thread_axis(side: str, block: int, tile: int, run: int) -> ThreadAxis:
     return ThreadAxis(side, tile // inner, block // tile, inner)
 
 
-def _copy_passes(into: str, side: str, factor: Factor, tiling: Tiling) -> tuple[Pass, ...]:
-    """A factor's copy: neighbouring threads read neighbours in memory."""
-    axes = (f"{into}_k", f"{into}_{side}") if factor.along == "side" else (f"{into}_{side}", f"{into}_k")
+def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling) -> tuple[Pass, ...]:
+    """A factor's copy in shared memory: neighbouring threads read neighbours in memory. Matrix units take what lies in either
+    order; threads want their own side last."""
+    axes = ("k", side) if factor.along == "side" or not tiling.matrix else (side, "k")
+    loops = (f"{into}_k", f"{into}_{side}") if factor.along == "side" else (f"{into}_{side}", f"{into}_k")
+    stage = StageShared("k_block", factor.buffer, into, axes, MATRIX_PAD if tiling.matrix else PAD)
+    return stage, ShareLoops(loops, into, tiling.threads, factor.lanes)
+
+
+def _lane_passes(into: str, factor: Factor) -> tuple[Pass, ...]:
     lane = f"{into}_lane"
-    vectors = (WholeVectors(lane), Vectorize(lane)) if factor.lanes > 1 else (Unroll(lane),)
-    return (ShareLoops(axes, into, tiling.threads, factor.lanes), *vectors)
+    return (WholeVectors(lane), Vectorize(lane)) if factor.lanes > 1 else (Unroll(lane),)
 
 
-def access_lanes(dtype: str, extent: int) -> int:
-    """How many neighbours are read or stored at once along an axis of so many elements, all of which such accesses cover."""
-    lanes = min(RUN, ACCESS_BYTES // DTYPES[dtype].itemsize)
+def access_lanes(dtype: str, extent: int, most: int = RUN) -> int:
+    """How many neighbours, ``most`` or fewer, are read or stored at once along an axis of so many elements, all of which such
+    accesses cover."""
+    lanes = min(most, ACCESS_BYTES // DTYPES[dtype].itemsize)
     return lanes if extent % lanes == 0 else 1
 
 
-def tilings(spec: ConvSpec, rows: int, cols: int, terms: int, largest_threads: int) -> list[Tiling]:
-    """Blocks worth a thought for a product of so many rows, columns and terms: the larger, the fewer bytes pass through shared
-    memory; the smaller, the more blocks there are."""
+def tilings(rows: int, cols: int, largest_threads: int, *, matrix: bool) -> list[Tiling]:
+    """Blocks worth a thought for a product of so many rows and columns: the larger, the fewer bytes pass through shared memory;
+    the smaller, the more blocks there are."""
     found = []
-    for block_rows, block_cols, row_tile, col_tile in _SHAPES:
+    for block_rows, block_cols, row_tile, col_tile in _WARP_SHAPES if matrix else _SHAPES:
         too_wide = block_cols > 16 and block_cols >= 2 * cols
         too_long = block_rows > 16 and block_rows >= 2 * rows
-        if too_wide or too_long or block_rows * block_cols // (row_tile * col_tile) > largest_threads:
-            continue
-        for depth in (8, 16):
-            found.append(Tiling(block_rows, block_cols, depth, row_tile, col_tile, 1))
+        for depth in (32, 64) if matrix else (8, 16):
+            tiling = Tiling(block_rows, block_cols, depth, row_tile, col_tile, 1, int(matrix))
+            if not too_wide and not too_long and tiling.threads <= largest_threads:
+                found.append(tiling)
     return found
 
 
@@ -169,4 +239,17 @@ _SHAPES = (
     (64, 16, 4, 4),
     (16, 64, 4, 4),
     (16, 16, 4, 4),
+)
+# The same of warps.
+_WARP_SHAPES = (
+    (128, 128, 64, 32),
+    (128, 64, 32, 32),
+    (64, 128, 32, 32),
+    (64, 64, 32, 32),
+    (128, 32, 32, 32),
+    (32, 128, 32, 32),
+    (64, 32, 32, 16),
+    (32, 64, 16, 32),
+    (32, 32, 16, 16),
+    (16, 16, 16, 16),
 )

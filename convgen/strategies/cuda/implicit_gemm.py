@@ -11,17 +11,25 @@ import math
 from dataclasses import dataclass, replace
 
 from convgen.gpu import Gpu
-from convgen.nests.build import unfolded_problem, weight_axes
+from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
-from convgen.nests.nest import Nest, axis_letters
+from convgen.nests.nest import axis_letters
 from convgen.passes.collapse import Collapse
-from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule, windows_refusal
-from convgen.strategies.cuda.base import element_passes, gpu_nest, plain_passes
-from convgen.strategies.cuda.gemm import Factor, Product, Tiling, access_lanes, product_passes, tilings
+from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
+from convgen.strategies.cuda.gemm import (
+    RUN,
+    Factor,
+    MatrixShape,
+    Product,
+    Tiling,
+    access_lanes,
+    product_passes,
+    tilings,
+)
 from convgen.strategies.direct_weights import plain_size
 from convgen.strategies.reference import sum_error_bound
 from convgen.tuning.space import Config
@@ -35,6 +43,15 @@ FEWEST_TERMS = 128
 MOST_PARTS = 64
 # Groups with fewer channels leave most of a tile empty.
 FEWEST_CHANNELS = 4
+# The types whose products the matrix units make exactly, and sum in float32; how many elements a thread copies at once for them.
+MATRIX_DTYPES = ("bfloat16", "float16")
+MATRIX_SHAPE = (16, 8, 16)
+MATRIX_LANES = 8
+# How much faster they are than multiply-adds of float32, of what can be reached.
+MATRIX_SPEED = 8
+# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
+COPIES_SINCE = (8, 0)
+EXPOSED = 0.5
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -56,15 +73,17 @@ class ImplicitGemm:
         return self.space(spec, gpu)[0]
 
     def space(self, spec: ConvSpec, gpu: Gpu) -> tuple[Config, ...]:
-        rows, cols, terms = extents(spec)
-        found = []
-        for tiling in tilings(spec, rows, cols, terms, MOST_THREADS):
-            if tiling.shared_bytes(spec.dtype) <= gpu.shared_per_block:
-                found += [replace(tiling, split=split) for split in _splits(spec, tiling, gpu)]
-        configs = (
-            Config.of(rows=t.rows, cols=t.cols, depth=t.depth, row_tile=t.row_tile, col_tile=t.col_tile, split=t.split)
-            for t in found
-        )
+        rows, cols, _ = extents(spec)
+        kinds = (True, False) if matrix_shape(spec, gpu) else (False,)
+        found = [
+            replace(staged, split=split)
+            for matrix in kinds
+            for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
+            for staged in (replace(tiling, stages=stages) for stages in _stages(gpu))
+            if staged.shared_bytes(spec.dtype) <= gpu.shared_per_block
+            for split in _splits(spec, tiling, gpu)
+        ]
+        configs = (tiling.config for tiling in found)
         return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, gpu)))
 
     def error_bound(self, spec: ConvSpec) -> float:
@@ -82,13 +101,22 @@ class ImplicitGemm:
         moved = spec.bytes_moved + 2 * (tiling.split > 1) * tiling.split * 4 * math.prod(spec.result_shape)
         if spec.dtype == "float64":
             seconds *= 2
+        if tiling.matrix:
+            seconds /= MATRIX_SPEED
+        # What is not hidden of waiting for memory.
+        seconds *= 1 + EXPOSED / tiling.stages**2
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
         tiling = Tiling.of(config)
-        return (
-            _weights_schedule(spec, tiling) if spec.direction == "backward_weights" else _gather_schedule(spec, tiling)
-        )
+        schedule = _weights_schedule if spec.direction == "backward_weights" else _gather_schedule
+        return schedule(spec, tiling, matrix_shape(spec, gpu))
+
+
+def matrix_shape(spec: ConvSpec, gpu: Gpu) -> MatrixShape | None:
+    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy."""
+    shape = gpu.matrix_shapes.get(spec.dtype)
+    return shape if spec.dtype in MATRIX_DTYPES and shape == MATRIX_SHAPE else None
 
 
 def extents(spec: ConvSpec) -> tuple[int, int, int]:
@@ -110,6 +138,11 @@ def blocks_of(spec: ConvSpec, tiling: Tiling) -> int:
     return tiling.split * classes * spec.groups * math.ceil(rows / tiling.rows) * math.ceil(cols / tiling.cols)
 
 
+def _stages(gpu: Gpu) -> tuple[int, ...]:
+    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
+    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
+
+
 def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
     """In how many parts a sum may be worth making: one, and as many as give every multiprocessor its blocks."""
     terms = extents(spec)[2]
@@ -118,7 +151,7 @@ def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
     return (1, parts) if parts > 1 else (1,)
 
 
-def _gather_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
+def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     """Forward problems and data gradients."""
     nest = gpu_nest(spec, keeps_made=True)
     letters = axis_letters(spec.ndim)
@@ -127,37 +160,29 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
     group = ("g",) if nest.channels.has_groups else ()
     last = spec.layout == "channels_last"
     lanes = access_lanes(spec.result_dtype, spec.made_channels) if last else 1
+    widest = MATRIX_LANES if tiling.matrix else RUN
+    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last and tiling.matrix else 1
     product = Product(
         outer=group,
-        row=Factor(nest.source, "sum" if last else "side"),
-        col=Factor("packed", "side", access_lanes(spec.dtype, spec.made_channels)),
+        row=Factor(nest.source, "sum" if last else "side", windows),
+        col=Factor("packed", "side", access_lanes(spec.dtype, spec.made_channels, widest)),
         result="col" if last else "row",
         lanes=lanes,
     )
     passes: tuple[Pass, ...] = (
         *plain_passes(spec, nest),
-        _packed_weights(spec, nest),
+        packed_weights(spec, nest),
         Reorder("conv", (*group, *pixels, "oc")),
         Collapse(pixels, "row"),
         Collapse(("oc",), "col"),
         Collapse(terms, "k"),
-        *product_passes(product, tiling),
+        *product_passes(product, tiling, shape),
         *element_passes(nest, "pack_"),
     )
     return Schedule(nest, passes)
 
 
-def _packed_weights(spec: ConvSpec, nest: Nest) -> Pass:
-    """[group][taps][reduced][made]: what a row of the product's terms meets lies side by side."""
-    axes = weight_axes(spec, nest.channels)
-    rank = len(nest.program.buffer("weight").shape)
-    group = (axes["g"],) if "g" in axes else ()
-    reduced = (axes["ic"],) if "ic" in axes else ()
-    order = (*group, *range(rank - spec.ndim, rank), *reduced, axes["oc"])
-    return Pack("weight", "packed", tuple(map(PackedAxis, order)))
-
-
-def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
+def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     nest = gpu_nest(spec)
     letters = axis_letters(spec.ndim)
     pixels = ("n", *(f"o{letter}" for letter in letters))
@@ -166,10 +191,14 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
     columns = (*(f"k{letter}" for letter in letters), *(("ic",) if channels.has_reduced else ()))
     plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
     last = spec.layout == "channels_last"
+    widest = MATRIX_LANES if tiling.matrix else RUN
+    made, reduced = (
+        access_lanes(spec.dtype, count, widest) if last else 1 for count in (spec.made_channels, spec.reduced_channels)
+    )
     product = Product(
         outer=group,
-        row=Factor(plain, "side" if last else "sum", access_lanes(spec.dtype, spec.made_channels) if last else 1),
-        col=Factor(nest.source, "side" if last else "sum"),
+        row=Factor(plain, "side" if last else "sum", made),
+        col=Factor(nest.source, "side" if last else "sum", reduced),
         result="col",
     )
     passes: tuple[Pass, ...] = (
@@ -178,6 +207,6 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling) -> Schedule:
         Collapse(("oc",), "row"),
         Collapse(columns, "col"),
         Collapse(pixels, "k"),
-        *product_passes(product, tiling),
+        *product_passes(product, tiling, shape),
     )
     return Schedule(nest, passes)

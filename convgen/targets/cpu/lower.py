@@ -24,6 +24,10 @@ from convgen.ir.nodes import (
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyStmt,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -203,7 +207,9 @@ class _Writer(Places):
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch | Barrier | TileStmt) -> None:
+    def compound(
+        self, statement: For | If | Alloc | Transform | Transpose | Prefetch | Barrier | CopyStmt | TileStmt
+    ) -> None:
         match statement:
             case TileZero() | TileLoad() | TileDot() | TileStore():
                 self.tile(statement)
@@ -214,7 +220,7 @@ class _Writer(Places):
                 self.line(f"{operation}({name}, {self.place(name, (*index[:-1], add(index[-1], ahead)))})")
             case Transpose():
                 self.transpose(statement)
-            case Barrier():
+            case Barrier() | CopyAsync() | CopyGroup() | CopyWait():
                 raise IRError(f"stage {self.stage.name} has threads, which are for GPUs")
             case Transform():
                 self.transform(statement)

@@ -22,7 +22,7 @@ from convgen.targets.cuda.lower import LoweredStage
 from convgen.targets.cuda.operations import needed_functions, operation_text, vector_texts
 
 INSTALL = "pip install 'convgen[cuda]'"
-UNIT_TEMPLATES = ("cuda/unit.py.j2", "cuda/imports.py.j2", "cuda/vectors.py.j2", "cuda/stage.py.j2")
+UNIT_TEMPLATES = ("cuda/unit.py.j2", "cuda/imports.py.j2", "cuda/vectors.py.j2", "cuda/tiles.py.j2", "cuda/stage.py.j2")
 _DISTRIBUTIONS = ("convgen", "numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
 _ENTRY = re.compile(r"\.visible \.entry (\S+)\(")
 _REGISTERS = re.compile(r"Used (\d+) registers")
@@ -106,7 +106,7 @@ def disassembly(cubin: Cubin) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin.code)
-        done = subprocess.run([program, "-g", str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CompileError(f"nvdisasm fails: {done.stderr.strip()}")
     return done.stdout

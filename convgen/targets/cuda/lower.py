@@ -15,6 +15,7 @@ from convgen.dtypes import DTYPES
 from convgen.errors import IRError
 from convgen.ir.addresses import costly_parts, element_offset, with_names
 from convgen.ir.build import add, floordiv, mod, mul
+from convgen.ir.check import WARP
 from convgen.ir.nodes import (
     Alloc,
     Apply,
@@ -24,6 +25,9 @@ from convgen.ir.nodes import (
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Fma,
     For,
     If,
@@ -37,6 +41,11 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
+    TileDot,
+    TileLoad,
+    TileStmt,
+    TileStore,
+    TileZero,
     Value,
     Var,
     Where,
@@ -49,6 +58,8 @@ from convgen.targets.cuda.operations import Operation
 INDENT = "    "
 # Arrays in shared memory begin at multiples of the widest access.
 ALIGNMENT = 16
+# The number of a thread in its warp.
+LANE = "lane"
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 _PART_NAMES = {"//": "row", "%": "col", "min": "start", "max": "limit"}
@@ -79,6 +90,7 @@ class LoweredStage:
 def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     """The text of a stage; raises IRError where it is not made of tasks with threads, or a register is not one variable."""
     threads = {loop.extent for loop in loops(stage.body) if loop.kind == "thread"}
+    warps = {loop.var for loop in loops(stage.body) if loop.kind == "warp"}
     if len(threads) != 1 or not isinstance(count := threads.pop(), Int):
         raise IRError(f"stage {stage.name} is not made of the threads of a grid")
     nest, body = _parallel_nest(stage.body)
@@ -89,6 +101,8 @@ def lower_stage(program: Program, stage: Stage) -> LoweredStage:
     for name, offset in shared.items():
         writer.line(f"{name} = {offset}  # bytes into the shared memory")
     writer.line("thread = cuda.threadIdx.x")
+    for warp in sorted(warps):
+        writer.line(f"{warp}, {LANE} = {writer.text(floordiv('thread', WARP))}, {writer.text(mod('thread', WARP))}")
     blocks = writer.grid(nest)
     writer.block(body)
     buffers = tuple(b.name for b in program.buffers if b.name in accessed and b.space != "local")
@@ -107,18 +121,35 @@ def _parallel_nest(body: tuple[Stmt, ...]) -> tuple[tuple[For, ...], tuple[Stmt,
 
 
 def _shared_layout(program: Program, stage: Stage, accessed: set[str]) -> tuple[dict[str, int], int]:
-    """Where each local buffer begins in a block's memory, and how much of it there is."""
-    offsets: dict[str, int] = {}
-    end = 0
+    """Where each local buffer begins in a block's memory, and how much of it there is. What is not needed at the same time lies
+    in the same place."""
+    lives = _lives(stage)
+    placed: dict[str, tuple[int, int]] = {}
     for buffer in program.buffers:
         if buffer.space != "local" or buffer.name not in accessed:
             continue
         shape = [extent.value for extent in buffer.shape if isinstance(extent, Int)]
         if len(shape) < len(buffer.shape):
             raise IRError(f"stage {stage.name}: {buffer.name} is shared and not of a constant shape")
-        offsets[buffer.name] = end
-        end += -(-math.prod(shape) * DTYPES[buffer.dtype].itemsize // ALIGNMENT) * ALIGNMENT
-    return offsets, end
+        first, last = lives[buffer.name]
+        others = [name for name in placed if lives[name][0] <= last and first <= lives[name][1]]
+        begin = max((placed[name][1] for name in others), default=0)
+        size = -(-math.prod(shape) * DTYPES[buffer.dtype].itemsize // ALIGNMENT) * ALIGNMENT
+        placed[buffer.name] = begin, begin + size
+    return {name: begin for name, (begin, _) in placed.items()}, max((end for _, end in placed.values()), default=0)
+
+
+def _lives(stage: Stage) -> dict[str, tuple[int, int]]:
+    """Between which statements of a task each buffer is accessed, the first and the last."""
+    _, body = _parallel_nest(stage.body)
+    while len(body) == 1 and isinstance(alloc := body[0], Alloc):
+        body = alloc.body
+    found: dict[str, tuple[int, int]] = {}
+    for number, statement in enumerate(body):
+        for access in (*reads((statement,)), *stores((statement,))):
+            first, _ = found.get(access.buffer, (number, number))
+            found[access.buffer] = first, number
+    return found
 
 
 def _mentioned(program: Program, stage: Stage, accessed: set[str]) -> frozenset[str]:
@@ -172,6 +203,8 @@ class _Writer:
 
     def grid(self, nest: tuple[For, ...]) -> Index:
         """The parallel loops' variables from the number of the block; returns the number of blocks."""
+        if not nest:
+            return Int(1)
         if len(nest) == 1:
             self.line(f"{nest[0].var} = cuda.blockIdx.x")
             return nest[0].extent
@@ -202,12 +235,24 @@ class _Writer:
         match statement:
             case Barrier():
                 self.line("cuda.syncthreads()")
+            case CopyAsync():
+                self.copy(statement)
+            case CopyGroup():
+                self.line(f"{self.use(Operation('copy_group', ''))}()")
+            case CopyWait(pending):
+                self.line(f"{self.use(Operation('copy_wait', '', pending))}()")
             case For(var, _, body, "thread"):
                 self.thread = var
                 if var != "thread":
                     self.line(f"{var} = thread")
                 self.scope(body)
                 self.thread = ""
+            case For(var, _, body, "warp"):
+                self.thread = var
+                self.scope(body)
+                self.thread = ""
+            case TileZero() | TileLoad() | TileDot() | TileStore():
+                self.tile(statement)
             case For(var, extent, body):
                 self.line(f"for {var} in range({self.text(extent)}):")
                 self.indented(body)
@@ -219,6 +264,69 @@ class _Writer:
                 self.block(body)
             case _:
                 raise IRError(f"a {type(statement).__name__.lower()} cannot be lowered to CUDA")
+
+    # ---- the matrix units of a warp: each thread has its part of a tile, as the PTX ISA says under "Matrix fragments"
+
+    def tile(self, statement: TileStmt) -> None:
+        match statement:
+            case TileZero(tile, index):
+                self.line(f"{self.tile_name(tile, index)} = {self.value(Const(0.0, 'float32', 4))}")
+            case TileLoad(tile, index, memory, place, _, 1, turned):
+                self.line(f"{self.tile_name(tile, index)} = {self.tile_load(tile, memory, place, turned=turned)}")
+            case TileDot(c, c_index, a, a_index, b, b_index, True):
+                storage = self.registers[a].dtype
+                names = [self.tile_name(*each) for each in ((a, a_index), (b, b_index), (c, c_index))]
+                self.line(f"{names[2]} = {self.use(Operation('mma', 'float32', 1, storage))}({', '.join(names)})")
+            case TileStore(memory, place, 0, tile, index):
+                row, col = add(place[0], floordiv(LANE, 4)), add(place[1], mul(mod(LANE, 4), 2))
+                store = self.use(Operation("shared_store", "float32", 2, "float32"))
+                for part in range(2):
+                    half = self.use(Operation(f"half{part}", "float32", 2))
+                    at = self.place(memory, (add(row, 8 * part), col))
+                    self.line(f"{store}({memory}, {at}, {half}({self.tile_name(tile, index)}))")
+            case _:
+                raise IRError(f"stage {self.stage.name}: {statement} is no operation of a warp")
+
+    def copy(self, copy: CopyAsync) -> None:
+        """One operation, which is told whether to read or to write zeros."""
+        self.bases = {}
+        storage = self.program.buffer(copy.source).dtype
+        size = copy.lanes * DTYPES[storage].itemsize
+        inside = " and ".join(dict.fromkeys(map(self.condition, copy.conditions))) or "True"
+        places = f"{copy.target}, {self.place(copy.target, copy.target_index)}"
+        origin = f"{copy.source}, {self.place(copy.source, copy.source_index)}"
+        operation = Operation("copy_async", "", size, storage)
+        self.line(f"{self.use(operation)}({places}, {origin}, {inside})")
+
+    def tile_name(self, tile: str, index: tuple[Index, ...]) -> str:
+        """The variable that holds a thread's part of a tile."""
+        numbers = [i.value for i in index if isinstance(i, Int)]
+        shape = self.registers[tile].shape[-2 - len(numbers) : -2]
+        return tile + "_".join(str(i) for i, extent in zip(numbers, shape, strict=True) if extent != Int(1))
+
+    def tile_load(self, tile: str, memory: str, place: tuple[Index, ...], *, turned: bool) -> str:
+        """A thread's part of a factor: of 16-bit elements it says where one row of the 8 x 8 matrices begins."""
+        rows, columns = (extent.value for extent in self.registers[tile].shape[-2:] if isinstance(extent, Int))
+        dtype = self.registers[tile].dtype
+        if dtype == "float32":
+            parts = [(r, c) for c in range(0, columns, 4) for r in range(0, rows, 8)]
+            load = self.use(Operation("shared_load", "float32", 1, "float32"))
+            found = []
+            for r, c in parts:
+                own = add(floordiv(LANE, 4), r), add(mod(LANE, 4), c)
+                at = (*place[:-2], add(place[-2], own[turned]), add(place[-1], own[not turned]))
+                found.append(f"{load}({memory}, {self.place(memory, at)})")
+            return f"{self.use(Operation('tf32', 'float32', len(parts), 'float32'))}({', '.join(found)})"
+        matrices = rows // 8 * (columns // 8)
+        if turned:
+            below = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
+            beside = mul(mod(floordiv(LANE, 8), 2), 8) if rows > 8 else Int(0)
+            at = (*place[:-2], add(place[-2], below, mod(LANE, 8)), add(place[-1], beside))
+        else:
+            beside = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
+            at = (*place[:-2], add(place[-2], mod(LANE, rows)), add(place[-1], beside))
+        operation = Operation("matrix_load_turned" if turned else "matrix_load", "int32", matrices, dtype)
+        return f"{self.use(operation)}({memory}, {self.place(memory, at)})"
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
         self.depth += 1
@@ -256,6 +364,12 @@ class _Writer:
                     yield extent
                 case If(condition):
                     yield from (condition.a, condition.b)
+                case CopyAsync(conditions=conditions):
+                    yield from (self.offset(*access)[0] for access in self.accesses(list(stores((statement,)))))
+                    yield from (side for test in conditions for side in (test.a, test.b))
+                case TileLoad(_, _, memory, place) | TileStore(memory, place):
+                    yield self.offset(memory, place)[0]
+                    yield from (floordiv(LANE, 4), mod(LANE, 4)) if isinstance(statement, TileStore) else ()
                 case Store(value=value):
                     yield from (self.offset(*access)[0] for access in self.accesses([statement]))
                     for choice in values(value):
@@ -274,9 +388,12 @@ class _Writer:
         self.name_bases(run)
         self.name_loads(run)
         for store in run:
-            self.name_choices(store.value)
             if store.count is not None:
                 raise IRError(f"stage {self.stage.name}: a part of a vector is stored to {store.buffer}")
+            if (source := self.moved(store)) is not None:
+                self.move(store, source)
+                continue
+            self.name_choices(store.value)
             if store.buffer in self.registers:
                 self.line(f"{self.register(store.buffer, store.index, store.lanes)} = {self.value(store.value)}")
                 continue
@@ -284,6 +401,39 @@ class _Writer:
             operation = Operation(self.kind("store", store.buffer), compute_dtype(storage), store.lanes, storage)
             place = self.place(store.buffer, store.index)
             self.line(f"{self.use(operation)}({store.buffer}, {place}, {self.value(store.value)})")
+
+    def moved(self, store: Store) -> Load | None:
+        """What is read where elements of 16 bits go from memory to memory as they are, or zeros do."""
+        match store.value:
+            case Load(_, _, _, None, 1) as load:
+                pass
+            case Choose(_, Load(_, _, _, None, 1) as load, Const(0)):
+                pass
+            case _:
+                return None
+        if load.buffer in self.registers or store.buffer in self.registers or load in self.kept:
+            return None
+        dtypes = {self.program.buffer(name).dtype for name in (load.buffer, store.buffer)}
+        return load if dtypes in ({"bfloat16"}, {"float16"}) else None
+
+    def move(self, store: Store, load: Load) -> None:
+        lanes = load.lanes // 2
+        reading = self.use(Operation(self.kind("raw_load", load.buffer), "int32", lanes))
+        writing = self.use(Operation(self.kind("raw_store", store.buffer), "int32", lanes))
+        value = f"{reading}({load.buffer}, {self.place(load.buffer, load.index)})"
+        if isinstance(store.value, Choose):
+            zero = self.value(Const(0, "int32", lanes)) if lanes else "np.uint16(0)"
+            value = self.branch(store.value.conditions, value, zero)
+        self.line(f"{writing}({store.buffer}, {self.place(store.buffer, store.index)}, {value})")
+
+    def branch(self, conditions: tuple[Less, ...], a: str, b: str) -> str:
+        """A name for a where the conditions hold, else b; what is not chosen is not read."""
+        name = self.fresh("chosen")
+        self.line(f"if {' and '.join(dict.fromkeys(map(self.condition, conditions)))}:")
+        self.line(f"{INDENT}{name} = {a}")
+        self.line("else:")
+        self.line(f"{INDENT}{name} = {b}")
+        return name
 
     def name_bases(self, run: list[Store]) -> None:
         """Gives a name to the variable part of addresses that are used with several displacements."""
@@ -321,17 +471,11 @@ class _Writer:
                 self.kept[load] = name
 
     def name_choices(self, value: Value) -> None:
-        """One branch for each choice; what is not chosen is not read."""
+        """One branch for each choice."""
         for choice in dict.fromkeys(node for node in values(value) if isinstance(node, Choose)):
             if choice in self.kept:
                 continue
-            name = self.fresh("chosen")
-            tests = " and ".join(dict.fromkeys(map(self.condition, choice.conditions)))
-            self.line(f"if {tests}:")
-            self.line(f"{INDENT}{name} = {self.value(choice.a)}")
-            self.line("else:")
-            self.line(f"{INDENT}{name} = {self.value(choice.b)}")
-            self.kept[choice] = name
+            self.kept[choice] = self.branch(choice.conditions, self.value(choice.a), self.value(choice.b))
 
     # ---- values
 

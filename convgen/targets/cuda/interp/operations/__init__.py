@@ -1,0 +1,1 @@
+"""What instructions compute: a family of operations a file."""
