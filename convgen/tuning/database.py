@@ -190,6 +190,8 @@ class Database:
     def _found(self, condition: str, arguments: tuple[str, ...]) -> tuple[Record, ...]:
         pending = tuple(self._unwritten.values())
         found = self._select(condition, arguments)
+        if not pending:
+            return tuple(found)
         for each in pending:
             if arguments in ((), (each.record.problem, each.record.fingerprint)):
                 found = [*(record for record in found if not each.ousts(record)), each.record]
@@ -325,7 +327,7 @@ def _read(connection: sqlite3.Connection, condition: str, arguments: tuple[str, 
     if version is None:
         return []
     if version == SCHEMA_VERSION:
-        return [decode(row) for row in connection.execute(f"{SELECT}{condition}", arguments)]
+        return [decode(row) for row in connection.execute(f"{SELECT}{condition} ORDER BY created, id", arguments)]
     # Moved forward in a copy: the file itself may be one that nobody can write.
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         connection.backup(copy)

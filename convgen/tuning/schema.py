@@ -10,9 +10,9 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
-from convgen.tuning.record import Candidate, Key, Origin, Record, candidate_fields, candidate_from_fields
+from convgen.tuning.record import Candidate, Key, Origin, Record, candidate_fields
 from convgen.tuning.space import Config
 
 SCHEMA_VERSION = 3
@@ -152,7 +152,7 @@ def decode(row: tuple[object, ...]) -> Record | None:
             return Record(
                 *(problem, fingerprint, threads, version, strategy, Config(tuple(json.loads(config).items()))),
                 *(seconds, baseline, error, verified, created),
-                candidates=tuple(map(candidate_from_fields, json.loads(candidates))),
+                candidates=tuple(map(_candidate, json.loads(candidates))),
                 rejected=tuple(json.loads(rejected)),
                 workspace_limit=None if limit == NO_LIMIT else limit,
                 tools=tools,
@@ -162,6 +162,11 @@ def decode(row: tuple[object, ...]) -> Record | None:
             )
         case _:
             return None
+
+
+def _candidate(fields: dict[str, Any]) -> Candidate:
+    # The digest vouches for what candidate_fields made.
+    return Candidate(**(fields | {"config": Config(tuple(fields["config"].items()))}))
 
 
 def _decode_2(row: tuple[object, ...]) -> Record | None:
