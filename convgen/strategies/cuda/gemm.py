@@ -125,7 +125,7 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
     else:
         inside = _thread_passes(product, tiling, sides)
     return (
-        *((SplitSum("conv", "k", tiling.split),) if parts else ()),
+        *((SplitSum("conv", "k", tiling.split, multiple=tiling.depth),) if parts else ()),
         Tile("row", tiling.rows, "row_block", "row"),
         Tile("col", tiling.cols, "col_block", "col"),
         Tile("k", tiling.depth, "k_block", "k"),
