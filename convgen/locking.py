@@ -76,7 +76,7 @@ def plan_in(lock: Lockfile, call: Call) -> Plan:
     """The lockfile's choice; raises LockError saying why there is none."""
     spec, machine = call.spec, call.machine
     entries = lock.find(spec, machine.fingerprint(), call.threads, call.workspace_limit)
-    reason = f"lacks it for this machine ({machine.fingerprint()}) and {call.threads} threads"
+    reason = f"lacks it for this machine ({machine.fingerprint()}) and threads={call.threads}"
     for entry in entries:
         strategy, config = entry.choice if call.constant_weights else entry.streamed or entry.choice
         if not is_offered(strategy, config, spec, machine):

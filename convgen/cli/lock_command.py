@@ -41,7 +41,7 @@ def _write(path: Path, calls: list[tuple[Problem, Call]]) -> int:
     write_lock(path, entries.values())
     print_table(_COLUMNS, rows)
     print_line(
-        f"{len(calls)} choices for this machine ({Machine.host().fingerprint()}) and {calls[0][1].threads} threads"
+        f"{len(calls)} choices for this machine ({Machine.host().fingerprint()}) and threads={calls[0][1].threads}"
     )
     print_line(f"{len(entries)} entries in {path}")
     return 0

@@ -183,7 +183,10 @@ class Database:
             self._write_all()
 
     def _pend(self, pending: Iterable[_Pending]) -> None:
-        self._unwritten |= {each.record.identity: each for each in pending}
+        for each in pending:
+            # The last comes last: it ousts those before it.
+            self._unwritten.pop(each.record.identity, None)
+            self._unwritten[each.record.identity] = each
         if self._unwritten and self._writable:
             self._write_all()
 

@@ -449,3 +449,17 @@ def test_an_identity_is_the_same_in_every_version() -> None:
         {"rejected": ()},
     ):
         assert dataclasses.replace(RECORD, **changed).identity != RECORD.identity
+
+
+def test_in_memory_too_the_last_of_a_key_counts(path: Path) -> None:
+    path.mkdir()
+    with one_warning(path):
+        database = Database(path)
+        other = dataclasses.replace(RECORD, strategy="winograd")
+        for record in (RECORD, other, RECORD):
+            database.store(record)
+        assert database.records() == (RECORD,)
+        database.add([other])
+        assert set(database.records()) == {RECORD, other}
+        with pytest.raises(OptionError, match="cannot be written: not a file"):
+            database.remove([other])
