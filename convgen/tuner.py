@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convgen import __version__
-from convgen.choices import Candidate, TunedPlan, known_plan, store
+from convgen.choices import TunedPlan, claim, known_plan, store
 from convgen.compile_ahead import Helpers
 from convgen.driver import (
     Plan,
@@ -33,10 +34,11 @@ from convgen.errors import CompileError, SpecError, VerificationError
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.options import num_threads
+from convgen.options import workspace_limit as default_workspace_limit
 from convgen.spec import ConvSpec
 from convgen.transforms.split import Algorithms
-from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
+from convgen.tuning.record import Candidate, Record, current_tools
 from convgen.tuning.search import Choice, Search
 from convgen.verify import Expectation, Operands, compare_bounded, expect_integers, integer_operands, normal_operands
 
@@ -86,6 +88,8 @@ def tune(
     """
     check_budget(budget)
     check_limit(workspace_limit)
+    if workspace_limit is None:
+        workspace_limit = default_workspace_limit()
     count = thread_count(threads)
     _check_specs(spec)
     problems = [spec] if isinstance(spec, ConvSpec) else list(spec)
@@ -127,9 +131,16 @@ def _tune_all(specs: list[ConvSpec], budget: float, run: _Run, observer: Observe
 
 def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
     machine = Machine.host()
-    known = None if run.force else known_plan(spec, machine, run.threads, run.workspace_limit)
+    if run.force:
+        return _measured(spec, machine, budget, run)
+    known = known_plan(spec, machine, run.threads, run.workspace_limit)
     if known is not None:
         return known
+    with claim(spec, machine, run.threads, run.workspace_limit, budget) as found:
+        return found or _measured(spec, machine, budget, run)
+
+
+def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
     with _one_at_a_time[0]:
         result = _Session(spec, machine, run).result(time.perf_counter(), budget)
         store(_record(result, machine, run))
@@ -149,8 +160,11 @@ def _record(result: TunedPlan, machine: Machine, run: _Run) -> Record:
         error=result.error,
         verified="gate A",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        candidates=tuple((c.strategy, str(c.config), c.seconds) for c in result.candidates),
+        candidates=result.candidates,
+        rejected=result.rejected,
         workspace_limit=run.workspace_limit,
+        tools=current_tools(),
+        host=platform.node(),
     )
 
 

@@ -37,7 +37,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "tuning.space": ("spec", "machine", "ir"),
     "tuning.rates": ("machine",),
     "tuning.cost": ("spec", "machine", "tuning.rates"),
-    "tuning": ("tuning.space", "runtime"),
+    "tuning": ("tuning.space", "runtime", "descriptor"),
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
     "strategies.cuda": ("gpu", "strategies"),
     "targets.cpu": ("passes", "render", "runtime"),
@@ -51,6 +51,8 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 FRONTENDS = (
     "choices",
+    "locking",
+    "pinning",
     "compile_ahead",
     "tuner",
     "planning",
