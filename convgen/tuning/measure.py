@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from convgen.errors import OptionError
 MIN_SAMPLE_SECONDS = 200e-6
 # Calibration of an empty call on a coarse clock ends here.
 MAX_REPETITIONS = 1 << 20
+# What is written between calls in cold caches, if nobody says how large the last cache is.
+FLUSH_BYTES = 128 << 20
+
+CacheState = Literal["warm", "cold"]
+CACHE_STATES: tuple[CacheState, ...] = ("warm", "cold")
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -27,22 +34,69 @@ class Sample:
     count: int
 
 
+class Stopwatch:
+    """Times functions in rounds, each once a round, forwards and backwards in turn.
+
+    Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. With ``settle``, so
+    many seconds pass before each timed run, in which threads of the function before it stop waiting busily, and the function is
+    called once untimed, so that it finds the caches as it leaves them itself. With ``cache`` "cold" a timed run is one call,
+    before which ``flush_bytes`` are written, more than the caches hold, so that it finds nothing of its own there. Raises
+    OptionError.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Callable[[], object]],
+        *,
+        settle: float | None = None,
+        cache: CacheState = "warm",
+        flush_bytes: int = FLUSH_BYTES,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        if cache not in CACHE_STATES:
+            raise OptionError(f"cache={cache!r} is not known; allowed: {', '.join(CACHE_STATES)}")
+        self._functions = tuple(functions)
+        self._settle = settle
+        self._clock = clock
+        self._flushed = np.zeros(flush_bytes, np.uint8) if cache == "cold" else None
+        self._order = range(len(self._functions))
+        for function in self._functions:
+            function()
+        self._repetitions = [
+            1 if self._flushed is not None else _calibrate(function, clock) for function in self._functions
+        ]
+
+    def round(self) -> tuple[float, ...]:
+        """The seconds of a call of each function, in their order."""
+        seconds = [0.0] * len(self._functions)
+        for index in self._order:
+            self._prepare(index)
+            repetitions = self._repetitions[index]
+            seconds[index] = _seconds(self._functions[index], repetitions, self._clock) / repetitions
+        self._order = self._order[::-1]
+        return tuple(seconds)
+
+    def _prepare(self, index: int) -> None:
+        if self._settle is not None:
+            time.sleep(self._settle)
+            self._functions[index]()
+        if self._flushed is not None:
+            self._flushed += 1
+
+
 def measure(
     functions: Sequence[Callable[[], object]],
     *,
     budget: float,
     rounds_min: int = 5,
     settle: float | None = None,
-    clock: Callable[[], float] = time.perf_counter,
+    cache: CacheState = "warm",
+    clock: Clock = time.perf_counter,
 ) -> tuple[Sample, ...]:
-    """Returns one Sample for each function, in order.
+    """Returns one Sample for each function, in order, from the rounds of a Stopwatch.
 
-        Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. A round times
-        every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget`` seconds
-        (warming up included), but there are at least ``rounds_min``. With ``settle``, so many seconds pass before each timed
-    run, in which threads of the function before it stop waiting busily, and the function is called once untimed, so that it
-    finds the caches as it leaves them itself. Raises OptionError for a budget that is negative or
-        not finite and for fewer than one round, and whatever a function raises.
+    Rounds go on until another one would exceed ``budget`` seconds (warming up included), but there are at least ``rounds_min``.
+    Raises OptionError for a budget that is negative or not finite and for fewer than one round, and whatever a function raises.
     """
     if not 0 <= budget < math.inf:
         raise OptionError(f"budget={budget!r} is not allowed; allowed: a finite number of seconds, at least 0")
@@ -51,29 +105,19 @@ def measure(
     if not functions:
         return ()
     start = clock()
-    for function in functions:
-        function()
-    repetitions = [_calibrate(function, clock) for function in functions]
-    times: list[list[float]] = [[] for _ in functions]
-    order = range(len(functions))
-    rounds = 0
+    stopwatch = Stopwatch(functions, settle=settle, cache=cache, clock=clock)
+    rounds: list[tuple[float, ...]] = []
     longest = 0.0
     begin = clock()
-    while rounds < rounds_min or begin - start + longest <= budget:
-        for index in order:
-            if settle is not None:
-                time.sleep(settle)
-                functions[index]()
-            times[index].append(_seconds(functions[index], repetitions[index], clock) / repetitions[index])
-        order = order[::-1]
-        rounds += 1
+    while len(rounds) < rounds_min or begin - start + longest <= budget:
+        rounds.append(stopwatch.round())
         end = clock()
         longest = max(longest, end - begin)
         begin = end
-    return tuple(map(_sample, times))
+    return tuple(map(_sample, zip(*rounds, strict=True)))
 
 
-def _calibrate(function: Callable[[], object], clock: Callable[[], float]) -> int:
+def _calibrate(function: Callable[[], object], clock: Clock) -> int:
     """How often to call ``function`` in a row so that it lasts long enough to be timed."""
     repetitions = 1
     while repetitions < MAX_REPETITIONS:
@@ -86,13 +130,13 @@ def _calibrate(function: Callable[[], object], clock: Callable[[], float]) -> in
     return repetitions
 
 
-def _seconds(function: Callable[[], object], repetitions: int, clock: Callable[[], float]) -> float:
+def _seconds(function: Callable[[], object], repetitions: int, clock: Clock) -> float:
     begin = clock()
     for _ in range(repetitions):
         function()
     return clock() - begin
 
 
-def _sample(times: list[float]) -> Sample:
+def _sample(times: Sequence[float]) -> Sample:
     low, median, high = np.percentile(times, (25, 50, 75))
     return Sample(float(median), float(low), float(high), len(times))
