@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convgen.errors import OptionError
 
@@ -16,7 +17,7 @@ from convgen.errors import OptionError
 MIN_SAMPLE_SECONDS = 200e-6
 # Calibration of an empty call on a coarse clock ends here.
 MAX_REPETITIONS = 1 << 20
-# What is written between calls in cold caches, if nobody says how large the last cache is.
+# What is written between calls for cold caches, where nobody says how large the last one is.
 FLUSH_BYTES = 128 << 20
 
 CacheState = Literal["warm", "cold"]
@@ -34,54 +35,52 @@ class Sample:
     count: int
 
 
-class Stopwatch:
-    """Times functions in rounds, each once a round, forwards and backwards in turn.
+class TimedCall:
+    """Times one function, in runs that are long enough.
 
-    Each is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. With ``settle``, so
+    It is called once to warm up, then calibrated: a timed run repeats the call until it lasts 200 µs. With ``settle``, so
     many seconds pass before each timed run, in which threads of the function before it stop waiting busily, and the function is
-    called once untimed, so that it finds the caches as it leaves them itself. With ``cache`` "cold" a timed run is one call,
-    before which ``flush_bytes`` are written, more than the caches hold, so that it finds nothing of its own there. Raises
-    OptionError.
+    called once untimed, so that it finds the caches as it leaves them itself. With ``flushed`` a timed run is one call, before
+    which this array is written: if the caches cannot hold it, the function finds nothing of its own there.
     """
 
     def __init__(
         self,
-        functions: Sequence[Callable[[], object]],
+        function: Callable[[], object],
         *,
         settle: float | None = None,
-        cache: CacheState = "warm",
-        flush_bytes: int = FLUSH_BYTES,
+        flushed: NDArray[np.uint8] | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        if cache not in CACHE_STATES:
-            raise OptionError(f"cache={cache!r} is not known; allowed: {', '.join(CACHE_STATES)}")
-        self._functions = tuple(functions)
+        self._function = function
         self._settle = settle
+        self._flushed = flushed
         self._clock = clock
-        self._flushed = np.zeros(flush_bytes, np.uint8) if cache == "cold" else None
-        self._order = range(len(self._functions))
-        for function in self._functions:
-            function()
-        self._repetitions = [
-            1 if self._flushed is not None else _calibrate(function, clock) for function in self._functions
-        ]
+        function()
+        self._repetitions: int | None = None
 
-    def round(self) -> tuple[float, ...]:
-        """The seconds of a call of each function, in their order."""
-        seconds = [0.0] * len(self._functions)
-        for index in self._order:
-            self._prepare(index)
-            repetitions = self._repetitions[index]
-            seconds[index] = _seconds(self._functions[index], repetitions, self._clock) / repetitions
-        self._order = self._order[::-1]
-        return tuple(seconds)
-
-    def _prepare(self, index: int) -> None:
+    def seconds(self) -> float:
+        """The seconds of a call in one timed run."""
+        if self._repetitions is None:
+            self.calibrate()
+        assert self._repetitions is not None
         if self._settle is not None:
             time.sleep(self._settle)
-            self._functions[index]()
+            self._function()
         if self._flushed is not None:
             self._flushed += 1
+        return _seconds(self._function, self._repetitions, self._clock) / self._repetitions
+
+    def calibrate(self) -> None:
+        """Finds out how often to call, which the first timed run does otherwise."""
+        self._repetitions = 1 if self._flushed is not None else _calibrate(self._function, self._clock)
+
+
+def flushed_by(cache: CacheState, nbytes: int) -> NDArray[np.uint8] | None:
+    """What is written before each call: as many bytes for a "cold" cache, nothing for a "warm" one; raises OptionError."""
+    if cache not in CACHE_STATES:
+        raise OptionError(f"cache={cache!r} is not known; allowed: {', '.join(CACHE_STATES)}")
+    return np.zeros(nbytes, np.uint8) if cache == "cold" else None
 
 
 def measure(
@@ -93,10 +92,12 @@ def measure(
     cache: CacheState = "warm",
     clock: Clock = time.perf_counter,
 ) -> tuple[Sample, ...]:
-    """Returns one Sample for each function, in order, from the rounds of a Stopwatch.
+    """Returns one Sample for each function, in order, of TimedCalls.
 
-    Rounds go on until another one would exceed ``budget`` seconds (warming up included), but there are at least ``rounds_min``.
-    Raises OptionError for a budget that is negative or not finite and for fewer than one round, and whatever a function raises.
+    A round times every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget``
+    seconds (warming up included), but there are at least ``rounds_min``. With ``cache`` "cold", FLUSH_BYTES are written before each
+    call. Raises OptionError for a budget that is negative or not finite, for fewer than one round and for an unknown state of the
+    cache, and whatever a function raises.
     """
     if not 0 <= budget < math.inf:
         raise OptionError(f"budget={budget!r} is not allowed; allowed: a finite number of seconds, at least 0")
@@ -104,17 +105,25 @@ def measure(
         raise OptionError(f"rounds_min={rounds_min!r} is not allowed; allowed: at least 1")
     if not functions:
         return ()
+    flushed = flushed_by(cache, FLUSH_BYTES)
     start = clock()
-    stopwatch = Stopwatch(functions, settle=settle, cache=cache, clock=clock)
-    rounds: list[tuple[float, ...]] = []
+    calls = [TimedCall(function, settle=settle, flushed=flushed, clock=clock) for function in functions]
+    for call in calls:
+        call.calibrate()
+    times: list[list[float]] = [[] for _ in functions]
+    order = range(len(functions))
+    rounds = 0
     longest = 0.0
     begin = clock()
-    while len(rounds) < rounds_min or begin - start + longest <= budget:
-        rounds.append(stopwatch.round())
+    while rounds < rounds_min or begin - start + longest <= budget:
+        for index in order:
+            times[index].append(calls[index].seconds())
+        order = order[::-1]
+        rounds += 1
         end = clock()
         longest = max(longest, end - begin)
         begin = end
-    return tuple(map(_sample, zip(*rounds, strict=True)))
+    return tuple(map(_sample, times))
 
 
 def _calibrate(function: Callable[[], object], clock: Clock) -> int:
@@ -137,6 +146,6 @@ def _seconds(function: Callable[[], object], repetitions: int, clock: Clock) -> 
     return clock() - begin
 
 
-def _sample(times: Sequence[float]) -> Sample:
+def _sample(times: list[float]) -> Sample:
     low, median, high = np.percentile(times, (25, 50, 75))
     return Sample(float(median), float(low), float(high), len(times))

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from convgen.errors import OptionError
@@ -114,7 +114,7 @@ class Replay:
 
     A round takes one recorded time of each candidate, drawn by a generator of that ``seed``, times a factor that is
     log-normal with a standard deviation of ``noise`` and, for whole rounds alike, one of ``drift``; with a chance of
-    ``disturbed`` another program doubles a time.
+    ``disturbed`` another program doubles a time. ``unfit`` are candidates that do not qualify for a final.
     """
 
     def __init__(
@@ -126,12 +126,14 @@ class Replay:
         noise: float = 0.0,
         drift: float = 0.0,
         disturbed: float = 0.0,
+        unfit: Collection[Choice] = (),
     ) -> None:
         self._trials = {trial.choice: trial for trial in recording.trials}
         self._left = budget
         self._random = random.Random(seed)
         self._noise, self._drift, self._disturbed = noise, drift, disturbed
         self._longest = 0.0
+        self._unfit = frozenset(unfit)
         self.admitted: list[Choice] = []
 
     def admit(self, choices: Sequence[Choice], reserve: float) -> Mapping[Choice, bool]:
@@ -146,6 +148,13 @@ class Replay:
             answers[choice] = bool(trial.seconds)
             self.admitted.append(choice)
         return answers
+
+    def qualify(self, choice: Choice) -> bool:
+        """Whether it is not one of those that were named unfit."""
+        return choice not in self._unfit
+
+    def release(self, choices: Collection[Choice]) -> None:
+        """Nothing is held."""
 
     def round(self, choices: Sequence[Choice]) -> tuple[float, ...]:
         """Draws a time for each."""

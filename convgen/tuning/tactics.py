@@ -43,7 +43,7 @@ def guided(choices: Sequence[Choice], first: Choice, lab: Lab) -> Finding:
             if not is_right:
                 search.record(choice, None)
         fresh = [choice for choice in batch if admitted.get(choice)]
-        board.heat(fresh, lab, reserve)
+        board.heat(fresh, first, lab, reserve)
         for choice in fresh:
             search.record(choice, board.estimates[choice].seconds)
         if board.estimates and not lab.has_time(reserve):
@@ -85,7 +85,7 @@ def _in_order(choices: Sequence[Choice], first: Choice, lab: Lab) -> Finding:
         if board.estimates and not lab.has_time(reserve):
             break
         if lab.admit((choice,), reserve).get(choice):
-            board.heat([choice], lab, reserve)
+            board.heat([choice], first, lab, reserve)
     return board.final(lab, first)
 
 
@@ -100,7 +100,7 @@ class _Board:
     def leader(self) -> Choice | None:
         return min(self.estimates, key=lambda choice: self.estimates[choice].seconds, default=None)
 
-    def heat(self, fresh: Sequence[Choice], lab: Lab, reserve: float) -> None:
+    def heat(self, fresh: Sequence[Choice], first: Choice, lab: Lab, reserve: float) -> None:
         if not fresh:
             return
         leader = self.leader
@@ -113,13 +113,26 @@ class _Board:
             self.estimates[choice] = Estimate(
                 found.seconds * drift, found.low * drift, found.high * drift, found.rounds
             )
+        lab.release([choice for choice in field if self._is_behind(choice) and choice != first])
+
+    def _is_behind(self, choice: Choice) -> bool:
+        """Whether a candidate is too slow for the final."""
+        leader = self.leader
+        return leader is not None and self.estimates[choice].seconds > FINALISTS * self.estimates[leader].seconds
 
     def final(self, lab: Lab, first: Choice) -> Finding:
-        """Races those near the leader, and the first choice, which the winner is compared with."""
-        leader = self.leader
-        if leader is None:
+        """Races those near the leader, and the first choice, which the winner is compared with, if they qualify."""
+        qualified: set[Choice] = set()
+        while True:
+            finalists = [choice for choice in self.estimates if choice == first or not self._is_behind(choice)]
+            doubtful = next((choice for choice in finalists if choice not in qualified), None)
+            if doubtful is None:
+                break
+            if lab.qualify(doubtful):
+                qualified.add(doubtful)
+            else:
+                del self.estimates[doubtful]
+        if not finalists:
             return Finding(None, {})
-        limit = FINALISTS * self.estimates[leader].seconds
-        finalists = [c for c, found in self.estimates.items() if found.seconds <= limit or c == first]
         standing = run_race(finalists, lab, self._rank, seconds=FINAL_SECONDS * len(finalists))
         return Finding(standing.winner, self.estimates | standing.estimates, standing.certain, standing.noise)

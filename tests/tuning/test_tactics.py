@@ -91,6 +91,17 @@ def test_what_is_wrong_is_never_chosen() -> None:
         assert next(trial for trial in recorded.trials if trial.choice == winner).seconds
 
 
+def test_a_finalist_that_does_not_qualify_is_not_chosen_and_others_come_into_the_final() -> None:
+    for recorded in RECORDINGS[:5]:
+        ordered = sorted(recorded.trials, key=lambda trial: trial.median)
+        unfit = [trial.choice for trial in ordered[:3]]
+        lab = Replay(recorded, 1e6, unfit=unfit)
+        finding = exhaustive(recorded.choices, recorded.choices[0], lab)
+        assert finding.winner is not None
+        assert recorded.regret(finding.winner) <= ordered[3].median / ordered[0].median * 1.02 - 1
+        assert not set(unfit) & finding.estimates.keys()
+
+
 def test_nothing_right_has_no_winner() -> None:
     recorded = Recording("p", 0, (Trial(Choice("a", Config(), 1.0), ()),))
     for tactic in (guided, exhaustive):
