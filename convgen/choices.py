@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +13,12 @@ from convgen.driver import Plan, accurate_strategies, fits
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.packing_cost import packing_seconds
-from convgen.strategies.registry import strategy_named
-from convgen.tuning.database import Database, Record, default_path
-from convgen.tuning.space import Config
+from convgen.strategies.registry import STRATEGIES, strategy_named
+from convgen.tuning.database import Database, default_path
+from convgen.tuning.evidence import decide
+from convgen.tuning.record import ANY_THREADS, Candidate, Record, current_tools
 
 _stored = 0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration that was measured: the median seconds of a call with packed weights."""
-
-    strategy: str
-    config: Config
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,16 +50,38 @@ class TunedPlan:
 
 
 def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> TunedPlan | None:
-    """What the database knows of a problem on this machine, if it is still valid: what won without a limit where it fits, else
-    what won under this very limit."""
-    for limit in dict.fromkeys((None, workspace_limit)):
-        record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__, limit)
-        if record is None or not _is_valid(record, spec, machine):
+    """What the database knows of a problem on this machine, if it is still valid: what a person has pinned, else what won without
+    a limit where it fits, else what won under this very limit."""
+    for record in _candidates(database().find(spec.to_json(), machine.fingerprint()), threads, workspace_limit):
+        if not _is_valid(record, spec, machine):
             continue
-        plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
+        origin = "pinned" if record.is_pinned else "database"
+        plan = Plan(spec, record.strategy, record.config, origin, record.seconds)
         if fits(plan, machine, workspace_limit, threads):
             return _tuned(plan, record)
     return None
+
+
+def _candidates(records: Sequence[Record], threads: int, workspace_limit: int | None) -> Iterator[Record]:
+    """Of all records of a problem those that count for a call, the weightiest first."""
+    # A pin for this number of threads goes before one for any; other versions' pins hold too: it is the person's word.
+    for count in (threads, ANY_THREADS):
+        pins = [record for record in records if record.is_pinned and record.threads == count]
+        yield from _decided(pins)
+    for limit in dict.fromkeys((None, workspace_limit)):
+        yield from _decided(
+            [record for record in records if not record.is_pinned and record.key[2:] == (threads, __version__, limit)]
+        )
+
+
+def _decided(records: Sequence[Record]) -> tuple[Record, ...]:
+    found = decided(records)
+    return () if found is None else (found,)
+
+
+def decided(records: Sequence[Record]) -> Record | None:
+    """The record that counts among those of one key (see tuning.evidence), or None."""
+    return decide(records, [strategy.name for strategy in STRATEGIES], current_tools())
 
 
 def best_unpacked(found: TunedPlan, machine: Machine) -> Plan:
@@ -90,8 +106,9 @@ def _is_offered(candidate: Candidate, spec: ConvSpec, machine: Machine) -> bool:
 
 
 def _tuned(plan: Plan, record: Record) -> TunedPlan:
-    candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
-    return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
+    return TunedPlan(
+        plan, record.seconds, record.baseline_seconds, record.error, record.candidates, record.rejected, measured=False
+    )
 
 
 def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
@@ -118,4 +135,7 @@ def database() -> Database:
 
 @functools.cache
 def _database(path: Path) -> Database:
-    return Database(path)
+    found = Database(path)
+    # What could not be written before, because others held the file, is tried once more.
+    atexit.register(found.close)
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convgen import __version__
-from convgen.choices import Candidate, TunedPlan, known_plan, store
+from convgen.choices import TunedPlan, known_plan, store
 from convgen.compile_ahead import Helpers
 from convgen.driver import (
     Plan,
@@ -35,8 +36,8 @@ from convgen.operator import Array, CompiledConv
 from convgen.options import num_threads
 from convgen.spec import ConvSpec
 from convgen.transforms.split import Algorithms
-from convgen.tuning.database import Record
 from convgen.tuning.measure import measure
+from convgen.tuning.record import Candidate, Record, current_tools
 from convgen.tuning.search import Choice, Search
 from convgen.verify import Expectation, Operands, compare_bounded, expect_integers, integer_operands, normal_operands
 
@@ -149,8 +150,11 @@ def _record(result: TunedPlan, machine: Machine, run: _Run) -> Record:
         error=result.error,
         verified="gate A",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        candidates=tuple((c.strategy, str(c.config), c.seconds) for c in result.candidates),
+        candidates=result.candidates,
+        rejected=result.rejected,
         workspace_limit=run.workspace_limit,
+        tools=current_tools(),
+        host=platform.node(),
     )
 
 

@@ -9,7 +9,8 @@ from convgen.cli.report import Column, choice, milliseconds, print_line, print_t
 from convgen.errors import OptionError, SpecError
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.tuning.database import Database, Record, default_path
+from convgen.tuning.database import Database, default_path
+from convgen.tuning.record import Record
 
 _SQLITE_START = b"SQLite format 3\0"
 _COLUMNS: tuple[Column, ...] = (
