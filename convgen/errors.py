@@ -63,5 +63,13 @@ class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
 
 
+class VerificationWarning(UserWarning):
+    """A generated kernel failed verification; it is recorded and never used."""
+
+
+class NoisyMachineWarning(UserWarning):
+    """Other programs disturb measurements, which take longer; choices stay as sure as there is time for."""
+
+
 class FusedWarning(UserWarning):
     """A layer is to be trained that a batch norm was folded into."""

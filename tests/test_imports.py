@@ -48,7 +48,10 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 FRONTENDS = (
     "choices",
+    "examination",
+    "helper_process",
     "compile_ahead",
+    "laboratory",
     "tuner",
     "planning",
     "kept_operators",

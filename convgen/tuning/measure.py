@@ -95,9 +95,9 @@ def measure(
     """Returns one Sample for each function, in order, of TimedCalls.
 
     A round times every function once, forwards and backwards in turn; rounds go on until another one would exceed ``budget``
-    seconds (warming up included), but there are at least ``rounds_min``. With ``cache`` "cold", FLUSH_BYTES are written before each
-    call. Raises OptionError for a budget that is negative or not finite, for fewer than one round and for an unknown state of the
-    cache, and whatever a function raises.
+    seconds (warming up included), but there are at least ``rounds_min``. With ``cache`` "cold", FLUSH_BYTES are written before
+    each call. Raises OptionError for a budget that is negative or not finite, for fewer than one round and for an unknown state
+    of the cache, and whatever a function raises.
     """
     if not 0 <= budget < math.inf:
         raise OptionError(f"budget={budget!r} is not allowed; allowed: a finite number of seconds, at least 0")
