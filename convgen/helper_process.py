@@ -158,7 +158,8 @@ def _compiled(plan: Plan, threads: int) -> CompiledConv:
     return CompiledConv(plan, Machine.host(), threads)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serves the standard input and output."""
     # What takes longest of a first compilation, while the parent is busy with something else.
     import convgen.targets.cpu.numba_pipeline  # noqa: F401
 
@@ -166,3 +167,7 @@ if __name__ == "__main__":
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()
