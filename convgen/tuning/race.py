@@ -16,8 +16,10 @@ from convgen.tuning.statistics import Interval, median_interval, noise, ratio_in
 
 # Of candidates closer than this the simplest is taken: noise does not decide.
 TIE = 0.01
-# When all that are left are known to be so close, it does not matter which.
+# So close a candidate is not dropped for being in the slower half.
 ALIKE = 0.02
+# When all that are left are known to be so close, it does not matter which.
+ENOUGH = 0.03
 # Rounds before the first decision; each further stage has twice as many as the one before.
 FIRST_ROUNDS = 7
 # Rounds of short calls, of which the budget would allow thousands.
@@ -97,7 +99,7 @@ class _Heats:
     @property
     def is_decided(self) -> bool:
         """Whether nobody who is left is slower than the leader by more than does not matter."""
-        return all(self._behind(choice).high <= 1 + ALIKE for choice in self.alive if choice != self.leader)
+        return all(self._behind(choice).high <= 1 + ENOUGH for choice in self.alive if choice != self.leader)
 
     def add(self, seconds: Sequence[float]) -> None:
         for choice, time in zip(self.alive, seconds, strict=True):
