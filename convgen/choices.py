@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,16 @@ from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.packing_cost import packing_seconds
 from convgen.strategies.registry import STRATEGIES, strategy_named
+from convgen.tuning.claims import claimed
 from convgen.tuning.database import Database, default_path
 from convgen.tuning.evidence import decide
 from convgen.tuning.record import ANY_THREADS, Candidate, Record, current_tools
+from convgen.tuning.shipped import shipped_records
+from convgen.tuning.space import Config
+
+# A problem takes longer than its budget where compiling or the oracle does; who waits for it waits for so long at most.
+CLAIM_FACTOR = 2.0
+CLAIM_SECONDS = 120.0
 
 _stored = 0
 
@@ -50,27 +59,40 @@ class TunedPlan:
 
 
 def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> TunedPlan | None:
-    """What the database knows of a problem on this machine, if it is still valid: what a person has pinned, else what won without
-    a limit where it fits, else what won under this very limit."""
-    for record in _candidates(database().find(spec.to_json(), machine.fingerprint()), threads, workspace_limit):
-        if not _is_valid(record, spec, machine):
+    """What is known of a problem on this machine, if it is still valid: what a person has pinned, else what won without a limit
+    where it fits, else what won under this very limit, by the user's database and then by what convgen was shipped with."""
+    problem = spec.to_json()
+    fingerprint = machine.fingerprint()
+    found = itertools.chain(
+        _candidates(database().find(problem, fingerprint), threads, workspace_limit, __version__),
+        _candidates(shipped_records(fingerprint).get(problem, ()), threads, workspace_limit, None),
+    )
+    for record in found:
+        if not is_offered(record.strategy, record.config, spec, machine):
             continue
-        origin = "pinned" if record.is_pinned else "database"
-        plan = Plan(spec, record.strategy, record.config, origin, record.seconds)
+        origin = "database" if record.origin not in ("pinned", "shipped") else record.origin
+        plan = Plan(spec, record.strategy, record.config, origin, record.seconds or None)
         if fits(plan, machine, workspace_limit, threads):
             return _tuned(plan, record)
     return None
 
 
-def _candidates(records: Sequence[Record], threads: int, workspace_limit: int | None) -> Iterator[Record]:
-    """Of all records of a problem those that count for a call, the weightiest first."""
+def _candidates(
+    records: Sequence[Record], threads: int, workspace_limit: int | None, version: str | None
+) -> Iterator[Record]:
+    """Of the records of a problem those that count for a call, the weightiest first; of a version, if one is given."""
     # A pin for this number of threads goes before one for any; other versions' pins hold too: it is the person's word.
     for count in (threads, ANY_THREADS):
-        pins = [record for record in records if record.is_pinned and record.threads == count]
-        yield from _decided(pins)
+        yield from _decided([record for record in records if record.is_pinned and record.threads == count])
     for limit in dict.fromkeys((None, workspace_limit)):
         yield from _decided(
-            [record for record in records if not record.is_pinned and record.key[2:] == (threads, __version__, limit)]
+            [
+                record
+                for record in records
+                if not record.is_pinned
+                and (record.threads, record.workspace_limit) == (threads, limit)
+                and version in (None, record.version)
+            ]
         )
 
 
@@ -85,24 +107,27 @@ def decided(records: Sequence[Record]) -> Record | None:
 
 
 def best_unpacked(found: TunedPlan, machine: Machine) -> Plan:
-    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes."""
+    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes;
+    what a person has pinned holds for both."""
     spec = found.plan.spec
 
     def seconds(candidate: Candidate) -> float:
         packing = packing_seconds(strategy_named(candidate.strategy), spec, candidate.config, machine)
         return candidate.seconds + packing
 
-    offered = [candidate for candidate in found.candidates if _is_offered(candidate, spec, machine)]
+    if found.plan.origin == "pinned":
+        return found.plan
+    offered = [each for each in found.candidates if is_offered(each.strategy, each.config, spec, machine)]
     if not offered:
         return found.plan
     best = min(offered, key=seconds)
     return Plan(spec, best.strategy, best.config, found.plan.origin, best.seconds)
 
 
-def _is_offered(candidate: Candidate, spec: ConvSpec, machine: Machine) -> bool:
-    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
-    strategy = strategies.get(candidate.strategy)
-    return strategy is not None and candidate.config in strategy.space(spec, machine)
+def is_offered(strategy: str, config: Config, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a choice that was made earlier is one that its strategy still offers, accurate enough and not forbidden."""
+    strategies = {each.name: each for each in accurate_strategies(spec, machine)}
+    return strategy in strategies and config in strategies[strategy].space(spec, machine)
 
 
 def _tuned(plan: Plan, record: Record) -> TunedPlan:
@@ -111,9 +136,19 @@ def _tuned(plan: Plan, record: Record) -> TunedPlan:
     )
 
 
-def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
-    """Whether a stored choice is one that its strategy still offers."""
-    return _is_offered(Candidate(record.strategy, record.config, record.seconds), spec, machine)
+@contextmanager
+def claim(
+    spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None, seconds: float
+) -> Iterator[TunedPlan | None]:
+    """Of the processes that share the database and meet a problem at once, one is given None, and is to measure it within the
+    block in about ``seconds``; the others are given what it has found."""
+    key = (spec.to_json(), machine.fingerprint(), threads, __version__, workspace_limit)
+
+    def known() -> TunedPlan | None:
+        return known_plan(spec, machine, threads, workspace_limit)
+
+    with claimed(database(), key, CLAIM_FACTOR * seconds + CLAIM_SECONDS, known) as found:
+        yield found
 
 
 def store(record: Record) -> None:

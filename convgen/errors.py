@@ -55,6 +55,14 @@ class OptionError(ConvgenError, ValueError):
     """An environment variable or a command-line option has a value that is not allowed."""
 
 
+class LockError(ConvgenError, ValueError):
+    """A lockfile cannot be read, or lacks a choice in strict mode."""
+
+
+class ExchangeError(ConvgenError, ValueError):
+    """A file of tuning results is not valid; the message names the file and the line."""
+
+
 class MissingDependencyError(ConvgenError, ImportError):
     """An optional library is needed for what was asked and is not installed."""
 
@@ -69,6 +77,10 @@ class VerificationWarning(UserWarning):
 
 class NoisyMachineWarning(UserWarning):
     """Other programs disturb measurements, which take longer; choices stay as sure as there is time for."""
+
+
+class LockWarning(UserWarning):
+    """The lockfile in force lacks a choice, and the heuristic's is taken."""
 
 
 class FusedWarning(UserWarning):

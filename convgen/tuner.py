@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from convgen import __version__
-from convgen.choices import TunedPlan, known_plan, store
+from convgen.choices import TunedPlan, claim, known_plan, store
 from convgen.compile_ahead import Helpers
 from convgen.driver import (
     Plan,
@@ -29,6 +29,7 @@ from convgen.errors import NoisyMachineWarning, SpecError, VerificationError
 from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.options import num_threads
+from convgen.options import workspace_limit as default_workspace_limit
 from convgen.runtime.host_lock import alone_on_this_host
 from convgen.spec import ConvSpec
 from convgen.tuning.measure import CacheState
@@ -71,6 +72,8 @@ def tune(
     """
     check_budget(budget)
     check_limit(workspace_limit)
+    if workspace_limit is None:
+        workspace_limit = default_workspace_limit()
     count = thread_count(threads)
     _check_specs(spec)
     problems = [spec] if isinstance(spec, ConvSpec) else list(spec)
@@ -114,9 +117,16 @@ def _tune_all(specs: list[ConvSpec], budget: float, run: _Run, observer: Observe
 
 def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
     machine = Machine.host()
-    known = None if run.force else known_plan(spec, machine, run.threads, run.workspace_limit)
+    if run.force:
+        return _measured(spec, machine, budget, run)
+    known = known_plan(spec, machine, run.threads, run.workspace_limit)
     if known is not None:
         return known
+    with claim(spec, machine, run.threads, run.workspace_limit, budget) as found:
+        return found or _measured(spec, machine, budget, run)
+
+
+def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
     with alone_on_this_host():
         result, verified = _search(spec, machine, run, budget)
         store(_record(result, verified, machine, run))

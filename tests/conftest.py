@@ -15,6 +15,10 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+# Variables that choose what the tests run on, and not what is chosen for a problem.
+_KEPT = ("CONVGEN_CACHE_DIR", "CONVGEN_TEST_CACHE_DIR", "CONVGEN_MAX_CPU_ISA")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns the kernel cache and database directory of this session, which child processes inherit.
@@ -27,8 +31,8 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVGEN_CACHE_DIR", str(directory))
-        for name in ("CONVGEN_DEBUG", "CONVGEN_TUNE", "CONVGEN_NUM_THREADS"):
-            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("CONVGEN_") and name not in _KEPT]:
+            patch.delenv(name)
         yield directory
 
 

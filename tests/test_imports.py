@@ -36,7 +36,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "tuning.space": ("spec", "machine", "ir"),
     "tuning.rates": ("machine",),
     "tuning.cost": ("spec", "machine", "tuning.rates"),
-    "tuning": ("tuning.space", "runtime"),
+    "tuning": ("tuning.space", "runtime", "descriptor"),
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
     "targets.cpu": ("passes", "render", "runtime"),
     "targets.cuda": ("passes", "render", "runtime"),
@@ -48,6 +48,8 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 FRONTENDS = (
     "choices",
+    "locking",
+    "pinning",
     "examination",
     "helper_process",
     "compile_ahead",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from convgen import __version__
+from convgen.cli.database_arguments import add_db, add_lock
 from convgen.errors import OptionError
 
 _SOURCE = "an ONNX file, a suite (such as resnet50), or a descriptor"
@@ -47,7 +48,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_show(command("show", "print what a problem is lowered to"))
     _add_bench(command("bench", "measure convolutions side by side with other libraries"))
     _add_verify(command("verify", "hold generated kernels against the float64 oracle"))
-    _add_db(command("db", "look into the tuning database"))
+    add_db(command("db", "look into the tuning database, and exchange what tuning has found"))
+    add_lock(command("lock", "pin the choices for a network in a lockfile, or check that one is complete"), _add_source)
     command("doctor", "tell what convgen found on this machine, and compile and verify a small convolution")
     return parser.parse_args(argv)
 
@@ -113,13 +115,6 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strategy", default="all", metavar="S", help="one strategy's name (default all that apply)")
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the random operands (default 0)")
     parser.add_argument("--full", action="store_true", help="keep a network's image sizes, which are reduced otherwise")
-
-
-def _add_db(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    summary = "list what tuning has found"
-    listing = actions.add_parser("list", help=summary, description=f"{summary}.", allow_abbrev=False)
-    listing.add_argument("--path", metavar="FILE", help="a database other than the one in the cache directory")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -14,8 +15,8 @@ from types import TracebackType
 from typing import Literal, TypeVar
 
 from convgen import options
-from convgen.errors import CacheWarning, OptionError
-from convgen.tuning.record import Record, unite
+from convgen.errors import CacheWarning, ExchangeError, OptionError
+from convgen.tuning.record import Key, Record, unite
 from convgen.tuning.schema import (
     OF_KEY,
     REPLACE,
@@ -135,6 +136,42 @@ class Database:
         except (sqlite3.Error, OSError, ForeignSchema) as error:
             raise OptionError(f"the tuning database {str(self.path)!r} cannot be written: {error}") from error
 
+    def claim(self, key: Key, owner: str, until: float, is_gone: Callable[[str], bool]) -> float | None:
+        """Claims a key until a time (seconds since 1970) and returns None; if another owner's claim stands, returns its end.
+
+        A claim whose time is over or whose owner ``is_gone`` gives way. Where the file cannot be written, nothing is shared and
+        every claim is granted.
+        """
+
+        def attempt(connection: sqlite3.Connection) -> float | None:
+            found = connection.execute(f"SELECT owner, until FROM claims WHERE {OF_KEY}", key_columns(key)).fetchone()
+            if found is not None and found[1] > time.time() and found[0] != owner and not is_gone(found[0]):
+                return float(found[1])
+            connection.execute("REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", (*key_columns(key), owner, until))
+            return None
+
+        return self._shared(attempt)
+
+    def release(self, key: Key, owner: str) -> None:
+        """Ends the owner's claim."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute(f"DELETE FROM claims WHERE {OF_KEY} AND owner = ?", (*key_columns(key), owner))
+
+        self._shared(delete)
+
+    def _shared(self, action: Callable[[sqlite3.Connection], _Answer]) -> _Answer | None:
+        """What the action returns, None where the file cannot be written."""
+        if not self._writable:
+            return None
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self._attempt("rwc", lambda connection: self._transaction(connection, action))
+        except (sqlite3.Error, OSError, ForeignSchema) as error:
+            self._writable = _kind(error) in _BUSY
+            self._warn(f"cannot be written ({error})")
+            return None
+
     def close(self) -> None:
         """Tries once more to write what is in memory only; the database may still be used."""
         if self._unwritten:
@@ -250,6 +287,19 @@ class Database:
         if _warned.setdefault(self.path, token) is token:
             consequence = "results stay correct, tuning may have to be repeated"
             warnings.warn(f"the tuning database {str(self.path)!r} {what}; {consequence}", CacheWarning, stacklevel=4)
+
+
+def records_in(path: Path) -> tuple[Record, ...]:
+    """Returns the records of another database, whatever its version, and leaves the file as it is; damaged ones are left out.
+
+    Raises ExchangeError for what is not a tuning database.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = _read(connection, "", ())
+    except (sqlite3.Error, ForeignSchema, UnicodeDecodeError) as error:
+        raise ExchangeError(f"path={str(path)!r} is not a tuning database of convgen: {error}") from error
+    return unite(record for record in found if record is not None)
 
 
 def default_path() -> Path:

@@ -91,6 +91,10 @@ class Record:
         """Whether a person has made this choice."""
         return self.origin == "pinned"
 
+    def moved(self, origin: Origin | None, source: str) -> Record:
+        """The record as it arrives from a file, with another origin if one is given; a pin stays a pin."""
+        return self if origin is None or self.is_pinned else dataclasses.replace(self, origin=origin, source=source)
+
     @property
     def identity(self) -> str:
         """40 hexadecimal digits, equal for two copies of a record wherever they have been."""
@@ -118,22 +122,22 @@ def current_tools() -> str:
 
 
 def to_fields(record: Record) -> dict[str, object]:
-    """The record as JSON values: what is unknown or empty is left out, the problem and configurations are objects."""
-    plain = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    plain |= {
+    """The record as JSON values, without fields that have their default; problem and configurations are objects."""
+    return _without_defaults(record) | {
         "problem": _problem_object(record.problem),
         "config": dict(record.config.values),
-        "candidates": [candidate_fields(candidate) for candidate in record.candidates],
-        "rejected": list(record.rejected),
+        **({"candidates": [candidate_fields(each) for each in record.candidates]} if record.candidates else {}),
     }
-    return {name: value for name, value in plain.items() if value not in (None, "", [])}
 
 
 def candidate_fields(candidate: Candidate) -> dict[str, object]:
     """The same of a candidate."""
-    plain = {field.name: getattr(candidate, field.name) for field in dataclasses.fields(candidate)}
-    plain |= {"config": dict(candidate.config.values), "count": candidate.count or None}
-    return {name: value for name, value in plain.items() if value is not None}
+    return _without_defaults(candidate) | {"config": dict(candidate.config.values)}
+
+
+def _without_defaults(value: Record | Candidate) -> dict[str, object]:
+    pairs = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+    return {field.name: content for field, content in pairs if content != field.default}
 
 
 def from_fields(fields: object) -> Record:
@@ -155,7 +159,7 @@ def from_fields(fields: object) -> Record:
         verified=_value(known, "verified", _text, ""),
         created=_value(known, "created", _text),
         candidates=tuple(map(candidate_from_fields, _value(known, "candidates", _list, []))),
-        rejected=tuple(_text(reason) for reason in _value(known, "rejected", _list, [])),
+        rejected=_value(known, "rejected", _texts, ()),
         workspace_limit=_value(known, "workspace_limit", _count, None),
         tools=_value(known, "tools", _text, ""),
         origin=origin,
@@ -191,7 +195,7 @@ def _value(
         return cast(_Value, default)
     try:
         return read(fields[name])
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise OptionError(f"{name}={fields[name]!r} is not valid; allowed: {error}") from error
 
 
@@ -220,6 +224,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("text")
     return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError("a list of texts")
+    return tuple(value)
 
 
 def _list(value: object) -> list[object]:
