@@ -56,6 +56,9 @@ FRONTENDS = (
     "laboratory",
     "tuner",
     "planning",
+    "calibration",
+    "explanation",
+    "report",
     "kept_operators",
     "functional",
     "doctor",
@@ -77,7 +80,7 @@ OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("bench.peers.onnxruntime",),
     "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
-    "matplotlib": ("bench.plot",),
+    "matplotlib": ("bench.plot", "report.plot"),
 }
 
 PUBLIC_FUNCTIONS = (
