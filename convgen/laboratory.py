@@ -18,6 +18,7 @@ from convgen.operator import Array, CompiledConv
 from convgen.spec import ConvSpec
 from convgen.tuning.measure import CacheState, TimedCall, flushed_by
 from convgen.tuning.search import Choice
+from convgen.tuning.waiting import seconds_waited
 from convgen.verify import Operands, normal_operands
 
 
@@ -38,6 +39,7 @@ class KernelLab:
         self._ops: dict[Choice, CompiledConv] = {}
         self._calls: dict[Choice, TimedCall] = {}
         self._is_backwards = False
+        self._runs = self._disturbed = 0
         self._is_fenced = True
         self.rejected: list[str] = []
         self.errors: dict[Choice, float] = {}
@@ -46,6 +48,11 @@ class KernelLab:
     def verified(self) -> str:
         """The gates that candidates passed, for the record."""
         return "gates A and B, guard pages" if self._is_fenced else "gates A and B"
+
+    @property
+    def disturbed(self) -> float:
+        """The part of all timed runs that other programs disturbed."""
+        return self._disturbed / self._runs if self._runs else 0.0
 
     def left(self) -> float:
         """Seconds until the budget is spent; negative afterwards."""
@@ -86,13 +93,19 @@ class KernelLab:
         """Times a call of each, with packed weights where there are weights; forwards and backwards in turn."""
         seconds = dict.fromkeys(choices, 0.0)
         for choice in reversed(choices) if self._is_backwards else choices:
-            seconds[choice] = self._timed(choice).seconds()
+            call = self._timed(choice)
+            before = call.runs, call.disturbed
+            seconds[choice] = call.seconds()
+            self._runs += call.runs - before[0]
+            self._disturbed += call.disturbed - before[1]
         self._is_backwards = not self._is_backwards
         return tuple(seconds.values())
 
     def _timed(self, choice: Choice) -> TimedCall:
         if choice not in self._calls:
-            self._calls[choice] = TimedCall(call_of(self._op(choice), self._operands), flushed=self._flushed)
+            self._calls[choice] = TimedCall(
+                call_of(self._op(choice), self._operands), flushed=self._flushed, waited=seconds_waited
+            )
         return self._calls[choice]
 
     @functools.cached_property

@@ -41,6 +41,9 @@ from convgen.tuning.tactics import Finding, guided
 # Below this budget a helper process would take longer to start than it saves.
 HELPED_BUDGET = 4.0
 
+# A machine on which more timed runs than this are disturbed is noisy.
+DISTURBED = 0.25
+
 # Whether the process has been told already.
 _warned_of_noise: list[bool] = []
 
@@ -165,8 +168,8 @@ def _search(spec: ConvSpec, machine: Machine, run: _Run, budget: float) -> tuple
     finding = guided(choices, first, lab)
     if finding.winner is None:
         raise VerificationError(f"no candidate for {spec} is right: {'; '.join(lab.rejected)}")
-    if finding.noise > NOISY:
-        _warn_of_noise(finding.noise)
+    if finding.noise > NOISY or lab.disturbed > DISTURBED:
+        _warn_of_noise(finding.noise, lab.disturbed)
     return _result(spec, finding, finding.winner, first, lab), lab.verified
 
 
@@ -195,12 +198,12 @@ def _result(spec: ConvSpec, finding: Finding, winner: Choice, first: Choice, lab
     return TunedPlan(plan, best, baseline, lab.errors[winner], candidates, tuple(lab.rejected))
 
 
-def _warn_of_noise(noise: float) -> None:
+def _warn_of_noise(noise: float, disturbed: float) -> None:
     if not _warned_of_noise:
         _warned_of_noise.append(True)
         warnings.warn(
-            f"this machine is noisy: times of the same kernel spread by {noise:.0%}, so that measuring takes up to "
-            f"{WIDENED:g} times as long; other programs may be running",
+            f"this machine is noisy: other programs disturbed {disturbed:.0%} of the timed runs, which are repeated, and times "
+            f"of the same kernel spread by {noise:.0%}; measuring takes up to {WIDENED:g} times as long",
             NoisyMachineWarning,
             stacklevel=2,
         )
