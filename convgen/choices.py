@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +58,27 @@ class TunedPlan:
 
 
 def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> TunedPlan | None:
-    """What is known of a problem on this machine, if it is still valid: what a person has pinned, else what won without a limit
-    where it fits, else what won under this very limit, by the user's database and then by what convgen was shipped with."""
-    problem = spec.to_json()
-    fingerprint = machine.fingerprint()
-    found = itertools.chain(
-        _candidates(database().find(problem, fingerprint), threads, workspace_limit, __version__),
-        _candidates(shipped_records(fingerprint).get(problem, ()), threads, workspace_limit, None),
-    )
-    for record in found:
-        if not is_offered(record.strategy, record.config, spec, machine):
+    """What the database knows of a problem on this machine, if it is still valid: what a person has pinned, else what won without
+    a limit where it fits, else what won under this very limit."""
+    records = database().find(spec.to_json(), machine.fingerprint())
+    return _plan_of(_groups(records, threads, workspace_limit, __version__), spec, machine, threads, workspace_limit)
+
+
+def shipped_plan(
+    spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None
+) -> TunedPlan | None:
+    """The same of what convgen was shipped with. ``tune`` takes no notice of it: it is asked to measure."""
+    records = shipped_records(machine.fingerprint()).get(spec.to_json(), ())
+    return _plan_of(_groups(records, threads, workspace_limit, None), spec, machine, threads, workspace_limit)
+
+
+def _plan_of(
+    groups: Iterable[Sequence[Record]], spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None
+) -> TunedPlan | None:
+    """The first group's choice that is still offered and fits."""
+    for group in groups:
+        record = decided([each for each in group if is_offered(each.strategy, each.config, spec, machine)])
+        if record is None:
             continue
         origin = "database" if record.origin not in ("pinned", "shipped") else record.origin
         plan = Plan(spec, record.strategy, record.config, origin, record.seconds or None)
@@ -77,28 +87,16 @@ def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: 
     return None
 
 
-def _candidates(
+def _groups(
     records: Sequence[Record], threads: int, workspace_limit: int | None, version: str | None
-) -> Iterator[Record]:
-    """Of the records of a problem those that count for a call, the weightiest first; of a version, if one is given."""
+) -> list[list[Record]]:
+    """The records of a problem that count for a call, in groups that are decided alone, the weightiest group first."""
     # A pin for this number of threads goes before one for any; other versions' pins hold too: it is the person's word.
-    for count in (threads, ANY_THREADS):
-        yield from _decided([record for record in records if record.is_pinned and record.threads == count])
-    for limit in dict.fromkeys((None, workspace_limit)):
-        yield from _decided(
-            [
-                record
-                for record in records
-                if not record.is_pinned
-                and (record.threads, record.workspace_limit) == (threads, limit)
-                and version in (None, record.version)
-            ]
-        )
-
-
-def _decided(records: Sequence[Record]) -> tuple[Record, ...]:
-    found = decided(records)
-    return () if found is None else (found,)
+    pins = [[each for each in records if each.is_pinned and each.threads == count] for count in (threads, ANY_THREADS)]
+    measured = [each for each in records if not each.is_pinned and each.threads == threads]
+    of_version = [each for each in measured if version in (None, each.version)]
+    limits = dict.fromkeys((None, workspace_limit))
+    return [*pins, *([each for each in of_version if each.workspace_limit == limit] for limit in limits)]
 
 
 def decided(records: Sequence[Record]) -> Record | None:

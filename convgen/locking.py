@@ -15,7 +15,7 @@ from convgen.errors import LockError, LockWarning
 from convgen.machine import Machine
 from convgen.options import is_lock_strict, lock_path
 from convgen.spec import ConvSpec
-from convgen.tuning.lockfile import Choice, LockEntry, Lockfile, read_lock
+from convgen.tuning.lockfile import Lockfile, read_lock
 
 # Lockfiles this process has already warned about.
 _warned: dict[Path, object] = {}
@@ -78,7 +78,7 @@ def plan_in(lock: Lockfile, call: Call) -> Plan:
     entries = lock.find(spec, machine.fingerprint(), call.threads, call.workspace_limit)
     reason = f"lacks it for this machine ({machine.fingerprint()}) and {call.threads} threads"
     for entry in entries:
-        strategy, config = _choice(entry, call)
+        strategy, config = entry.choice if call.constant_weights else entry.streamed or entry.choice
         if not is_offered(strategy, config, spec, machine):
             reason = f"wants {strategy} {config}, which is not offered here"
             continue
@@ -87,10 +87,3 @@ def plan_in(lock: Lockfile, call: Call) -> Plan:
             return plan
         reason = f"wants {strategy} {config}, which needs more than {call.workspace_limit} bytes"
     raise LockError(f"problem {format_descriptor(spec)!r}: the lockfile {str(lock.path)!r} {reason}")
-
-
-def _choice(entry: LockEntry, call: Call) -> Choice:
-    # Packed weights are scratch memory, so that a limit is only known to be kept by the choice that was made under it.
-    if call.constant_weights or call.workspace_limit is not None:
-        return entry.choice
-    return entry.streamed or entry.choice

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from convgen.choices import TunedPlan, best_unpacked, known_plan
+from convgen.choices import TunedPlan, best_unpacked, known_plan, shipped_plan
 from convgen.driver import Plan, check_budget, check_limit, given_plan, heuristic_plan, thread_count
 from convgen.errors import OptionError, SpecError
 from convgen.locking import Call, active_lock, locked_plan
@@ -84,7 +84,8 @@ def free_plan(call: Call, *, may_measure: bool = True) -> Plan:
     spec, limit = call.spec, call.workspace_limit
     known = None
     if tune_mode() != "off" and not is_deterministic():
-        known = known_plan(spec, call.machine, call.threads, limit)
+        where = (spec, call.machine, call.threads, limit)
+        known = known_plan(*where) or shipped_plan(*where)
         if known is None and may_measure:
             known = _first_sight(call)
     if known is None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from convgen.tuning import shipped
+
 # A first example may compile a kernel, so a deadline would only measure the compiler.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -24,7 +26,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns the kernel cache and database directory of this session, which child processes inherit.
 
     ``CONVGEN_TEST_CACHE_DIR`` names a directory that is kept from one session to the next. Variables that would change
-    what a kernel is or how it runs are removed.
+    what a kernel is or how it runs are removed, and what is shipped for some kinds of machine is not looked at.
     """
     kept = os.environ.get("CONVGEN_TEST_CACHE_DIR")
     directory = Path(kept).absolute() if kept else _session_folder(tmp_path_factory) / "convgen_cache"
@@ -33,6 +35,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CONVGEN_CACHE_DIR", str(directory))
         for name in [name for name in os.environ if name.startswith("CONVGEN_") and name not in _KEPT]:
             patch.delenv(name)
+        patch.setattr(shipped, "DEFAULTS", directory / "defaults")
         yield directory
 
 

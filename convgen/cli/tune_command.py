@@ -11,6 +11,7 @@ from convgen.cli.problems import Problem, Source, read_source
 from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
 from convgen.driver import thread_count
 from convgen.machine import Machine
+from convgen.options import lock_path
 from convgen.source_files import make_folder, write_source
 from convgen.tuner import tune
 
@@ -44,6 +45,8 @@ def run_tune(arguments: argparse.Namespace) -> int:
         print_line(line)
     print_line(f"sources   {written}")
     print_line(f"database  {database().path}")
+    if lock_path() is not None:
+        print_line(f"lockfile  {lock_path()} decides until `convgen lock {arguments.source}` renews it")
     return 0
 
 
@@ -82,7 +85,7 @@ def _row(problem: Problem, result: TunedPlan) -> tuple[str, ...]:
         f"{result.gflops:.1f}",
         f"{result.speedup:.2f}",
         f"{result.error:.1e}",
-        "measured" if result.measured else "found",
+        "measured" if result.measured else "pinned" if result.plan.origin == "pinned" else "found",
     )
 
 

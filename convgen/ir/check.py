@@ -1,8 +1,9 @@
 """The rules that every program obeys, before and after every pass.
 
 Names are defined before use and never shadowed; ranks, data types and lanes agree; register buffers have constant shapes;
-operands are read only; parallel loops are outermost and their iterations store to different places; a vector access runs along
-the last axis. Whether indices stay inside buffers is checked by the interpreter, element by element.
+operands are read only; parallel loops are outermost and their iterations store to different places; thread loops stand in no
+other, are all as long, and number the registers that live on after them; a vector access runs along the last axis. Whether
+indices stay inside buffers is checked by the interpreter, element by element.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from convgen.dtypes import DTYPES
 from convgen.errors import IRError
 from convgen.ir.nodes import (
     Alloc,
+    Barrier,
     Buffer,
     Choose,
     For,
@@ -33,9 +35,10 @@ from convgen.ir.nodes import (
     Transform,
     Transpose,
     Value,
+    Var,
 )
 from convgen.ir.printer import format_index
-from convgen.ir.rewrite import stores, values, variables
+from convgen.ir.rewrite import loops, reads, statements, stores, values, variables
 from convgen.ir.types import TILE_TERMS, compute_dtype, value_type
 
 # A tile of the matrix unit has no more rows, each of no more bytes.
@@ -106,6 +109,40 @@ class _Checker:
         for need in self._stage.needs:
             self._condition(need, self._sizes | frozenset(bound))
         self._block(self._stage.body, self._sizes | frozenset(bound), dict(self._memory), parallel=True)
+        self._threads()
+
+    def _threads(self) -> None:
+        """The rules of stages whose tasks have threads."""
+        found = {loop.extent for loop in loops(self._stage.body) if loop.kind == "thread"}
+        if not found:
+            return
+        if len(found) > 1 or not all(isinstance(extent, Int) and extent.value > 0 for extent in found):
+            raise IRError(f"thread loops of {sorted(map(format_index, found))} iterations are not all as long")
+        self._outside_threads(self._stage.body, frozenset())
+
+    def _outside_threads(self, body: tuple[Stmt, ...], shared: frozenset[str]) -> None:
+        """``shared`` names the registers of all threads."""
+        for statement in body:
+            match statement:
+                case For(var, _, inner, "thread"):
+                    self._inside_threads(inner, var, shared)
+                case For(_, _, inner) | If(_, inner):
+                    self._outside_threads(inner, shared)
+                case Alloc(buffer, inner):
+                    self._outside_threads(inner, shared | {buffer.name})
+                case _:
+                    pass
+
+    def _inside_threads(self, body: tuple[Stmt, ...], thread: str, shared: frozenset[str]) -> None:
+        for statement in statements(body):
+            match statement:
+                case Barrier() | For(kind="thread"):
+                    raise IRError(f"a barrier or threads stand in thread loop {thread}")
+                case _:
+                    pass
+        for access in (*stores(body), *reads(body)):
+            if access.buffer in shared and access.index[:1] != (Var(thread),):
+                raise IRError(f"{access.buffer} is not numbered by thread {thread}")
 
     def _view(self, view: Buffer, names: frozenset[str]) -> None:
         if view.name not in self._memory:
@@ -134,6 +171,8 @@ class _Checker:
                     self._transform(statement, buffers)
                 case Transpose():
                     self._transpose(statement, names, buffers)
+                case Barrier():
+                    pass
                 case Prefetch():
                     self._prefetch(statement, names, buffers)
                 case TileZero() | TileLoad() | TileDot() | TileStore():

@@ -16,6 +16,7 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
@@ -110,7 +111,8 @@ def interpret(
 
     ``arrays`` holds the operands, of any shape with the right number of elements; they are not changed. Other memory starts as
     NaN (integers: the largest value), so that a read before a write shows. ``shuffle`` randomises the order of parallel
-    iterations. Raises IRError for an access outside a buffer, and for sizes that a stage is not made for.
+    iterations, and of threads between barriers. Raises IRError for an access outside a buffer, and for sizes that a stage is not
+    made for.
     """
     memory: dict[str, Array] = {}
     for buffer in program.buffers:
@@ -158,7 +160,7 @@ class _Run:
             match statement:
                 case For(var, extent, inner, kind):
                     order = np.arange(evaluate_index(extent, names))
-                    if kind == "parallel" and self.shuffle is not None:
+                    if kind != "serial" and self.shuffle is not None:
                         self.shuffle.shuffle(order)
                     for i in order:
                         if kind == "parallel":
@@ -185,7 +187,7 @@ class _Run:
                     self._transpose(statement, names)
                 case TileZero() | TileLoad() | TileDot() | TileStore():
                     self._tile(statement, names)
-                case Prefetch():
+                case Prefetch() | Barrier():
                     pass
 
     def _tile(self, statement: TileStmt, names: Mapping[str, int]) -> None:

@@ -16,7 +16,7 @@ from convgen.transforms.linear import LinearProgram
 IndexOperator = OneOf["+", "-", "*", "//", "%", "min", "max"]
 ArithOperator = OneOf["+", "-", "*", "/", "min", "max"]
 Function = OneOf["exp", "tanh", "erf"]
-LoopKind = OneOf["serial", "parallel"]
+LoopKind = OneOf["serial", "parallel", "thread"]
 Space = OneOf["operand", "result", "packed", "workspace", "local", "register", "tile"]
 PaddingMode = OneOf["zeros", "reflect", "replicate", "circular"]
 
@@ -194,7 +194,7 @@ class Buffer:
     """Row-major storage. ``register`` buffers live in registers of one task, ``tile`` buffers in those of its matrix unit: their
     last two axes are a tile's rows and columns, the others number the tiles. All others are memory.
 
-    ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins.
+    ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins. A task's threads share it.
     """
 
     name: str
@@ -205,6 +205,9 @@ class Buffer:
 
 @dataclass(frozen=True)
 class For:
+    """A loop from 0. Iterations of ``parallel`` loops are a stage's tasks, those of ``thread`` loops the threads of a task, by
+    number: between two barriers they may run in any order, and together."""
+
     var: str
     extent: Index
     body: tuple[Stmt, ...]
@@ -278,6 +281,11 @@ class Prefetch:
 
 
 @dataclass(frozen=True)
+class Barrier:
+    """All threads of a task have done what stands before it, when any of them goes on."""
+
+
+@dataclass(frozen=True)
 class TileZero:
     """Every element of a tile becomes zero; ``index`` numbers the tile among those of its buffer."""
 
@@ -327,7 +335,7 @@ class TileStore:
 
 
 TileStmt: TypeAlias = TileZero | TileLoad | TileDot | TileStore
-Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | TileStmt
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | Barrier | TileStmt
 
 
 # ---- programs

@@ -6,6 +6,7 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
@@ -150,7 +151,7 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
     for statement in body:
         match statement:
             case For(var, extent, inner, kind):
-                word = "for" if kind == "serial" else "parallel for"
+                word = "for" if kind == "serial" else f"{kind} for"
                 lines += [f"{pad}{word} {var} in {format_index(extent)}:", *_block(inner, depth + 1)]
             case If(condition, inner):
                 lines += [f"{pad}if {format_condition(condition)}:", *_block(inner, depth + 1)]
@@ -173,6 +174,8 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {_tile(b, bi)}")
             case TileStore(target, place, axis, tile, index):
                 lines.append(f"{pad}rows along {axis} of {_access(target, place, 1, None)} = {_tile(tile, index)}")
+            case Barrier():
+                lines.append(f"{pad}barrier")
             case Prefetch(name, index, lanes, ahead):
                 lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
     return lines

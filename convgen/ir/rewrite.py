@@ -10,6 +10,7 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Choose,
     Const,
     Convert,
@@ -127,7 +128,7 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
                 lanes,
                 None if count is None else index(count),
             )
-        case Transform():
+        case Transform() | Barrier():
             return statement
         case Prefetch() | TileZero():
             return replace(statement, index=tuple(map(index, statement.index)))

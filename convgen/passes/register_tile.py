@@ -29,8 +29,8 @@ class RegisterTile:
     →  alloc acc[A, B]: { for a: for b: init;  for r: for a: for b: update;  for a: for b: finish }
 
     (scalar expansion, loop distribution and interchange in one step). A guard that ``tile`` put into the nest stays on
-    ``finish``; it is dropped from ``init`` and ``update`` where all they read stays inside its buffer without it, because what
-    they store is private.
+    ``finish``, as does one around a store of ``finish``; it is dropped from ``init`` and ``update`` where all they read stays
+    inside its buffer without it, because what they store is private.
 
     Requires: ``loops`` are perfectly nested around one alloc, of constant extent; the reduction's extents do not depend on
     them; a memory buffer that is both read and stored is accessed at one place, in which every loop's variable is an index.
@@ -106,8 +106,25 @@ class TileNest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
+            case If(_, (inner,)) if self._is_guarded_store(inner):
+                return (self._around(statement),)
             case _:
                 raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
+
+    def _is_guarded_store(self, statement: Stmt) -> bool:
+        """Whether it is a store to memory, with guards around it."""
+        while isinstance(statement, If) and len(statement.body) == 1:
+            statement = statement.body[0]
+        return isinstance(statement, Store) and statement.buffer != self.alloc.buffer.name
+
+    def _around(self, guarded: If) -> Stmt:
+        """The tile's loops and guards around a store with guards of its own."""
+        inner: Stmt = map_statement(guarded, lambda index: index, self._expand)
+        for guard in reversed(self.guards):
+            inner = If(guard, (inner,))
+        for name, extent in reversed(self.loops):
+            inner = For(name, extent, (inner,))
+        return inner
 
     def _wrapped(self, store: Store) -> Stmt:
         private = store.buffer == self.alloc.buffer.name

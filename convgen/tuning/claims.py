@@ -52,8 +52,11 @@ def claimed(
 
 def _is_gone(owner: str) -> bool:
     """Whether the owner of a claim is known to have ended; of processes on other computers nothing is known."""
-    place, pid, started, _ = owner.split(" ")
-    return place == _place() and _started(int(pid)) != started
+    match owner.split(" "):
+        case [place, pid, started, _] if pid.isdecimal():
+            return place == _place() and _started(int(pid)) != started
+        case _:  # a damaged claim
+            return True
 
 
 @functools.cache

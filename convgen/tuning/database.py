@@ -37,6 +37,9 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Another process holds the file for longer than we wait; it will not do so forever.
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+# The end of a claim that is further off, in seconds, is a damaged one or one of a wrong clock.
+LONGEST_CLAIM = 24 * 3600.0
+
 _Answer = TypeVar("_Answer")
 
 # Files this process has already warned about.
@@ -139,14 +142,17 @@ class Database:
     def claim(self, key: Key, owner: str, until: float, is_gone: Callable[[str], bool]) -> float | None:
         """Claims a key until a time (seconds since 1970) and returns None; if another owner's claim stands, returns its end.
 
-        A claim whose time is over or whose owner ``is_gone`` gives way. Where the file cannot be written, nothing is shared and
+        A claim whose time is over, or further off than LONGEST_CLAIM, or whose owner ``is_gone`` gives way.
+        Where the file cannot be written, nothing is shared and
         every claim is granted.
         """
 
         def attempt(connection: sqlite3.Connection) -> float | None:
             found = connection.execute(f"SELECT owner, until FROM claims WHERE {OF_KEY}", key_columns(key)).fetchone()
-            if found is not None and found[1] > time.time() and found[0] != owner and not is_gone(found[0]):
-                return float(found[1])
+            match found:
+                case (str(other), float(end)) if 0 < end - time.time() < LONGEST_CLAIM and other != owner:
+                    if not is_gone(other):
+                        return end
             connection.execute("REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", (*key_columns(key), owner, until))
             return None
 

@@ -21,6 +21,8 @@ Origin = Literal["measured", "pinned", "imported", "merged", "shipped"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 # The number of threads of a pin that holds for every number of them.
 ANY_THREADS = 0
+# Fields that say how a record came here, and not what was found.
+_PROVENANCE = ("origin", "source", "host")
 # What the speed of a kernel depends on besides convgen.
 _TOOLS = ("llvmlite", "numba", "numpy")
 
@@ -95,11 +97,12 @@ class Record:
         """The record as it arrives from a file, with another origin if one is given; a pin stays a pin."""
         return self if origin is None or self.is_pinned else dataclasses.replace(self, origin=origin, source=source)
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """40 hexadecimal digits, equal for two copies of a record wherever they have been."""
-        evidence = dataclasses.replace(self, origin="pinned" if self.is_pinned else "measured", source="", host="")
-        return hashlib.sha256(repr(evidence).encode()).hexdigest()[:40]
+        # Fields that have their default are not among them, so that a field more changes no identity.
+        fields = [pair for pair in sorted(to_fields(self).items()) if pair[0] not in _PROVENANCE]
+        return hashlib.sha256(json.dumps([self.is_pinned, fields]).encode()).hexdigest()[:40]
 
 
 def unite(*sets: Iterable[Record]) -> tuple[Record, ...]:

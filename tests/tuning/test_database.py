@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from convgen import options
-from convgen.errors import CacheWarning
+from convgen.errors import CacheWarning, OptionError
 from convgen.spec import ConvSpec
 from convgen.tuning.database import Database, default_path
 from convgen.tuning.record import Candidate, Record
@@ -400,3 +400,52 @@ def test_threads_may_store_into_one_object(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(record.threads for record in Database(path).records()) == list(range(1, 9))
+
+
+def test_what_waited_for_others_is_written_with_the_next(filled: Path) -> None:
+    with one_warning(filled), closing(sqlite3.connect(filled, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        database = Database(filled, timeout=0.01)
+        database.store(OTHER)
+        other.execute("ROLLBACK")
+        third = dataclasses.replace(OTHER, threads=7)
+        database.store(third)
+    assert set(Database(filled).records()) == {RECORD, OTHER, third}
+
+
+def test_records_are_added_beside_and_counted_once(filled: Path) -> None:
+    rival = dataclasses.replace(RECORD, strategy="winograd", origin="imported", source="theirs")
+    assert Database(filled).add([RECORD, rival, rival, OTHER]) == 2
+    assert Database(filled).add([rival]) == 0
+    assert set(Database(filled).find(RECORD.problem, RECORD.fingerprint)) == {RECORD, rival}
+
+
+def test_a_copy_that_came_back_is_the_record_itself(filled: Path) -> None:
+    returned = dataclasses.replace(RECORD, origin="merged", source="theirs", host="")
+    Database(filled).add([returned])
+    assert Database(filled).records() == (RECORD,)
+
+
+def test_removing(filled: Path) -> None:
+    database = Database(filled)
+    database.store(OTHER)
+    assert database.remove([RECORD, dataclasses.replace(RECORD, threads=9)]) == 1
+    assert Database(filled).records() == (OTHER,)
+    assert database.remove([]) == 0
+    assert Database(filled.with_name("none")).remove([RECORD]) == 0
+    with closing(sqlite3.connect(filled, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OptionError, match="cannot be written: database is locked"):
+            Database(filled, timeout=0.01).remove([OTHER])
+
+
+def test_an_identity_is_the_same_in_every_version() -> None:
+    assert RECORD.identity == "bf27c297d93ca5311e5bf0de48488f1b19698928"
+    assert dataclasses.replace(RECORD, origin="merged", source="x", host="y").identity == RECORD.identity
+    for changed in (
+        {"origin": "pinned"},
+        {"seconds": 2.0},
+        {"config": Config.of(lanes=64, pixels=7)},
+        {"rejected": ()},
+    ):
+        assert dataclasses.replace(RECORD, **changed).identity != RECORD.identity

@@ -19,6 +19,7 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
@@ -202,7 +203,7 @@ class _Writer(Places):
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch | TileStmt) -> None:
+    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch | Barrier | TileStmt) -> None:
         match statement:
             case TileZero() | TileLoad() | TileDot() | TileStore():
                 self.tile(statement)
@@ -213,6 +214,8 @@ class _Writer(Places):
                 self.line(f"{operation}({name}, {self.place(name, (*index[:-1], add(index[-1], ahead)))})")
             case Transpose():
                 self.transpose(statement)
+            case Barrier():
+                raise IRError(f"stage {self.stage.name} has threads, which are for GPUs")
             case Transform():
                 self.transform(statement)
             case For(var, extent, body):
