@@ -51,6 +51,10 @@ class ModelError(ConvgenError, ValueError):
     """A model file cannot be read, or holds no convolution convgen understands."""
 
 
+class FleetError(ConvgenError):
+    """A fleet of workers cannot be reached, or has not tuned a problem."""
+
+
 class OptionError(ConvgenError, ValueError):
     """An environment variable or a command-line option has a value that is not allowed."""
 
@@ -69,6 +73,10 @@ class MissingDependencyError(ConvgenError, ImportError):
 
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
+
+
+class FleetWarning(UserWarning):
+    """A job of a fleet was lost with its worker."""
 
 
 class VerificationWarning(UserWarning):

@@ -11,6 +11,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from convgen import __version__
@@ -26,6 +27,7 @@ from convgen.driver import (
     thread_count,
 )
 from convgen.errors import NoisyMachineWarning, SpecError, VerificationError
+from convgen.fleet import Group, Job, tune_on
 from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.options import num_threads
@@ -59,6 +61,7 @@ def tune(
     observer: Observer | None = None,
     force: bool = False,
     cache: CacheState = "warm",
+    executor: Executor | None = None,
 ) -> TunedPlan | list[TunedPlan]:
     """Finds the fastest verified way to compute a problem on this machine, and stores it; a list of problems gives a list.
 
@@ -66,9 +69,14 @@ def tune(
     heuristic's choice is always measured, however small the budget, and when further candidates cannot win, the rest of the
     budget is left. ``workspace_limit`` is in bytes: what needs more, packed weights included, is not considered, and the
     result is remembered for this limit. ``cache`` says what calls find in the caches: "warm" their own operands, "cold" nothing.
-    ``observer`` sees (position, result) of each problem. Raises SpecError, OptionError
-    for a budget that is not a finite number of seconds or a limit that is not a number of bytes, WorkspaceLimitError and
-    NotApplicable where nothing is small or accurate enough, and VerificationError if no candidate is right.
+    ``observer`` sees (position, result) of each problem.
+
+    With an ``executor`` its workers tune, each problem once on each kind of machine (see fleet.py), and all that they find is
+    stored here too; the result is that of a machine like this one, if there is one among them.
+
+    Raises SpecError, OptionError for a budget that is not a finite number of seconds or a limit that is not a number of bytes,
+    WorkspaceLimitError and NotApplicable where nothing is small or accurate enough, VerificationError if no candidate is
+    right, and FleetError if all jobs for a problem were lost with their workers.
 
     A kernel that fails verification is never chosen: a VerificationWarning names it. A NoisyMachineWarning says once in a
     process that other programs disturb measurements.
@@ -80,10 +88,34 @@ def tune(
     count = thread_count(threads)
     _check_specs(spec)
     problems = [spec] if isinstance(spec, ConvSpec) else list(spec)
+    if executor is not None:
+        job = Job("", 0.0, None if threads is None else count, workspace_limit, force, cache)
+        results = _tune_by(executor, problems, float(budget), job, observer)
+        return results[0] if isinstance(spec, ConvSpec) else results
     with Helpers(max(1, num_threads() - 1) if budget >= HELPED_BUDGET else 0, count) as helpers:
         run = _Run(count, workspace_limit, force, helpers, cache)
         results = _tune_all(problems, float(budget), run, observer)
     return results[0] if isinstance(spec, ConvSpec) else results
+
+
+def _tune_by(
+    executor: Executor, specs: list[ConvSpec], budget: float, job: Job, observer: Observer | None
+) -> list[TunedPlan]:
+    """The results of an executor's workers, in the order of ``specs``."""
+    if type(executor).__module__.partition(".")[0] == "distributed":
+        from convgen.dask_fleet import groups_of
+
+        groups = groups_of(executor, job.threads)
+    else:
+        groups = [Group(executor, job.threads)]
+    distinct = list(dict.fromkeys(specs))
+
+    def observed(place: int, found: TunedPlan) -> None:
+        if observer is not None:
+            observer(specs.index(distinct[place]), found)
+
+    found = dict(zip(distinct, tune_on(groups, distinct, job, budget, observed), strict=True))
+    return [found[spec] for spec in specs]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ FRONTENDS = (
     "helper_process",
     "compile_ahead",
     "laboratory",
+    "fleet",
+    "fleet_job",
+    "dask_fleet",
     "tuner",
     "planning",
     "calibration",
@@ -83,6 +86,8 @@ OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("bench.peers.onnxruntime",),
     "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
+    "distributed": ("dask_fleet",),
+    "dask": ("dask_fleet",),
     "matplotlib": ("bench.plot", "report.plot"),
 }
 

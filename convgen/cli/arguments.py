@@ -68,6 +68,10 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the sources (default convgen-out/NAME)")
     parser.add_argument("--force", action="store_true", help="measure again what the database knows")
     parser.add_argument(
+        "--cache", default="warm", metavar="C", help="warm (default) or cold: what calls find in the caches"
+    )
+    parser.add_argument("--dask", metavar="ADDRESS", help="let the workers of a Dask scheduler tune")
+    parser.add_argument(
         "--emit", action=argparse.BooleanOptionalAction, default=True, help="write the sources (the default) or do not"
     )
 
