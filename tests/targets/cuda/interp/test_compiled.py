@@ -65,7 +65,6 @@ UNARY: dict[str, tuple[Callable[[float], float], tuple[float, float], float, flo
     "sin": (math.sin, (-100, 100), 2, 2),
     "cos": (math.cos, (-1e7, 1e7), 2, 2),
     "atan": (math.atan, (-30, 30), 2, 2),
-    "lgamma": (math.lgamma, (3, 50), 6, 4),
 }
 
 
