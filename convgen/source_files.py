@@ -25,8 +25,13 @@ def write_source(plan: Plan, directory: str | Path, machine: Machine) -> tuple[P
 
     Returns the file's path, and False if it held this source already. Raises OptionError if the file cannot be written.
     """
-    content = source_of(plan, lower(plan, machine)).encode()
-    path = make_folder(directory) / f"{file_stem(plan)}.py"
+    return write_text(source_of(plan, lower(plan, machine)), plan, directory)
+
+
+def write_text(source: str, plan: Plan, directory: str | Path, *, suffix: str = "") -> tuple[Path, bool]:
+    """The same for a source that is there already, of the plan's name and ``suffix``."""
+    content = source.encode()
+    path = make_folder(directory) / f"{file_stem(plan)}{suffix}.py"
     try:
         if path.is_file() and path.read_bytes() == content:
             return path, False

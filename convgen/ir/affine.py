@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -105,9 +106,30 @@ def _division(op: str, a: Affine, b: Affine, ranges: Mapping[str, Index]) -> Aff
         if low is not None and high is not None and low >= 0 and high < step:
             quotient = Affine(tuple((t, f // step) for t, f in whole.terms), whole.constant // step)
             return quotient if op == "//" else rest
+        coarse, fine = _split_by_grain(a, step, ranges)
+        if fine.terms:
+            # What is less than a grain changes no quotient by a multiple of grains.
+            quotient = _division(op, coarse, b, {})
+            return quotient if op == "//" else _combine(quotient, fine, 1)
     if op == "//":
         return _atom(floordiv(a.index(), b.index()))
     return _atom(mod(a.index(), b.index()))
+
+
+def _split_by_grain(form: Affine, step: int, ranges: Mapping[str, Index]) -> tuple[Affine, Affine]:
+    """The form as a sum of two, where the second stays below a divisor of ``step`` that divides all of the first."""
+    for fine_terms in range(len(form.terms), 0, -1):
+        terms = sorted(form.terms, key=lambda term: abs(term[1]))
+        fine = Affine(tuple(terms[:fine_terms]), 0)
+        coarse = terms[fine_terms:]
+        grain = math.gcd(step, *(factor for _, factor in coarse))
+        low, high = bounds(fine, ranges)
+        offset = form.constant % grain
+        if low is not None and high is not None and low + offset >= 0 and high + offset < grain:
+            own = tuple(term for term in form.terms if term in coarse)
+            small = tuple(term for term in form.terms if term not in coarse)
+            return Affine(own, form.constant - offset), Affine(small, offset)
+    return form, Affine((), 0)
 
 
 def rejoined(form: Affine) -> Affine:

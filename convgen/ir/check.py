@@ -1,18 +1,24 @@
 """The rules that every program obeys, before and after every pass.
 
 Names are defined before use and never shadowed; ranks, data types and lanes agree; register buffers have constant shapes;
-operands are read only; parallel loops are outermost and their iterations store to different places; a vector access runs along
-the last axis. Whether indices stay inside buffers is checked by the interpreter, element by element.
+operands are read only; parallel loops are outermost and their iterations store to different places; thread loops stand in no
+other, are all as long, and number the registers that live on after them; a vector access runs along the last axis. Whether
+indices stay inside buffers is checked by the interpreter, element by element.
 """
 
 from __future__ import annotations
 
 from convgen.dtypes import DTYPES
 from convgen.errors import IRError
+from convgen.ir.build import mul
 from convgen.ir.nodes import (
     Alloc,
+    Barrier,
     Buffer,
     Choose,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     For,
     If,
     Index,
@@ -33,11 +39,14 @@ from convgen.ir.nodes import (
     Transform,
     Transpose,
     Value,
+    Var,
 )
 from convgen.ir.printer import format_index
-from convgen.ir.rewrite import stores, values, variables
-from convgen.ir.types import TILE_TERMS, compute_dtype, value_type
+from convgen.ir.rewrite import loops, reads, statements, stores, values, variables
+from convgen.ir.types import TILE_TERMS, TURNED_TILES, compute_dtype, value_type
 
+# Threads of a warp.
+WARP = 32
 # A tile of the matrix unit has no more rows, each of no more bytes.
 TILE_ROWS, TILE_BYTES = 16, 64
 
@@ -93,6 +102,7 @@ class _Checker:
         self._stage = stage
         self._sizes = frozenset(program.sizes)
         self._memory = {buffer.name: buffer for buffer in program.buffers}
+        self._warps = {Var(loop.var) for loop in loops(stage.body) if loop.kind == "warp"}
 
     def run(self) -> None:
         bound = [name for name, _ in self._stage.bindings]
@@ -106,6 +116,42 @@ class _Checker:
         for need in self._stage.needs:
             self._condition(need, self._sizes | frozenset(bound))
         self._block(self._stage.body, self._sizes | frozenset(bound), dict(self._memory), parallel=True)
+        self._threads()
+
+    def _threads(self) -> None:
+        """The rules of stages whose tasks have threads."""
+        every = tuple(loops(self._stage.body))
+        found = {loop.extent for loop in every if loop.kind == "thread"}
+        found |= {mul(loop.extent, WARP) for loop in every if loop.kind == "warp"}
+        if not found:
+            return
+        if len(found) > 1 or not all(isinstance(extent, Int) and extent.value > 0 for extent in found):
+            raise IRError(f"thread loops of {sorted(map(format_index, found))} iterations are not all as long")
+        self._outside_threads(self._stage.body, frozenset())
+
+    def _outside_threads(self, body: tuple[Stmt, ...], shared: frozenset[str]) -> None:
+        """``shared`` names the registers of all threads."""
+        for statement in body:
+            match statement:
+                case For(var, _, inner, "thread" | "warp"):
+                    self._inside_threads(inner, var, shared)
+                case For(_, _, inner) | If(_, inner):
+                    self._outside_threads(inner, shared)
+                case Alloc(buffer, inner):
+                    self._outside_threads(inner, shared | {buffer.name})
+                case _:
+                    pass
+
+    def _inside_threads(self, body: tuple[Stmt, ...], thread: str, shared: frozenset[str]) -> None:
+        for statement in statements(body):
+            match statement:
+                case Barrier() | CopyGroup() | CopyWait() | For(kind="thread" | "warp"):
+                    raise IRError(f"a barrier or threads stand in thread loop {thread}")
+                case _:
+                    pass
+        for access in (*stores(body), *reads(body)):
+            if access.buffer in shared and access.index[:1] != (Var(thread),):
+                raise IRError(f"{access.buffer} is not numbered by thread {thread}")
 
     def _view(self, view: Buffer, names: frozenset[str]) -> None:
         if view.name not in self._memory:
@@ -134,6 +180,10 @@ class _Checker:
                     self._transform(statement, buffers)
                 case Transpose():
                     self._transpose(statement, names, buffers)
+                case Barrier() | CopyGroup() | CopyWait():
+                    pass
+                case CopyAsync():
+                    self._copy(statement, names, buffers)
                 case Prefetch():
                     self._prefetch(statement, names, buffers)
                 case TileZero() | TileLoad() | TileDot() | TileStore():
@@ -180,7 +230,7 @@ class _Checker:
         match statement:
             case TileZero(tile, index):
                 self._tile_buffer(tile, index, buffers)
-            case TileLoad(tile, index, memory, place, axis, step):
+            case TileLoad(tile, index, memory, place, axis, step, _):
                 self._access(Load(memory, place), names, buffers)
                 self._tile_rows(self._tile_buffer(tile, index, buffers), buffers[memory], axis, step)
             case TileStore(memory, place, axis, tile, index):
@@ -188,22 +238,32 @@ class _Checker:
                 self._tile_rows(self._tile_buffer(tile, index, buffers), buffers[memory], axis, 1)
                 if buffers[memory].space == "operand":
                     raise IRError(f"operand {memory} is stored to")
-            case TileDot(c, c_index, a, a_index, b, b_index):
+            case TileDot(c, c_index, a, a_index, b, b_index, turned):
                 found = [self._tile_buffer(*each, buffers) for each in ((c, c_index), (a, a_index), (b, b_index))]
                 dtypes = tuple(buffer.dtype for buffer in found)
                 (rows, lanes), (a_rows, a_columns), (b_rows, b_columns) = map(_tile_shape, found)
+                if turned:
+                    known = (
+                        dtypes[1] == dtypes[2] and dtypes[1] in TURNED_TILES and dtypes[0] == compute_dtype(dtypes[1])
+                    )
+                    if not known or (a_rows, b_rows, a_columns) != (rows, lanes, b_columns):
+                        raise IRError(f"tiles {c}, {a} and turned {b} are no product: {', '.join(dtypes)}")
+                    return
                 terms = TILE_TERMS.get((dtypes[1], dtypes[2]), 0)
                 fits = (a_rows, a_columns, b_columns) == (rows, b_rows * terms, lanes * terms)
                 if not terms or dtypes[0] != compute_dtype(dtypes[1]) or not fits:
                     raise IRError(f"tiles {c}, {a} and {b} are no product: {', '.join(dtypes)}")
 
-    @staticmethod
-    def _tile_buffer(name: str, index: tuple[Index, ...], buffers: dict[str, Buffer]) -> Buffer:
+    def _tile_buffer(self, name: str, index: tuple[Index, ...], buffers: dict[str, Buffer]) -> Buffer:
         buffer = buffers.get(name)
         if buffer is None or buffer.space != "tile":
             raise IRError(f"{name} is not a buffer of tiles")
-        if len(index) != len(buffer.shape) - 2 or not all(isinstance(i, Int) for i in index):
-            raise IRError(f"tile {name} is not numbered by {len(buffer.shape) - 2} constants")
+        own = index[1:] if index and index[0] in self._warps else index
+        numbered = all(isinstance(i, Int) for i in own)
+        if len(index) != len(buffer.shape) - 2 or not numbered:
+            raise IRError(
+                f"tile {name} is not numbered by {len(buffer.shape) - 2} constants, the first of which may be a warp"
+            )
         return buffer
 
     @staticmethod
@@ -278,6 +338,13 @@ class _Checker:
                 raise IRError(f"transpose along axis {axis} of {buffer.name}, which is not before its last")
         if transpose.size < 2 or transpose.size & (transpose.size - 1):
             raise IRError(f"transpose of {transpose.size} rows, which is not a power of two above 1")
+
+    def _copy(self, copy: CopyAsync, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
+        for store in stores((copy,)):
+            self._store(store, names, buffers)
+        target, source = buffers[copy.target], buffers[copy.source]
+        if target.space != "local" or source.space in ("local", "register", "tile") or target.dtype != source.dtype:
+            raise IRError(f"{source.name} is not copied to local memory of its type: {target.name}")
 
     def _prefetch(self, prefetch: Prefetch, names: frozenset[str], buffers: dict[str, Buffer]) -> None:
         self._access(Load(prefetch.buffer, prefetch.index, prefetch.lanes), names, buffers)

@@ -16,10 +16,15 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyStmt,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -110,7 +115,8 @@ def interpret(
 
     ``arrays`` holds the operands, of any shape with the right number of elements; they are not changed. Other memory starts as
     NaN (integers: the largest value), so that a read before a write shows. ``shuffle`` randomises the order of parallel
-    iterations. Raises IRError for an access outside a buffer, and for sizes that a stage is not made for.
+    iterations, and of threads between barriers. Raises IRError for an access outside a buffer, and for sizes that a stage is not
+    made for.
     """
     memory: dict[str, Array] = {}
     for buffer in program.buffers:
@@ -152,13 +158,15 @@ class _Run:
     memory: dict[str, Array]
     shuffle: np.random.Generator | None
     registers: dict[str, Array] = field(default_factory=dict)
+    copies: list[tuple[Array, Array]] = field(default_factory=list)
+    groups: list[list[tuple[Array, Array]]] = field(default_factory=list)
 
     def block(self, body: tuple[Stmt, ...], names: dict[str, int], dtypes: dict[str, str]) -> None:
         for statement in body:
             match statement:
                 case For(var, extent, inner, kind):
                     order = np.arange(evaluate_index(extent, names))
-                    if kind == "parallel" and self.shuffle is not None:
+                    if kind != "serial" and self.shuffle is not None:
                         self.shuffle.shuffle(order)
                     for i in order:
                         if kind == "parallel":
@@ -185,19 +193,47 @@ class _Run:
                     self._transpose(statement, names)
                 case TileZero() | TileLoad() | TileDot() | TileStore():
                     self._tile(statement, names)
-                case Prefetch():
+                case CopyAsync() | CopyGroup() | CopyWait():
+                    self._copy(statement, names)
+                case Prefetch() | Barrier():
                     pass
+
+    def _copy(self, statement: CopyStmt, names: Mapping[str, int]) -> None:
+        """A copy reads at once, and arrives when it is waited for."""
+        match statement:
+            case CopyAsync(target, place, source, origin, lanes, conditions):
+                array, position = self._locate(target, place, lanes, None, names)
+                into = array[position]
+                values = np.zeros(lanes, array.dtype)
+                if all(self._holds(condition, names) for condition in conditions):
+                    read, where = self._locate(source, origin, lanes, None, names)
+                    values[...] = read[where]
+                into[...] = _poisoned((lanes,), array.dtype)
+                self.copies.append((into, values))
+            case CopyGroup():
+                self.groups.append(self.copies)
+                self.copies = []
+            case CopyWait(pending):
+                while len(self.groups) > pending:
+                    for into, values in self.groups.pop(0):
+                        into[...] = values
 
     def _tile(self, statement: TileStmt, names: Mapping[str, int]) -> None:
         match statement:
             case TileZero(tile, index):
                 self._of(tile, index, names)[...] = 0
-            case TileLoad(tile, index, source, place, axis, step):
-                self._of(tile, index, names)[...] = self._rows(tile, index, source, place, axis, step, names)
+            case TileLoad(tile, index, source, place, axis, step, turned):
+                found = self._of(tile, index, names)
+                into = found.T if turned else found
+                into[...] = self._rows(into.shape, source, place, axis, step, names)
             case TileStore(target, place, axis, tile, index):
-                self._rows(tile, index, target, place, axis, 1, names)[...] = self._of(tile, index, names)
-            case TileDot(c, c_index, a, a_index, b, b_index):
+                found = self._of(tile, index, names)
+                self._rows(found.shape, target, place, axis, 1, names)[...] = found
+            case TileDot(c, c_index, a, a_index, b, b_index, turned):
                 total, x, y = (self._of(*each, names) for each in ((c, c_index), (a, a_index), (b, b_index)))
+                if turned:
+                    total[...] = _turned_dot(x, y, total)
+                    return
                 terms = x.shape[1] // y.shape[0]
                 pairs = y.reshape(y.shape[0], -1, terms)
                 for i in range(total.shape[0]):
@@ -211,8 +247,7 @@ class _Run:
 
     def _rows(
         self,
-        tile: str,
-        index: tuple[Index, ...],
+        shape: tuple[int, ...],
         buffer: str,
         place: tuple[Index, ...],
         axis: int,
@@ -220,7 +255,7 @@ class _Run:
         names: Mapping[str, int],
     ) -> Array:
         """A view of the rows of a tile in memory."""
-        array, (rows, columns) = self.memory[buffer], self._of(tile, index, names).shape
+        array, (rows, columns) = self.memory[buffer], shape
         first = [evaluate_index(i, names) for i in place]
         inner = array.ndim - 1
         while inner > axis + 1 and math.prod(array.shape[inner:]) < columns:
@@ -371,6 +406,21 @@ def _dot(a: Array, b: Array, c: Array) -> Array:
         x, y = (_flushed(part[:, term].astype(c.dtype)) for part in (a, b))
         total = _flushed(_fma(x, y, total))
     return total
+
+
+def _turned_dot(a: Array, b: Array, c: Array) -> Array:
+    """c + a times b transposed, one product after the other."""
+    total = c
+    x, y = (_tf32(part) if part.dtype == np.float32 else part.astype(c.dtype) for part in (a, b))
+    for k in range(a.shape[1]):
+        total = _fma(x[:, k, None], y[None, :, k], total)
+    return total
+
+
+def _tf32(values: Array) -> Array:
+    """Rounded to ten bits behind the first, halves away from zero."""
+    bits = values.view(np.uint32) + np.uint32(0x1000) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(values), bits.view(np.float32), values)
 
 
 def _flushed(values: Array) -> Array:

@@ -16,7 +16,7 @@ from convgen.transforms.linear import LinearProgram
 IndexOperator = OneOf["+", "-", "*", "//", "%", "min", "max"]
 ArithOperator = OneOf["+", "-", "*", "/", "min", "max"]
 Function = OneOf["exp", "tanh", "erf"]
-LoopKind = OneOf["serial", "parallel"]
+LoopKind = OneOf["serial", "parallel", "thread", "warp"]
 Space = OneOf["operand", "result", "packed", "workspace", "local", "register", "tile"]
 PaddingMode = OneOf["zeros", "reflect", "replicate", "circular"]
 
@@ -194,7 +194,7 @@ class Buffer:
     """Row-major storage. ``register`` buffers live in registers of one task, ``tile`` buffers in those of its matrix unit: their
     last two axes are a tile's rows and columns, the others number the tiles. All others are memory.
 
-    ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins.
+    ``local`` memory belongs to one worker at a time: its contents are undefined when a task begins. A task's threads share it.
     """
 
     name: str
@@ -205,6 +205,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class For:
+    """A loop from 0. Iterations of ``parallel`` loops are a stage's tasks, those of ``thread`` loops the threads of a task, by
+    number: between two barriers they may run in any order, and together. So may those of ``warp`` loops, which are for 32 threads
+    in step each: they use the matrix unit together."""
+
     var: str
     extent: Index
     body: tuple[Stmt, ...]
@@ -278,6 +282,36 @@ class Prefetch:
 
 
 @dataclass(frozen=True)
+class Barrier:
+    """All threads of a task have done what stands before it, when any of them goes on."""
+
+
+@dataclass(frozen=True)
+class CopyAsync:
+    """``lanes`` elements along the last axis begin to be copied from memory to local memory of the same type, or zeros where a
+    condition does not hold. They are there when their group has been waited for; until then the target is undefined."""
+
+    target: str
+    target_index: tuple[Index, ...]
+    source: str
+    source_index: tuple[Index, ...]
+    lanes: int
+    conditions: tuple[Less, ...] = ()
+
+
+@dataclass(frozen=True)
+class CopyGroup:
+    """The copies that each thread has begun since the last group are a group, even if there are none."""
+
+
+@dataclass(frozen=True)
+class CopyWait:
+    """All groups but the last ``pending`` ones have arrived."""
+
+    pending: int
+
+
+@dataclass(frozen=True)
 class TileZero:
     """Every element of a tile becomes zero; ``index`` numbers the tile among those of its buffer."""
 
@@ -289,7 +323,8 @@ class TileZero:
 class TileLoad:
     """tile[index][r, c] = element c in memory, in order, from source[source_index, r * step further along axis] on.
 
-    A row is whole in memory: it lies inside the last axis, or begins there where last axes do that it fills.
+    A row is whole in memory: it lies inside the last axis, or begins there where last axes do that it fills. Of a ``turned`` tile
+    columns are: tile[index][r, c] = element r in memory, in order, from source[source_index, c * step further along axis] on.
     """
 
     tile: str
@@ -298,13 +333,15 @@ class TileLoad:
     source_index: tuple[Index, ...]
     axis: int
     step: int = 1
+    turned: bool = False
 
 
 @dataclass(frozen=True)
 class TileDot:
     """c[i, j] = c[i, j] + sum over k and t of a[i, k * terms + t] * b[k, j * terms + t], in the accumulator's type in any order.
 
-    Sums of bfloat16 take denormals for zeros, see Dot.
+    Sums of bfloat16 take denormals for zeros, see Dot. Where b is ``turned`` it is sum over k of a[i, k] * b[j, k]; denormals
+    count, and factors of float32 are first rounded to TF32: ten bits behind the first, halves away from zero.
     """
 
     c: str
@@ -313,6 +350,7 @@ class TileDot:
     a_index: tuple[Index, ...]
     b: str
     b_index: tuple[Index, ...]
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -327,7 +365,8 @@ class TileStore:
 
 
 TileStmt: TypeAlias = TileZero | TileLoad | TileDot | TileStore
-Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | TileStmt
+CopyStmt: TypeAlias = CopyAsync | CopyGroup | CopyWait
+Stmt: TypeAlias = For | If | Alloc | Store | Transform | Transpose | Prefetch | Barrier | CopyStmt | TileStmt
 
 
 # ---- programs

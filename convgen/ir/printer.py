@@ -6,10 +6,14 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -150,7 +154,7 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
     for statement in body:
         match statement:
             case For(var, extent, inner, kind):
-                word = "for" if kind == "serial" else "parallel for"
+                word = "for" if kind == "serial" else f"{kind} for"
                 lines += [f"{pad}{word} {var} in {format_index(extent)}:", *_block(inner, depth + 1)]
             case If(condition, inner):
                 lines += [f"{pad}if {format_condition(condition)}:", *_block(inner, depth + 1)]
@@ -164,15 +168,26 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(pad + _transpose(statement))
             case TileZero(tile, index):
                 lines.append(f"{pad}{_tile(tile, index)} = zeros")
-            case TileLoad(tile, index, source, place, axis, step):
+            case TileLoad(tile, index, source, place, axis, step, turned):
                 moved = f" by {step}" if step > 1 else ""
+                what = "columns" if turned else "rows"
                 lines.append(
-                    f"{pad}{_tile(tile, index)} = rows along {axis}{moved} of {_access(source, place, 1, None)}"
+                    f"{pad}{_tile(tile, index)} = {what} along {axis}{moved} of {_access(source, place, 1, None)}"
                 )
-            case TileDot(c, ci, a, ai, b, bi):
-                lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {_tile(b, bi)}")
+            case TileDot(c, ci, a, ai, b, bi, turned):
+                lines.append(f"{pad}{_tile(c, ci)} += {_tile(a, ai)} . {'turned ' if turned else ''}{_tile(b, bi)}")
             case TileStore(target, place, axis, tile, index):
                 lines.append(f"{pad}rows along {axis} of {_access(target, place, 1, None)} = {_tile(tile, index)}")
+            case Barrier():
+                lines.append(f"{pad}barrier")
+            case CopyAsync(target, place, source, origin, lanes, conditions):
+                tests = f" if {' and '.join(map(format_condition, conditions))} else zeros" if conditions else ""
+                into, read = _access(target, place, lanes, None), _access(source, origin, lanes, None)
+                lines.append(f"{pad}copy {into} from {read}{tests}")
+            case CopyGroup():
+                lines.append(f"{pad}group of copies")
+            case CopyWait(pending):
+                lines.append(f"{pad}wait for all copies" + (f" but {pending} groups" if pending else ""))
             case Prefetch(name, index, lanes, ahead):
                 lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
     return lines

@@ -10,9 +10,13 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -127,8 +131,15 @@ def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda val
                 lanes,
                 None if count is None else index(count),
             )
-        case Transform():
+        case Transform() | Barrier() | CopyGroup() | CopyWait():
             return statement
+        case CopyAsync():
+            return replace(
+                statement,
+                target_index=tuple(map(index, statement.target_index)),
+                source_index=tuple(map(index, statement.source_index)),
+                conditions=tuple(map_condition(condition, index) for condition in statement.conditions),
+            )
         case Prefetch() | TileZero():
             return replace(statement, index=tuple(map(index, statement.index)))
         case TileLoad(_, place, _, source_index):
@@ -256,6 +267,9 @@ def stores(body: tuple[Stmt, ...]) -> Iterator[Store]:
                 yield statement
             case Transpose(target, place, _, source, index, _, size, rows, columns):
                 yield Store(target, place, Load(source, index, size, columns), size, rows)
+            case CopyAsync(target, place, source, origin, lanes, conditions):
+                read: Value = Load(source, origin, lanes)
+                yield Store(target, place, Choose(conditions, read, read) if conditions else read, lanes)
             case TileStore(target, place, _, tile, index):
                 yield Store(target, place, Load(tile, (*index, Int(0), Int(0))))
             case _:

@@ -32,6 +32,9 @@ DOT_TERMS = {("bfloat16", "bfloat16"): 2, ("uint8", "int8"): 4}
 # The same for products of tiles.
 TILE_TERMS = {("bfloat16", "bfloat16"): 2, ("int8", "int8"): 4}
 
+# Which types of elements products with a turned factor have.
+TURNED_TILES = ("bfloat16", "float16", "float32")
+
 
 def compute_dtype(storage: str) -> str:
     """The type that elements stored as ``storage`` are computed in."""

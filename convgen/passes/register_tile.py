@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
+from convgen.ir.affine import affine
 from convgen.ir.nodes import (
     Alloc,
     Buffer,
@@ -29,11 +30,11 @@ class RegisterTile:
     →  alloc acc[A, B]: { for a: for b: init;  for r: for a: for b: update;  for a: for b: finish }
 
     (scalar expansion, loop distribution and interchange in one step). A guard that ``tile`` put into the nest stays on
-    ``finish``; it is dropped from ``init`` and ``update`` where all they read stays inside its buffer without it, because what
-    they store is private.
+    ``finish``, as does one around a store of ``finish``; it is dropped from ``init`` and ``update`` where all they read stays
+    inside its buffer without it, because what they store is private.
 
     Requires: ``loops`` are perfectly nested around one alloc, of constant extent; the reduction's extents do not depend on
-    them; a memory buffer that is both read and stored is accessed at one place, in which every loop's variable is an index.
+    them; a memory buffer that is both read and stored is accessed at one place, in which each loop moves an index of its own.
     Ensures: each accumulator sees the same operations in the same order.
     """
 
@@ -86,8 +87,19 @@ class TileNest:
         for name in sorted(shared):
             accesses = (*stores(self.alloc.body), *reads(self.alloc.body))
             places = {access.index for access in accesses if access.buffer == name}
-            if len(places) != 1 or not {Var(var) for var, _ in self.loops} <= set(places.pop()):
+            if len(places) != 1 or not self._differs(places.pop()):
                 raise IRError(f"{name} is read and stored in the nest")
+
+    def _differs(self, place: tuple[Index, ...]) -> bool:
+        """Whether each iteration has a place of its own: with each loop one index moves that no other loop moves."""
+        names = {name for name, _ in self.loops}
+
+        def moves(index: Index, name: str) -> bool:
+            form = affine(index)
+            others = variables(form.without(Var(name)).index()) & names
+            return form.coefficient(Var(name)) != 0 and not others
+
+        return all(any(moves(index, name) for index in place) for name in names)
 
     def distributed(self) -> tuple[Stmt, ...]:
         buffer = self.alloc.buffer
@@ -106,8 +118,25 @@ class TileNest:
                 return (If(condition, tuple(part for inner in body for part in self._sink(inner))),)
             case Store():
                 return (self._wrapped(statement),)
+            case If(_, (inner,)) if self._is_guarded_store(inner):
+                return (self._around(statement),)
             case _:
                 raise IRError("a guard on the tile, an alloc or a transform inside the reduction cannot be distributed")
+
+    def _is_guarded_store(self, statement: Stmt) -> bool:
+        """Whether it is a store to memory, with guards around it."""
+        while isinstance(statement, If) and len(statement.body) == 1:
+            statement = statement.body[0]
+        return isinstance(statement, Store) and statement.buffer != self.alloc.buffer.name
+
+    def _around(self, guarded: If) -> Stmt:
+        """The tile's loops and guards around a store with guards of its own."""
+        inner: Stmt = map_statement(guarded, lambda index: index, self._expand)
+        for guard in reversed(self.guards):
+            inner = If(guard, (inner,))
+        for name, extent in reversed(self.loops):
+            inner = For(name, extent, (inner,))
+        return inner
 
     def _wrapped(self, store: Store) -> Stmt:
         private = store.buffer == self.alloc.buffer.name

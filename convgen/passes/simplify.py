@@ -29,7 +29,7 @@ from convgen.ir.rewrite import map_condition, map_statement, map_value, substitu
 class Simplify:
     """(a * 4 + b) // 4 with b < 4  →  a;   if 0 < 1: S  →  S;   for v in 1: S  →  S[v = 0];   for v in 0: S  →  nothing
 
-    With ``keep_unit_loops`` loops of one iteration stay, for passes that look for them.
+    With ``keep_unit_loops`` loops of one iteration stay, for passes that look for them; those of threads and warps always do.
 
     Requires: nothing. Ensures: the same stores in the same order; index expressions are sums in canonical form.
     """
@@ -69,7 +69,7 @@ class Simplify:
         match extent:
             case Int(count) if count <= 0:
                 return ()
-            case Int(1) if not self.keep_unit_loops:
+            case Int(1) if not self.keep_unit_loops and loop.kind in ("serial", "parallel"):
                 return self._block(substitute_block(loop.body, {loop.var: Int(0)}), scope)
         inner = self._block(loop.body, _Scope({**scope.extents, loop.var: extent}))
         return (For(loop.var, extent, inner, loop.kind),) if inner else ()

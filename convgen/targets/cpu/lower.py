@@ -19,10 +19,15 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyStmt,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -58,7 +63,7 @@ from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names
 from convgen.targets.cpu.operations import BITS_DTYPE, TERMS_DTYPE, Operation
 from convgen.targets.cpu.places import INDENT, WIDTH, Places
 from convgen.targets.cpu.tiles import Tiles, tiles_of
-from convgen.targets.cpu.transforms import transform_lines
+from convgen.transforms.lines import transform_lines
 
 # The bytes of an accumulator of the matrix unit.
 LANE_BYTES = 4
@@ -202,7 +207,9 @@ class _Writer(Places):
             self.compound(statement)
         self.stores(run)
 
-    def compound(self, statement: For | If | Alloc | Transform | Transpose | Prefetch | TileStmt) -> None:
+    def compound(
+        self, statement: For | If | Alloc | Transform | Transpose | Prefetch | Barrier | CopyStmt | TileStmt
+    ) -> None:
         match statement:
             case TileZero() | TileLoad() | TileDot() | TileStore():
                 self.tile(statement)
@@ -213,6 +220,8 @@ class _Writer(Places):
                 self.line(f"{operation}({name}, {self.place(name, (*index[:-1], add(index[-1], ahead)))})")
             case Transpose():
                 self.transpose(statement)
+            case Barrier() | CopyAsync() | CopyGroup() | CopyWait():
+                raise IRError(f"stage {self.stage.name} has threads, which are for GPUs")
             case Transform():
                 self.transform(statement)
             case For(var, extent, body):
@@ -304,7 +313,15 @@ class _Writer(Places):
         for rest in itertools.product(*map(range, extents[1:-1])):
             places = [(Int(i), *map(Int, rest), *([Int(0)] if len(extents) > 1 else [])) for i in range(extents[0])]
             names = [self.register(buffer.name, place, lanes) for place in places]
-            for text in transform_lines(transform.map, buffer.name, names, buffer.dtype, lanes, self.use):
+            maker = f"np.{buffer.dtype}" if lanes == 1 else self.use(Operation("splat", buffer.dtype, lanes))
+
+            def named(kind: str, lanes: int = lanes) -> str:
+                return self.use(Operation(kind, buffer.dtype, lanes))
+
+            def constant(number: float, maker: str = maker) -> str:
+                return f"{maker}({number!r})"
+
+            for text in transform_lines(transform.map, buffer.name, names, constant, named):
                 self.line(text)
 
     def transpose(self, transpose: Transpose) -> None:

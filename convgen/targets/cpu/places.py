@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from convgen.ir.addresses import costly_parts, element_offset, split_offset, with_names
 from convgen.ir.affine import affine
 from convgen.ir.build import add, mul, sub
 from convgen.ir.nodes import Buffer, Index, IndexOp, Int, Less, Load, Program, Stage, Stmt, Store, Var
@@ -13,7 +14,6 @@ from convgen.ir.printer import format_condition, format_index
 from convgen.ir.rewrite import loops, map_condition, reads, statements, variables
 from convgen.ir.types import compute_dtype
 from convgen.machine import Machine
-from convgen.targets.cpu.addresses import costly_parts, element_offset, split_offset, with_names
 from convgen.targets.cpu.mentions import outer_loops, store_expressions
 from convgen.targets.cpu.operations import Operation
 

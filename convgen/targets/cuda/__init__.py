@@ -1,1 +1,1 @@
-"""NVIDIA GPUs: programs become CUDA kernels, which an interpreter of their PTX can run without a device."""
+"""The CUDA target: a lowered program as numba-cuda kernels, PTX and machine code."""

@@ -1,0 +1,1 @@
+"""Strategies for NVIDIA GPUs: schedules of the same nests, by the same passes, as grids of threads."""
