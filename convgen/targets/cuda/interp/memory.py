@@ -150,7 +150,10 @@ class GlobalMemory:
     # Rules.
 
     def read(self, lanes: Lanes, access: Access, size: int) -> None:
-        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier."""
+        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier.
+
+        That a thread of the same block writes later what was read is not noticed here, as it is in shared memory.
+        """
         allocation = access.allocation
         if not allocation.writable or not self._races:
             return
