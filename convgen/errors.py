@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class ConvgenError(Exception):
     """Base of every error convgen raises on purpose."""
@@ -102,6 +105,13 @@ class KernelFault(ConvgenError):
         self.text = text
         self.block = block
         self.thread = thread
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent from one process to another."""
+        place: dict[str, Any] = dict(
+            kernel=self.kernel, line=self.line, text=self.text, block=self.block, thread=self.thread
+        )
+        return functools.partial(KernelFault, **place), (self.kind, self.reason)
 
 
 class CacheWarning(UserWarning):

@@ -59,6 +59,7 @@ class SharedMemory:
         self._lines = np.zeros(len(self._words), np.int32)
         # Where each lane's block begins, in units of 1, 2, 4, 8 and 16 bytes.
         self._bases = [batch.block * (self.size >> shift) for shift in range(5)]
+        self._ops: dict[int, Op] = {}
         self._log: list[_Read] = []
         self._writes = 0
         self._readers: Array | None = None
@@ -120,26 +121,27 @@ class SharedMemory:
         words = self._words[granules]
         if not words.size:
             return words
-        others: Array = np.zeros(words.shape, np.bool_) if atomic else words
         if words.min() < 0:
             self._refuse(lanes, words, granules, "writes", uninitialised=False)
+        tags = self._tags(lanes, granules, lanes.active)
         if self._races:
             race = self._unordered(lanes, words, lanes.active, None)
-            if race is not None and atomic:
-                others = race & (words & ATOMIC != 0)
-                race = race & ~others if (race & ~others).any() else None
-            if race is not None:
+            if atomic:
+                others = np.zeros(words.shape, np.bool_) if race is None else race & (words & ATOMIC != 0)
+                race = None if race is None else race & ~others
+                tags = np.where(others, tags | SEVERAL, tags | ATOMIC)
+            if race is not None and race.any():
                 self._race(lanes, race, words, granules, "writes", "wrote")
-        tags = self._tags(lanes, granules, lanes.active)
-        if atomic:
-            tags = np.where(others, tags | SEVERAL, tags | ATOMIC)
         self._words[granules] = -tags if begun else tags
         if self._races:
-            clash = np.abs(self._words[granules]) != tags
-            if clash.any() and not atomic:
-                self._race(lanes, clash, np.abs(self._words[granules]), granules, "writes", "writes at the same time")
-            self._words[granules[clash]] |= SEVERAL
+            now = np.abs(self._words[granules])
+            clash = now != tags
+            if clash.any():
+                if not atomic:
+                    self._race(lanes, clash, now, granules, "writes", "writes at the same time")
+                self._words[granules[clash]] |= SEVERAL
         self._lines[granules] = op.line
+        self._ops[op.line] = op
         self._writes += 1
         return words
 
@@ -243,7 +245,8 @@ class SharedMemory:
                     + (int(words[first]) & THREAD_MASK) % ATOMIC % self._batch.threads
                 )
                 reason = self._story("writes", int(words[first]), int(granules[first]), "writes")
-                raise Fault("race", f"{reason}, and other warps read it before", lane)
+                blamed = self._ops.get(int(self._lines[granules[first]]))
+                raise Fault("race", f"{reason}, and other warps read it before", lane, blamed)
         if blocks is None:
             self._readers = None
         else:
