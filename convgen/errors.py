@@ -67,8 +67,8 @@ class KernelFault(ConvgenError):
     """A kernel under the interpreter did what it must not.
 
     ``kind`` is a word or two for what: ``"out of bounds"``, ``"misaligned"``, ``"read-only"``, ``"uninitialised"``,
-    ``"in flight"``, ``"race"``, ``"barrier"``, ``"warp"``, ``"trap"`` or ``"endless"``. ``kernel``, ``line`` and ``text`` say where in the PTX,
-    ``block`` and ``thread`` are the indices (x, y, z) of the first thread that did it.
+    ``"in flight"``, ``"race"``, ``"barrier"``, ``"warp"``, ``"trap"`` or ``"endless"``. ``kernel``, ``line`` and ``text`` say
+    where in the PTX, ``block`` and ``thread`` are the indices (x, y, z) of the first thread that did it.
     """
 
     def __init__(

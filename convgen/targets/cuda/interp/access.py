@@ -70,7 +70,7 @@ def granule(op: Op) -> tuple[int, bool, bool] | None:
             size = form.size if op.opcode[0] in ("ld", "ldu", "st") else form.element
             return size, form.space in ("shared", "generic"), form.space in ("global", "generic")
         case "cp" if op.opcode[1:2] == ("async",) and len(op.sources) >= 3:
-            return _copy_size(op), True, False
+            return _copy_size(op), True, True
         case _:
             return None
 
@@ -144,7 +144,9 @@ def _load(op: Op, context: Context) -> Step:
     results = target if isinstance(target, tuple) else (target,)
     if len(results) != form.count:
         raise unknown(op, f"loads {form.count} values")
-    writers = [writer(result, form.kind, op, context) for result in results]
+    # A generic load may write its lanes space by space, so that none of its results belongs to all lanes at once.
+    kept = Context(frozenset(), context.doubtful) if form.space == "generic" else context
+    writers = [writer(result, form.kind, op, kept) for result in results]
     dtype = numpy_type(form.kind)
 
     def run(frame: Frame, space: str, address: Value) -> None:
@@ -247,7 +249,8 @@ def _atomic(op: Op, context: Context) -> Step:
     function = _atomic_function(op, form)
     dtype = numpy_type(form.kind)
     readers = [reader(source, form.kind, op) for source in op.sources[1:]]
-    write = writer(op.results[0], form.kind, op, context) if op.opcode[0] == "atom" else None
+    kept = Context(frozenset(), context.doubtful) if form.space == "generic" else context
+    write = writer(op.results[0], form.kind, op, kept) if op.opcode[0] == "atom" else None
 
     def run(frame: Frame, space: str, address: Value) -> None:
         chosen = frame.chosen(address)
@@ -306,7 +309,7 @@ def _copied(frame: Frame, address: Array, counts: Array, size: int) -> Array:
             for start in range(0, int(count), whole):
                 part = address[lanes] + np.uint64(start)
                 for access in frame.memory.find(frame, part, whole):
-                    frame.memory.read(frame, access, max(whole, access.allocation.granule)) if whole == size else None
+                    frame.memory.read(frame, access, whole)
                     rows = access.allocation.bytes[: len(access.allocation.bytes) // whole * whole].reshape(-1, whole)
                     mine = lanes if access.chosen is None else lanes[access.chosen]
                     data[mine, start : start + whole] = rows[access.place]

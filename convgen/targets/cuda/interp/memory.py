@@ -12,7 +12,7 @@ from convgen.targets.cuda.interp.batch import Batch
 from convgen.targets.cuda.interp.fault import Fault
 from convgen.targets.cuda.interp.lanes import Lanes
 from convgen.targets.cuda.interp.program import Op
-from convgen.targets.cuda.interp.shared import ATOMIC, THREAD_BITS, THREAD_MASK
+from convgen.targets.cuda.interp.shared import ATOMIC, SEVERAL, THREAD_BITS, THREAD_MASK
 from convgen.targets.cuda.interp.types import Array, Value, unsigned
 
 _BLOCK_BITS = 20
@@ -57,6 +57,8 @@ class Allocation:
     def granules(self, place: Value, size: int) -> Array:
         """The granules of accesses, [lane] or [lane][number]."""
         count = size // self.granule
+        if count == 0:
+            return np.asarray(place) * size // self.granule
         return place if count == 1 else np.asarray(place)[..., None] * count + np.arange(count)
 
 
@@ -122,13 +124,13 @@ class GlobalMemory:
 
     def _outside(self, lanes: Lanes, address: int, chosen: int, size: int) -> None:
         """Raises for an address in no allocation, naming the nearest."""
-        before = self._allocation(address)
-        place = "before all arrays"
-        if before is not None:
+        before, number = self._allocation(address), bisect_right(self._bases, address)
+        after = self._allocations[number] if number < len(self._bases) else None
+        place = "where there are no arrays"
+        if before is not None and (after is None or address - before.end < after.base - address):
             place = f"{address + size - before.end} bytes beyond the end of {before.name} ({len(before.bytes)} bytes)"
-            after = bisect_right(self._bases, address)
-            if after < len(self._bases) and self._bases[after] - address < address - before.end:
-                place = f"{self._bases[after] - address} bytes before {self._allocations[after].name}"
+        elif after is not None:
+            place = f"{after.base - address} bytes before {after.name}"
         raise Fault(
             "out of bounds", f"{size} bytes at global address {hex(address)} are {place}", lanes.lane_of(chosen)
         )
@@ -143,7 +145,7 @@ class GlobalMemory:
         granules = allocation.granules(access.place, size)
         if allocation.written:
             words = allocation.writers[granules]
-            self._hold(lanes, access, words, granules, "reads", thread=None)
+            self._hold(lanes, access, words, granules, "reads", atomic=False)
         numbers = self._lanes(lanes, access)
         block = (lanes.batch.grid_block[numbers] + 1).astype(np.int32)
         if np.ndim(access.place) == 0:
@@ -169,7 +171,7 @@ class GlobalMemory:
         granules = allocation.granules(access.place, size)
         words = allocation.writers[granules]
         if allocation.written:
-            self._hold(lanes, access, words, granules, "writes", thread=ATOMIC if atomic else None)
+            self._hold(lanes, access, words, granules, "writes", atomic=atomic)
         block = lanes.batch.grid_block[numbers]
         block = block if granules.ndim == 1 else np.broadcast_to(block[:, None], granules.shape)
         readers = allocation.readers[granules]
@@ -179,11 +181,13 @@ class GlobalMemory:
             who = "several blocks read" if readers[first] == _SEVERAL else f"block {int(readers[first]) - 1} reads"
             where = f"{allocation.name} + {int(granules[first]) * allocation.granule}"
             raise Fault("race", f"writes {where}, which {who} in the same launch", int(numbers[first[0]]))
-        thread = np.full_like(numbers, ATOMIC) if atomic else lanes.batch.thread[numbers]
+        thread = lanes.batch.thread[numbers]
         thread = thread if granules.ndim == 1 else np.broadcast_to(thread[:, None], granules.shape)
         if atomic:
-            others = (words != 0) & ((words & _WHO_MASK) >> THREAD_BITS != block)
-            block = np.where(others, _ATOMIC_BLOCKS, block)
+            before = words & THREAD_MASK
+            others = (before & ATOMIC != 0) & (before != thread | ATOMIC)
+            block = np.where((words != 0) & ((words & _WHO_MASK) >> THREAD_BITS != block), _ATOMIC_BLOCKS, block)
+            thread = np.where(others, SEVERAL, thread | ATOMIC)
         tags = (lanes.clock.tick << _WHO_BITS) | (block << THREAD_BITS) | thread
         allocation.writers[granules] = tags
         now = allocation.writers[granules]
@@ -191,8 +195,10 @@ class GlobalMemory:
         if clash.any():
             if not atomic:
                 self._race(access, numbers, clash, now, granules, "writes")
-            several = (lanes.clock.tick << _WHO_BITS) | (_ATOMIC_BLOCKS << THREAD_BITS) | ATOMIC
-            allocation.writers[granules[clash]] = several
+            places = granules[clash]
+            elsewhere = (allocation.writers[places] & _WHO_MASK) >> THREAD_BITS != block[clash]
+            allocation.writers[places] |= SEVERAL
+            allocation.writers[places[elsewhere]] |= _ATOMIC_BLOCKS << THREAD_BITS
         allocation.lines[granules] = op.line
         allocation.written = True
 
@@ -200,9 +206,7 @@ class GlobalMemory:
         active = np.arange(lanes.batch.lanes) if lanes.active is None else lanes.active
         return active if access.chosen is None else active[access.chosen]
 
-    def _hold(
-        self, lanes: Lanes, access: Access, words: Value, granules: Array, verb: str, *, thread: int | None
-    ) -> None:
+    def _hold(self, lanes: Lanes, access: Access, words: Value, granules: Array, verb: str, *, atomic: bool) -> None:
         if not words.any():
             return
         numbers = self._lanes(lanes, access)
@@ -215,12 +219,12 @@ class GlobalMemory:
             granules = np.broadcast_to(granules, words.shape)
         if words.ndim == 2:
             own, block, floor, warp_floor = own[:, None], block[:, None], floor[:, None], warp_floor[:, None]
-        me = own if thread is None else np.full_like(own, thread)
         other, home, tick = words & THREAD_MASK, (words & _WHO_MASK) >> THREAD_BITS, words >> _WHO_BITS
-        atomics = (other == ATOMIC) & (thread == ATOMIC)
-        elsewhere = (home != block) & ~atomics
-        ordered = (tick <= floor) | ((other >> 5 == own >> 5) & (other != ATOMIC) & (tick <= warp_floor))
-        race = (words != 0) & (elsewhere | ((home == block) & (other != me) & ~ordered))
+        plain = other & ~ATOMIC
+        ordered = (tick <= floor) | ((plain >> 5 == own >> 5) & (tick <= warp_floor))
+        race = (words != 0) & ((home != block) | ((plain != own) & ~ordered))
+        if atomic:
+            race &= other & ATOMIC == 0
         if race.any():
             self._race(access, numbers, race, words, granules, verb)
 
@@ -228,7 +232,7 @@ class GlobalMemory:
         first = np.unravel_index(int(race.argmax()), race.shape)
         word, granule = int(words[first]), int(granules[first])
         thread, block = word & THREAD_MASK, (word & _WHO_MASK) >> THREAD_BITS
-        who = "an atomic operation" if thread == ATOMIC else f"thread {thread} of block {block}"
+        who = "an atomic operation" if thread & ATOMIC else f"thread {thread} of block {block}"
         allocation = access.allocation
         raise Fault(
             "race",

@@ -21,8 +21,9 @@ from convgen.targets.cuda.interp.types import Array, unsigned
 
 THREAD_BITS = 12
 THREAD_MASK = (1 << THREAD_BITS) - 1
-# In place of a thread: atomic operations, which do not race with each other, and a warp that reads together.
-ATOMIC = THREAD_MASK - 1
+# Flags beside the thread's number: an atomic operation, and several threads' atomic operations. They do not race with each other.
+ATOMIC = 1 << 10
+SEVERAL = 1 << 11 | ATOMIC
 _OUTSIDE = -1
 # A log of more reads than this is summed up in one word a granule.
 _LONGEST_LOG = 64
@@ -117,31 +118,36 @@ class SharedMemory:
         words = self._words[granules]
         if not words.size:
             return words
+        others: Array = np.zeros(words.shape, np.bool_) if atomic else words
         if words.min() < 0:
             self._refuse(lanes, words, granules, "writes", uninitialised=False)
         if self._races:
-            race = self._unordered(lanes, words, lanes.active, ATOMIC if atomic else None)
+            race = self._unordered(lanes, words, lanes.active, None)
+            if race is not None and atomic:
+                others = race & (words & ATOMIC != 0)
+                race = race & ~others if (race & ~others).any() else None
             if race is not None:
                 self._race(lanes, race, words, granules, "writes", "wrote")
-        tags = self._tags(lanes, granules, lanes.active, atomic=atomic)
+        tags = self._tags(lanes, granules, lanes.active)
+        if atomic:
+            tags = np.where(others, tags | SEVERAL, tags | ATOMIC)
         self._words[granules] = -tags if begun else tags
-        if self._races and not atomic:
+        if self._races:
             clash = np.abs(self._words[granules]) != tags
-            if clash.any():
+            if clash.any() and not atomic:
                 self._race(lanes, clash, np.abs(self._words[granules]), granules, "writes", "writes at the same time")
+            self._words[granules[clash]] |= SEVERAL
         self._lines[granules] = op.line
         self._writes += 1
         return words
 
     def arrive(self, lanes: Lanes, granules: Array, active: Array | None) -> None:
         """An asynchronous copy of the lanes ``active`` is there, for them alone until the next barrier."""
-        self._words[granules] = self._tags(lanes, granules, active, atomic=False)
+        self._words[granules] = self._tags(lanes, granules, active)
         self._writes += 1
 
-    def _tags(self, lanes: Lanes, granules: Array, active: Array | None, *, atomic: bool) -> Array:
+    def _tags(self, lanes: Lanes, granules: Array, active: Array | None) -> Array:
         thread = self._batch.thread if active is None else self._batch.thread[active]
-        if atomic:
-            thread = np.full_like(thread, ATOMIC)
         tags = thread + (lanes.clock.tick << THREAD_BITS)
         return tags if granules.ndim == 1 else np.broadcast_to(tags[:, None], granules.shape)
 
@@ -163,9 +169,9 @@ class SharedMemory:
             own, me, warp_floor = own[:, None], me[:, None], warp_floor[:, None]
             ceiling = ceiling[:, None] if ceiling.ndim else ceiling
         other = words & THREAD_MASK
-        race = (words > ceiling) & (other != me)
+        race = (words > ceiling) & (other & ~ATOMIC != me)
         if race.any():
-            same_warp = (other >> 5 == own >> 5) & (other != ATOMIC)
+            same_warp = (other & ~ATOMIC) >> 5 == own >> 5
             tick = words >> THREAD_BITS
             race &= ~(same_warp & (tick <= warp_floor if before is None else tick != before))
         return race if race.any() else None
@@ -226,11 +232,14 @@ class SharedMemory:
             words = np.abs(self._words[granules])
             block = granules * self._granule // self.size
             fresh = (words >> THREAD_BITS) > lanes.clock.block_floors[block]
-            warp = ((words & THREAD_MASK) >> 5) + 1
+            warp = ((words & THREAD_MASK & ~ATOMIC) >> 5) + 1
             race = fresh & (self._readers[granules] != warp)
             if race.any():
                 first = int(race.argmax())
-                lane = int(block[first]) * self._batch.threads + (int(words[first]) & THREAD_MASK) % self._batch.threads
+                lane = (
+                    int(block[first]) * self._batch.threads
+                    + (int(words[first]) & THREAD_MASK) % ATOMIC % self._batch.threads
+                )
                 reason = self._story("writes", int(words[first]), int(granules[first]), "writes")
                 raise Fault("race", f"{reason}, and other warps read it before", lane)
         if blocks is None:
@@ -243,7 +252,7 @@ class SharedMemory:
     def _story(self, verb: str, word: int, granule: int, other_verb: str) -> str:
         offset = granule * self._granule % self.size
         thread = word & THREAD_MASK
-        who = "an atomic operation" if thread == ATOMIC else f"thread {thread} of the block"
+        who = "an atomic operation" if thread & ATOMIC else f"thread {thread} of the block"
         line = int(self._lines[granule])
         return f"{verb} shared address {offset}, which {who} {other_verb} (PTX line {line}) with no barrier between"
 

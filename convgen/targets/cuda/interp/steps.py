@@ -17,6 +17,9 @@ from convgen.targets.cuda.interp.types import Value, numpy_type, storage_type, u
 
 Step: TypeAlias = Callable[[Frame], None]
 Reader: TypeAlias = Callable[[Frame], Value]
+# Instructions whose registers may be wider than their type.
+_MAY_BE_WIDER = frozenset(("ld", "ldu", "st", "cvt", "mov"))
+
 Writer: TypeAlias = Callable[[Frame, Value], None]
 
 
@@ -79,7 +82,7 @@ def reader(source: Source, kind: str, op: Op) -> Reader:
         case Argument(offset):
             return lambda frame: np.frombuffer(frame.arguments, dtype, 1, offset)[0]
         case Slot(index, declared, negated):
-            if (declared == "pred") != (kind == "pred") or width_of(declared) < width_of(kind):
+            if not _fits(declared, kind, op):
                 raise PtxError(f"{op.where}: a register of type .{declared} is read as .{kind}")
             if negated:
                 return lambda frame: ~frame.registers[index]
@@ -91,6 +94,14 @@ def reader(source: Source, kind: str, op: Op) -> Reader:
     raise PtxError(f"{op.where}: an operand of {op.name} is not understood")
 
 
+def _fits(declared: str, kind: str, op: Op) -> bool:
+    """Whether a register's type goes with an instruction's: the same width, or a wider one where that is allowed."""
+    if "pred" in (declared, kind):
+        return declared == kind
+    wide, narrow = width_of(declared), width_of(kind)
+    return wide == narrow or (wide > narrow and op.opcode[0] in _MAY_BE_WIDER)
+
+
 def writer(result: Source, kind: str, op: Op, context: Context) -> Writer:
     """Writes a number of a type for the lanes at work."""
     match result:
@@ -100,7 +111,7 @@ def writer(result: Source, kind: str, op: Op, context: Context) -> Writer:
             pass
         case _:
             raise PtxError(f"{op.where}: a result of {op.name} is not understood")
-    if (declared == "pred") != (kind == "pred") or width_of(declared) < width_of(kind):
+    if not _fits(declared, kind, op):
         raise PtxError(f"{op.where}: a register of type .{declared} is written as .{kind}")
     dtype = storage_type(declared)
     if op.guard is None and index in context.temporary:

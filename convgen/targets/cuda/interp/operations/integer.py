@@ -139,17 +139,19 @@ def _highest_bit(op: Op, kind: str) -> Pure:
 
 
 def _extract(a: Value, start: Value, length: Value) -> Value:
-    """bfe: a field of bits, filled up with its sign for signed types."""
+    """bfe: a field of bits. Signed types fill up with the field's highest bit, or with the number's where the field leaves it."""
     bits = 8 * a.dtype.itemsize
     start, length = start & np.uint32(255), length & np.uint32(255)
-    plain = a.view(unsigned(bits)) if a.dtype.kind == "i" else a
-    field = _shift_right(plain, start) & ~_shift_left(~plain.dtype.type(0) + np.zeros_like(plain), length)
+    plain = np.asarray(a).view(unsigned(bits))
+    ones = ~plain.dtype.type(0) + np.zeros_like(plain)
+    field = _shift_right(plain, start) & ~_shift_left(ones, length)
     if a.dtype.kind == "u":
         return field
-    top = np.minimum(start.astype(np.int64) + length.astype(np.int64) - 1, bits - 1)
-    sign = _shift_right(plain, np.maximum(top, 0).astype(np.uint32)) & plain.dtype.type(1)
-    filled = field | _shift_left(~plain.dtype.type(0) + np.zeros_like(plain), length)
-    return np.where((length > 0) & (sign != 0), filled, field).view(a.dtype)
+    inside = np.minimum(length, np.uint32(bits) - np.minimum(start, np.uint32(bits)))
+    top = np.clip(start.astype(np.int64) + length.astype(np.int64) - 1, 0, bits - 1).astype(np.uint32)
+    negative = (length > 0) & (_shift_right(plain, top) & plain.dtype.type(1) != 0)
+    made: Value = np.where(negative, field | _shift_left(ones, inside), field)
+    return made.view(a.dtype)
 
 
 def _insert(field: Value, into: Value, start: Value, length: Value) -> Value:
