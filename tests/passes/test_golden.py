@@ -104,7 +104,7 @@ QUADS = Pack("w", "wp", (PackedAxis(0, "block", 4), PackedAxis(1), PackedAxis(0,
 
 # A block of sums a task, of four rows and columns, in steps of two terms; then one factor in memory that the task's threads
 # share; then both, and the sums dealt out to four threads.
-BLOCKED = (
+BLOCKED: tuple[Pass, ...] = (
     Tile("i", 4, "ib", "i"),
     Tile("j", 4, "jb", "j"),
     Tile("r", 2, "rb", "r"),
@@ -113,9 +113,9 @@ BLOCKED = (
     RegisterTile(("i", "j")),
     Parallelize("main", ("ib", "jb")),
 )
-SHARED = (*BLOCKED, StageShared("rb", "x", "xs", ("r", "i"), 1))
+SHARED: tuple[Pass, ...] = (*BLOCKED, StageShared("rb", "x", "xs", ("r", "i"), 1))
 KEPT = Simplify(keep_unit_loops=True)
-DEALT = (
+DEALT: tuple[Pass, ...] = (
     *SHARED,
     ShareLoops(("xs_r", "xs_i"), "xs", 4),
     StageShared("rb", "w", "ws", ("r", "j")),
@@ -127,7 +127,7 @@ DEALT = (
     *map(Unroll, ("i_outer", "i_inner", "j_outer", "j_inner")),
 )
 # The same where a warp makes 16 times 16 sums in tiles of 16 times 8, of factors that lie along the sum and along their side.
-WARPS = (
+WARPS: tuple[Pass, ...] = (
     Tile("i", 16, "ib", "i"),
     Tile("j", 16, "jb", "j"),
     Tile("r", 16, "rb", "r"),

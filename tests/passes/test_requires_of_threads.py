@@ -9,6 +9,7 @@ import pytest
 from convgen.errors import PassError
 from convgen.ir.build import add
 from convgen.ir.nodes import Alloc, Arith, Buffer, Choose, Const, Fma, If, Int, Less, Prefetch, Program, Stmt, Var
+from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.pipeline import Pass, run_passes
@@ -92,7 +93,7 @@ def warps(
 
 
 # Two factors along rows, in shared memory.
-STAGED_ROWS = (StageShared("rb", "x", "xs", ("i", "r")), StageShared("rb", "w", "ws", ("i", "r")))
+STAGED_ROWS: tuple[Pass, ...] = (StageShared("rb", "x", "xs", ("i", "r")), StageShared("rb", "w", "ws", ("i", "r")))
 
 
 def both_along_rows() -> Program:
@@ -140,6 +141,12 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
         "predicate other choice",
         Predicate(),
         guarded_sum(put("acc", value=Fma(Choose((INSIDE,), at("x", "i", "r"), at("w", 0)), at("w", "r"), at("acc")))),
+        "not on a product of two reads that depend on it",
+    ),
+    (
+        "predicate begun",
+        Predicate(),
+        after(product(), BlockReduction("r", 2, "j", "part")),
         "not on a product of two reads that depend on it",
     ),
     ("stage_shared loop", StageShared("q", "x", "xs", ("r",)), product(), "no loop q"),
