@@ -37,7 +37,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "tuning.space": ("spec", "machine", "ir"),
     "tuning.rates": ("machine",),
     "tuning.cost": ("spec", "machine", "tuning.rates"),
-    "tuning": ("tuning.space", "runtime"),
+    "tuning": ("tuning.space", "runtime", "descriptor"),
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
     "strategies.cuda": ("gpu", "strategies"),
     "targets.cpu": ("passes", "render", "runtime"),
@@ -51,10 +51,21 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
 }
 FRONTENDS = (
     "choices",
+    "locking",
+    "pinning",
+    "examination",
+    "helper_process",
     "compile_ahead",
+    "laboratory",
+    "fleet",
+    "fleet_job",
+    "dask_fleet",
     "tuner",
     "planning",
     "cuda",
+    "calibration",
+    "explanation",
+    "report",
     "kept_operators",
     "functional",
     "doctor",
@@ -77,7 +88,9 @@ OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "openvino": ("bench.peers.openvino",),
     "numba.cuda": ("targets.cuda",),
     "cuda": ("targets.cuda",),
-    "matplotlib": ("bench.plot",),
+    "distributed": ("dask_fleet",),
+    "dask": ("dask_fleet",),
+    "matplotlib": ("bench.plot", "report.plot"),
 }
 
 PUBLIC_FUNCTIONS = (

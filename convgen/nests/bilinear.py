@@ -17,11 +17,11 @@ Groups of channels are convolutions of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from convgen.dtypes import DTYPES
-from convgen.ir.build import add, ceildiv, floordiv, minimum, mod, mul, sub
+from convgen.ir.build import add, ceildiv, minimum, mul, sub
 from convgen.ir.nodes import (
     Alloc,
     Buffer,
@@ -39,21 +39,16 @@ from convgen.ir.nodes import (
     Stage,
     Stmt,
     Store,
-    Transform,
     Value,
     Var,
 )
 from convgen.nests.build import SUMS, build_nest, unfolded_problem, weight_index
+from convgen.nests.chain import SKEW, Chain, Position, point_number, tile_place, tile_position, tiles_of
 from convgen.nests.classes import AxisClass, gather_classes
 from convgen.nests.nest import Nest, axis_letters, group_axis, image_index, loops_around, pad_mode, reduced_axis
 from convgen.spec import ConvSpec
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.linear import LinearProgram
-
-# A power-of-two distance between points would put all of them into the same few sets of the cache.
-SKEW = 16
-
-Position = tuple[Index, ...]
 
 
 @dataclass(frozen=True)
@@ -106,17 +101,6 @@ def bilinear_nest(spec: ConvSpec, tilings: Sequence[ClassTiling], blocking: Bloc
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One axis' matrix in a chain of them: which axis, and the extents of all axes before and after it."""
-
-    axis: int
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    map: LinearProgram
-    label: str
-
-
-@dataclass(frozen=True)
 class _Class:
     """One residue class of results."""
 
@@ -153,8 +137,12 @@ class _Class:
         return tuple(Var(f"count_{x}") if self.suffix else Var(f"O{x.upper()}") for x in letters)
 
     @property
+    def _outputs(self) -> tuple[int, ...]:
+        return tuple(algorithm.outputs for algorithm in self.algorithms)
+
+    @property
     def tiles_along(self) -> tuple[Index, ...]:
-        return tuple(map(_tiles_of, self.axes, self.algorithms, self.counts))
+        return tuple(map(tiles_of, self.axes, self._outputs, self.counts))
 
     @property
     def tile_count(self) -> Index:
@@ -193,13 +181,12 @@ class _Class:
             self._buffer("m", (Int(points), sums), "local"),
             self._buffer("taps", (*(Int(axis.taps) for axis in self.axes), Int(blocking.made_lanes)), "local"),
         ]
-        for name, steps, lanes in (
-            ("w", self._weight_steps(), blocking.inverse_lanes),
-            ("x", self._source_steps(), blocking.source_lanes),
-            ("y", self._inverse_steps(), blocking.inverse_lanes),
+        for chain, lanes in (
+            (self._weight_chain(), blocking.inverse_lanes),
+            (self._source_chain(), blocking.source_lanes),
+            (self._inverse_chain(), blocking.inverse_lanes),
         ):
-            for number, step in enumerate(steps[:-1]):
-                found.append(self._buffer(f"{name}_kept{number or ''}", (*map(Int, step.after), Int(lanes)), "local"))
+            found += chain.buffers(lanes)
         return tuple(found)
 
     def _whole_blocks(self) -> Index:
@@ -208,7 +195,7 @@ class _Class:
             f"count_{x}": Int(axis.count) for x, axis in zip(axis_letters(self.spec.ndim), self.axes, strict=True)
         }
         counts = [values.get(n.name, n) if isinstance(n, Var) else n for n in self.counts]
-        return ceildiv(mul("N", *map(_tiles_of, self.axes, self.algorithms, counts)), self.tiles)
+        return ceildiv(mul("N", *map(tiles_of, self.axes, self._outputs, counts)), self.tiles)
 
     def _buffer(self, name: str, shape: tuple[Index, ...], space: Space) -> Buffer:
         return Buffer(self._name(name), self.accumulator, shape, space)
@@ -277,7 +264,7 @@ class _Class:
             target = (*self._group_axis(), Var("ob"), Var("c"), place)
             return (Store(self._name("u"), (self._point(position), *target), value),)
 
-        body = self._chain("w", self._weight_steps(), (Var("w_lane"),), read, write)
+        body = self._weight_chain().body((Var("w_lane"),), read, write)
         transform = loops_around(body, (("w_block", Int(lanes // inner)), ("w_lane", Int(inner))))
         copies = loops_around((copy,), (("u_lane", Int(lanes)), *along))
         nest = (For("c", Int(self.reduced), (*copies, *transform), "parallel"),)
@@ -286,7 +273,7 @@ class _Class:
     def _source_transform(self) -> tuple[Stmt, ...]:
         lanes = self.blocking.source_lanes
         channel = add(mul("c_block", lanes), "c_lane")
-        n, tile = self._tile_position(add(self.first_tile, "tile"))
+        n, tile = tile_position(add(self.first_tile, "tile"), self.tiles_along)
         channels = (*self._group_axis(), *reduced_axis(self.nest.channels, channel))
         blocks = () if self.blocking.fused else (*self._group_axis(), Var("block"))
         place = self._place_in_row("tile", "c_lane")
@@ -300,7 +287,7 @@ class _Class:
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
             return (Store(self._name("v"), (*blocks, self._point(position), place), value),)
 
-        body = self._chain("x", self._source_steps(), (Var("c_lane"),), read, write)
+        body = self._source_chain().body((Var("c_lane"),), read, write)
         if self.reduced % lanes:
             body = (If(Less(channel, Int(self.reduced)), body),)
         loops = (("tile", self.tiles), ("c_block", Int(self.channel_blocks)), ("c_lane", Int(lanes)))
@@ -333,7 +320,7 @@ class _Class:
         lanes, inner = self.blocking.made_lanes, self.blocking.inverse_lanes
         place = add(mul("y_block", inner), "y_lane")
         oc = add(mul("ob", lanes), place)
-        n, tile = self._tile_position(add(self.first_tile, "tile"))
+        n, tile = tile_position(add(self.first_tile, "tile"), self.tiles_along)
         target = SUMS if self.nest.program.has_buffer(SUMS) else self.nest.result
 
         def read(position: Position) -> Value:
@@ -344,7 +331,7 @@ class _Class:
             for letter, axis, algorithm, count, t, i in zip(
                 axis_letters(self.spec.ndim), self.axes, self.algorithms, self.counts, tile, position, strict=True
             ):
-                along = _result_place(axis, algorithm, t, i)
+                along = tile_place(axis, algorithm.outputs, t, i)
                 written.append(add(mul(along, axis.step), Var(f"start_{letter}") if self.suffix else Int(axis.start)))
                 inside += [Less(along, count)] if algorithm.outputs > 1 or axis.interleaved > 1 else []
             place = image_index(self.spec, n, (*self._group_axis(), oc), tuple(written))
@@ -353,7 +340,7 @@ class _Class:
                 body = (If(condition, body),)
             return body
 
-        body = self._chain("y", self._inverse_steps(), (Var("y_lane"),), read, write)
+        body = self._inverse_chain().body((Var("y_lane"),), read, write)
         loops = (("tile", self.tiles), ("y_block", Int(lanes // inner)), ("y_lane", Int(inner)))
         return loops_around(body, loops)
 
@@ -364,104 +351,33 @@ class _Class:
         source, end where the last result's window ends.
         """
         letter, one = axis_letters(self.spec.ndim)[axis], self.axes[axis]
-        first = _result_place(one, self.algorithms[axis], tile, Int(0))
+        first = tile_place(one, self.algorithms[axis].outputs, tile, Int(0))
         position = add(mul(first, one.source_step), mul(element, one.spacing))
         if pad_mode(self.spec) != "zeros" or self.spec.layout != "channels_last":
             last = add(mul(sub(self.counts[axis], 1), one.source_step), (one.taps - 1) * one.spacing)
             position = minimum(position, last)
         return add(position, Var(f"offset_{letter}") if self.suffix else Int(self._offset(one)))
 
-    def _tile_position(self, number: Index) -> tuple[Index, tuple[Index, ...]]:
-        """Batch element and place along each axis of a tile."""
-        place: list[Index] = []
-        rest = number
-        for extent in reversed(self.tiles_along[1:]):
-            place.append(mod(rest, extent))
-            rest = floordiv(rest, extent)
-        first = self.tiles_along[0]
-        place.append(mod(rest, first))
-        return floordiv(rest, first), tuple(reversed(place))
-
     # ---- matrices along one axis after another
 
-    def _source_steps(self) -> tuple[_Step, ...]:
-        return self._steps([(a.input, f"input transform of {a.name}") for a in self.algorithms])
+    def _source_chain(self) -> Chain:
+        return self._chain("x", "input", [algorithm.input for algorithm in self.algorithms])
 
-    def _weight_steps(self) -> tuple[_Step, ...]:
-        return self._steps([(a.weight, f"weight transform of {a.name}") for a in self.algorithms])
+    def _weight_chain(self) -> Chain:
+        return self._chain("w", "weight", [algorithm.weight for algorithm in self.algorithms])
 
-    def _inverse_steps(self) -> tuple[_Step, ...]:
-        return self._steps([(a.output, f"output transform of {a.name}") for a in self.algorithms])
+    def _inverse_chain(self) -> Chain:
+        return self._chain("y", "output", [algorithm.output for algorithm in self.algorithms])
 
-    @staticmethod
-    def _steps(maps: Sequence[tuple[LinearProgram, str]]) -> tuple[_Step, ...]:
-        """The axes whose matrix is not the identity, in order; the last axis if all are."""
-        extents = [linear.inputs for linear, _ in maps]
-        busy = [axis for axis, (linear, _) in enumerate(maps) if not _is_identity(linear)] or [len(maps) - 1]
-        steps = []
-        for axis in busy:
-            before = tuple(extents)
-            extents[axis] = len(maps[axis][0].outputs)
-            steps.append(_Step(axis, before, tuple(extents), *maps[axis]))
-        return tuple(steps)
+    def _chain(self, name: str, kind: str, maps: list[LinearProgram]) -> Chain:
+        labels = [f"{kind} transform of {algorithm.name}" for algorithm in self.algorithms]
+        return Chain.of(name, self.suffix, self.accumulator, list(zip(maps, labels, strict=True)))
 
     def _point(self, position: Position) -> Index:
-        """The number of a point from its places along the axes."""
-        number: Index = Int(0)
-        for place, algorithm in zip(position, self.algorithms, strict=True):
-            number = add(mul(number, algorithm.points), place)
-        return number
-
-    def _chain(
-        self,
-        name: str,
-        steps: tuple[_Step, ...],
-        lane: tuple[Index, ...],
-        read: Callable[[Position], Value],
-        write: Callable[[Position, Value], tuple[Stmt, ...]],
-    ) -> tuple[Stmt, ...]:
-        """Applies the matrices one after another: ``read`` gives the first one's values, ``write`` stores the last one's."""
-        letters = axis_letters(self.spec.ndim)
-        body: list[Stmt] = []
-        for number, step in enumerate(steps):
-            position = tuple(Var("e" if axis == step.axis else f"i{x}") for axis, x in enumerate(letters))
-            kept, made = (self._name(f"{name}_kept{n or ''}") for n in (number - 1, number))
-            value = Load(kept, (*position, *lane)) if number else read(position)
-            result = Load(name, (Var("e"),))
-            last = number == len(steps) - 1
-            done = write(position, result) if last else (Store(made, (*position, *lane), result),)
-            count_in, count_out = step.before[step.axis], step.after[step.axis]
-            register = Buffer(name, self.accumulator, (Int(max(count_in, count_out)),), "register")
-            registers = Alloc(
-                register,
-                (
-                    For("e", Int(count_in), (Store(name, (Var("e"),), value),)),
-                    Transform(name, step.map, step.label),
-                    For("e", Int(count_out), done),
-                ),
-            )
-            others = tuple((f"i{x}", Int(step.after[axis])) for axis, x in enumerate(letters) if axis != step.axis)
-            body += loops_around((registers,), others)
-        return tuple(body)
-
-
-def _tiles_of(axis: AxisClass, algorithm: AxisAlgorithm, count: Index) -> Index:
-    """The tiles of so many results along an axis."""
-    return mul(ceildiv(ceildiv(count, axis.interleaved), algorithm.outputs), axis.interleaved)
-
-
-def _result_place(axis: AxisClass, algorithm: AxisAlgorithm, tile: Index, output: Index) -> Index:
-    """Which result along an axis a tile's output is: tiles take the residues in turn."""
-    interleaved = axis.interleaved
-    row = add(mul(floordiv(tile, interleaved), algorithm.outputs), output)
-    return add(mul(row, interleaved), mod(tile, interleaved))
+        return point_number(position, self.algorithms)
 
 
 def _tap(axis: AxisClass, place: Index) -> Index:
     """The weight that meets the given element of a window, whose elements count in rising order of source positions."""
     rising = sub(axis.taps - 1, place) if axis.tap_source_step < 0 else place
     return add(mul(rising, axis.tap_step), axis.first_tap)
-
-
-def _is_identity(linear: LinearProgram) -> bool:
-    return linear.outputs == tuple(range(linear.inputs))

@@ -34,6 +34,7 @@ class SplitSum:
        stage sum_s: for sum_a: alloc acc: { acc = 0; for part in P: acc += p[part, sum_a]; y[sum_a] = g(acc) }
 
     of every stage that begins with ``stage``; ``into`` is p, in the workspace (known as split-K for matrix products).
+    Parts have a multiple of ``multiple`` terms; the last ones may have fewer, or none.
 
     Requires: such stages are perfect nests around an alloc of one scalar, which begins with zero, is summed by the loop ``loop``
     and then stored once to a buffer that all of them share. Ensures: the same terms are added, part by part, in the same order.
@@ -43,6 +44,7 @@ class SplitSum:
     loop: str
     parts: int
     into: str = "partial"
+    multiple: int = 1
 
     def __call__(self, program: Program) -> Program:
         if self.parts < 2:
@@ -72,7 +74,7 @@ class SplitSum:
         target = program.buffer(last.buffer)
         buffer = Buffer(self.into, dtype, (Int(self.parts), *target.shape), "workspace")
         register = Buffer(name, dtype, (), "register")
-        length = ceildiv(extent, self.parts)
+        length = mul(ceildiv(extent, self.parts * self.multiple), self.multiple)
         term = add(mul(PART, length), self.loop)
         shorter: tuple[Stmt, ...] = (If(Less(term, extent), substitute_block(update, {self.loop: term})),)
         place = (Var(PART), *last.index)

@@ -95,7 +95,13 @@ class GlobalMemory:
         low = int(address.min())
         allocation = self._allocation(low)
         if allocation is not None and int(address.max()) + size <= allocation.end:
-            return [Access(allocation, (address - np.uint64(allocation.base)).astype(np.int64) // size, None)]
+            return [
+                Access(
+                    allocation,
+                    (address - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    None,
+                )
+            ]
         address = np.atleast_1d(address)
         which = np.searchsorted(np.array(self._bases, np.uint64), address, side="right").astype(np.int64) - 1
         found = []
@@ -109,7 +115,13 @@ class GlobalMemory:
             if beyond.any():
                 first = int(beyond.argmax())
                 self._outside(lanes, int(there[first]), int(chosen[first]), size)
-            found.append(Access(allocation, (there - np.uint64(allocation.base)).astype(np.int64) // size, chosen))
+            found.append(
+                Access(
+                    allocation,
+                    (there - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    chosen,
+                )
+            )
         return found
 
     def _allocation(self, address: int) -> Allocation | None:
@@ -138,7 +150,10 @@ class GlobalMemory:
     # Rules.
 
     def read(self, lanes: Lanes, access: Access, size: int) -> None:
-        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier."""
+        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier.
+
+        That a thread of the same block writes later what was read is not noticed here, as it is in shared memory.
+        """
         allocation = access.allocation
         if not allocation.writable or not self._races:
             return

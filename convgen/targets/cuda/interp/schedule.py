@@ -12,7 +12,8 @@ from convgen.targets.cuda.interp.build import Code
 from convgen.targets.cuda.interp.fault import Fault
 from convgen.targets.cuda.interp.frame import Frame
 from convgen.targets.cuda.interp.program import Branch, Exit, Jump, Op, Switch, Wait
-from convgen.targets.cuda.interp.steps import reader
+from convgen.targets.cuda.interp.steps import reader, unknown
+from convgen.targets.cuda.interp.syntax import Imm
 from convgen.targets.cuda.interp.types import Array, Value
 
 
@@ -161,6 +162,9 @@ class Scheduler:
 
     def _arrive(self, number: int, wait: Wait, mask: Array) -> None:
         frame, batch = self._frame, self._frame.batch
+        match wait.op.sources:
+            case (_, Imm(count)) if count != batch.threads:
+                raise unknown(wait.op, f"is supported for all {batch.threads} threads of the block alone")
         if number in self._waiting:
             mask = mask | self._waiting.pop(number)[1]
         if mask.all():
