@@ -9,6 +9,7 @@ import numpy as np
 
 import convgen.cuda
 from convgen.cuda.kernels import CudaConv
+from convgen.cuda.plans import algorithms_of_cuda_plan
 from convgen.gpu import Gpu, gpu_of
 from convgen.spec import DIRECTIONS, ConvSpec
 from convgen.strategies.cuda.base import GpuStrategy
@@ -36,18 +37,30 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "transposed": {**_PLAIN, "transposed": True, "stride": 2, "output_padding": 1, "spatial_size": (3, 2)},
     "odd channels, cropped": {**_PLAIN, "in_channels": 5, "out_channels": 7, "padding": ((-1, 2), (1, -1))},
 }
-# The same with groups of one channel each.
+# The same with groups of one channel each, and with windows for which fast algorithms save products.
 NARROW: dict[str, dict[str, Any]] = {
     name: {**fields, "groups": 7 if "odd" in name else 8, "in_channels": 7 if "odd" in name else 8}
     | {"out_channels": 7 if "odd" in name else 8}
     for name, fields in GEOMETRIES.items()
 }
+SMALL_WINDOWS: dict[str, dict[str, Any]] = {
+    "plain": _PLAIN,
+    "a line that is reflected": {**_PLAIN, "spatial_size": 9, "padding": ((2, 1),), "padding_mode": "reflect"},
+    "groups": {**_PLAIN, "groups": 2, "padding": ((0, 1), (2, 0))},
+    "odd channels, circular": {**_PLAIN, "in_channels": 5, "out_channels": 7, "padding_mode": "circular"},
+}
+LARGE_WINDOWS: dict[str, dict[str, Any]] = {
+    "plain": {**_PLAIN, "batch": 1, "kernel_size": 7, "padding": 3, "spatial_size": (8, 9), "in_channels": 4},
+    "a line": {**_PLAIN, "spatial_size": 20, "kernel_size": 9, "padding": ((5, 2),)},
+    "groups": {**_PLAIN, "groups": 2, "spatial_size": 17, "kernel_size": 11, "padding": 5, "padding_mode": "circular"},
+}
 
 
 def geometry(strategy: GpuStrategy, number: int, **changes: Any) -> ConvSpec:
-    """One of the problems, in turn, that the strategy does not refuse for its channels."""
-    every = NARROW if strategy.name == "depthwise" else GEOMETRIES
-    return ConvSpec(**{**list(every.values())[number % len(every)], **changes})
+    """One of the problems, in turn, that suit a strategy."""
+    suited = {"depthwise": NARROW, "winograd": SMALL_WINDOWS, "fft": LARGE_WINDOWS}
+    every = list(suited.get(strategy.name, GEOMETRIES).values())
+    return ConvSpec(**{**every[number % len(every)], **changes})
 
 
 def compiled(spec: ConvSpec, strategy: str, gpu: Gpu = GPU, config: Config | None = None) -> CudaConv:
@@ -62,9 +75,9 @@ def _refuses(spec: ConvSpec, strategy: str, gpu: Gpu) -> bool:
 
 def judged(op: CudaConv, seed: int = 0) -> Iterator[tuple[str, Comparison]]:
     """Gates A and B of one kernel."""
-    rng = np.random.default_rng(seed)
-    yield f"gate A {op.spec.direction}", gate_a(op.spec, op.interpret, rng)
-    yield f"gate B {op.spec.direction}", gate_b(op.spec, op.interpret, rng)
+    rng, algorithms = np.random.default_rng(seed), algorithms_of_cuda_plan(op.plan)
+    yield f"gate A {op.spec.direction}", gate_a(op.spec, op.interpret, rng, algorithms)
+    yield f"gate B {op.spec.direction}", gate_b(op.spec, op.interpret, rng, algorithms)
 
 
 def complaints(op: CudaConv, seed: int = 0) -> list[str]:
@@ -77,5 +90,6 @@ def complaints_of_all_directions(spec: ConvSpec, strategy: str, gpu: Gpu = GPU, 
     ops = [compiled(spec.replace(direction=direction), strategy, gpu) for direction in DIRECTIONS]
     found = [reason for op in ops if op.plan.strategy == strategy for reason in complaints(op, seed)]
     forward, data, weights = (op.interpret for op in ops)
-    adjoint = gate_c(spec, forward, data, weights, np.random.default_rng(seed))
+    rounded = any(algorithms_of_cuda_plan(op.plan) for op in ops)
+    adjoint = gate_c(spec, forward, data, weights, np.random.default_rng(seed), rounded=rounded)
     return found if adjoint.ok else [*found, f"gate C: {adjoint.reason}"]

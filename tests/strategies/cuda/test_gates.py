@@ -24,31 +24,44 @@ QUICK = {
     ("implicit_gemm", "channels_first", "float32"),
     ("direct", "channels_last", "int8"),
     ("reference", "channels_first", "float16"),
+    ("winograd", "channels_last", "float32"),
+    ("fft", "channels_first", "float32"),
 }
 
 
 def _product() -> list[Any]:
-    """Every strategy, layout and type; each strategy sees every geometry, and each type most of them."""
+    """Every strategy, layout and type that it does not refuse; each strategy sees every geometry that suits it."""
     found = []
     for (s, strategy), (d, dtype), (a, layout) in itertools.product(
         enumerate(GPU_STRATEGIES), enumerate(OPERAND_DTYPES), enumerate(LAYOUTS)
     ):
         key = (strategy.name, layout, dtype)
         marks = () if key in QUICK else pytest.mark.slow
+        if strategy.refusal(geometry(strategy, 0, layout=layout, dtype=dtype), GPU) is not None:
+            continue
         spec = geometry(strategy, 2 * d + a + 3 * s, layout=layout, dtype=dtype)
         found.append(pytest.param(strategy, spec, id=f"{'-'.join(key)}-{spec}".replace(" ", "-"), marks=marks))
     return found
 
 
 @pytest.mark.parametrize(("strategy", "spec"), _product())
+def test_every_type_that_a_strategy_is_for_is_there() -> None:
+    """Fast algorithms are for floating point; nothing else is left out."""
+    found = {(param.values[0].name, param.values[1].layout, param.values[1].dtype) for param in _product()}
+    exact = ("depthwise", "implicit_gemm", "direct", "reference")
+    assert set(itertools.product(exact, LAYOUTS, OPERAND_DTYPES)) <= found
+    assert {name for name, _, _ in found} == {strategy.name for strategy in GPU_STRATEGIES}
+    assert found >= QUICK
+
+
 def test_every_strategy_in_every_direction_layout_and_type(strategy: GpuStrategy, spec: ConvSpec) -> None:
     assert strategy.refusal(spec, GPU) is None
     assert not complaints_of_all_directions(spec, strategy.name)
 
 
-_LAST: dict[str, Any] = dict(batch=1, layout="channels_last", in_channels=24, out_channels=24, spatial_size=(5, 6))
+_LAST: dict[str, Any] = dict(batch=1, layout="channels_last", in_channels=32, out_channels=24, spatial_size=(4, 5))
 WIDE = ConvSpec(**_LAST, kernel_size=3, padding=1)
-LONG = ConvSpec(**{**_LAST, "batch": 9}, kernel_size=2, direction="backward_weights")
+LONG = ConvSpec(**{**_LAST, "spatial_size": (17, 18)}, kernel_size=2, direction="backward_weights")
 SHORT = ConvSpec(**{**_LAST, "in_channels": 5, "out_channels": 9}, kernel_size=2, dilation=2, padding=((1, 0), (0, 1)))
 FIRST = WIDE.replace(layout="channels_first")
 HALF = "bfloat16"
@@ -57,7 +70,7 @@ HALF = "bfloat16"
 GEMMS: dict[str, tuple[ConvSpec, Gpu, dict[str, int]]] = {
     "one stage": (WIDE, GPU, dict(stages=1, rows=16, cols=16, depth=16)),
     "two stages": (WIDE, GPU, dict(stages=2, rows=16, cols=16, depth=8)),
-    "three stages": (FIRST, GPU, dict(stages=3, rows=16, cols=32, depth=16)),
+    "three stages": (FIRST, GPU, dict(stages=3, rows=16, cols=16, depth=16)),
     "wide tiles": (FIRST, GPU, dict(stages=2, rows=32, cols=32, depth=8)),
     "ragged": (SHORT, GPU, dict(stages=3, rows=16, cols=16, depth=16)),
     "parts of a sum": (WIDE, GPU, dict(split=2, stages=3, rows=16, cols=16)),
@@ -68,11 +81,21 @@ GEMMS: dict[str, tuple[ConvSpec, Gpu, dict[str, int]]] = {
     "matrix units, ragged": (SHORT.replace(dtype="float16"), GPU, dict(matrix=1, stages=3, rows=16, cols=16, depth=32)),
     "matrix units, parts": (LONG.replace(dtype=HALF), GPU, dict(matrix=1, split=2, stages=3, rows=32, cols=32, depth=32)),
     "matrix units, several warps": (LONG.replace(dtype=HALF), GPU, dict(matrix=1, split=1, stages=2, rows=32, cols=64)),
+    "rounded to TF32": (WIDE.replace(accuracy=1e-2), GPU, dict(matrix=1, stages=2, rows=16, cols=16, depth=32)),
+    "rounded to TF32, parts": (LONG.replace(accuracy=1e-2), GPU, dict(matrix=1, split=2, stages=3, rows=32, cols=32)),
+    "rounded to TF32, ragged": (SHORT.replace(accuracy=1e-2), GPU, dict(matrix=1, stages=1, rows=16, cols=16)),
     "no matrix units": (WIDE.replace(dtype=HALF), GPU, dict(matrix=0, stages=2, rows=16, cols=16, depth=8)),
     "no copies ahead": (WIDE.replace(dtype="float16"), OLD_GPU, dict(rows=16, cols=16, depth=8)),
 }  # fmt: skip
 # The others are slow.
-QUICK_GEMMS = {"one stage", "ragged", "parts of a sum", "matrix units", "matrix units, ragged", "matrix units, parts"}
+QUICK_GEMMS = {
+    "one stage",
+    "ragged",
+    "parts of a sum",
+    "matrix units",
+    "matrix units, ragged",
+    "matrix units, parts",
+} | {"rounded to TF32"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK_GEMMS else pytest.mark.slow) for n in GEMMS])
@@ -87,8 +110,11 @@ EPILOGUE = ("bias", "scale", "residual", "relu6", "shift")
 FUSED: dict[str, tuple[str, ConvSpec]] = {
     "direct": ("direct", WIDE.replace(in_channels=3, epilogue=EPILOGUE)),
     "direct, channels_first": ("direct", FIRST.replace(in_channels=3, out_channels=5, epilogue=("residual", "silu"))),
-    "depthwise": ("depthwise", WIDE.replace(groups=24, epilogue=EPILOGUE)),
-    "depthwise, bfloat16": ("depthwise", FIRST.replace(groups=24, dtype=HALF, epilogue=("bias", "gelu"))),
+    "depthwise": ("depthwise", WIDE.replace(in_channels=8, out_channels=8, groups=8, epilogue=EPILOGUE)),
+    "depthwise, bfloat16": (
+        "depthwise",
+        FIRST.replace(in_channels=8, out_channels=8, groups=8, dtype=HALF, epilogue=("bias", "gelu")),
+    ),
     "implicit_gemm": ("implicit_gemm", WIDE.replace(in_channels=4, epilogue=EPILOGUE)),
     "implicit_gemm, parts": ("implicit_gemm", WIDE.replace(epilogue=("bias", "leaky_relu", "residual"))),
     "matrix units": ("implicit_gemm", WIDE.replace(dtype=HALF, in_channels=8, epilogue=EPILOGUE)),
