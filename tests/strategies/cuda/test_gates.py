@@ -44,7 +44,6 @@ def _product() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("strategy", "spec"), _product())
 def test_every_type_that_a_strategy_is_for_is_there() -> None:
     """Fast algorithms are for floating point; nothing else is left out."""
     found = {(param.values[0].name, param.values[1].layout, param.values[1].dtype) for param in _product()}
@@ -54,6 +53,7 @@ def test_every_type_that_a_strategy_is_for_is_there() -> None:
     assert found >= QUICK
 
 
+@pytest.mark.parametrize(("strategy", "spec"), _product())
 def test_every_strategy_in_every_direction_layout_and_type(strategy: GpuStrategy, spec: ConvSpec) -> None:
     assert strategy.refusal(spec, GPU) is None
     assert not complaints_of_all_directions(spec, strategy.name)
