@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class ConvgenError(Exception):
     """Base of every error convgen raises on purpose."""
@@ -49,6 +52,10 @@ class WorkspaceLimitError(ConvgenError):
 
 class ModelError(ConvgenError, ValueError):
     """A model file cannot be read, or holds no convolution convgen understands."""
+
+
+class FleetError(ConvgenError):
+    """A fleet of workers cannot be reached, or has not tuned a problem."""
 
 
 class OptionError(ConvgenError, ValueError):
@@ -99,9 +106,28 @@ class KernelFault(ConvgenError):
         self.block = block
         self.thread = thread
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent from one process to another."""
+        place: dict[str, Any] = dict(
+            kernel=self.kernel, line=self.line, text=self.text, block=self.block, thread=self.thread
+        )
+        return functools.partial(KernelFault, **place), (self.kind, self.reason)
+
 
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
+
+
+class FleetWarning(UserWarning):
+    """A job of a fleet was lost with its worker."""
+
+
+class VerificationWarning(UserWarning):
+    """A generated kernel failed verification; it is recorded and never used."""
+
+
+class NoisyMachineWarning(UserWarning):
+    """Other programs disturb measurements, which take longer; choices stay as sure as there is time for."""
 
 
 class LockWarning(UserWarning):

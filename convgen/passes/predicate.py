@@ -20,7 +20,7 @@ from convgen.ir.nodes import (
     Store,
     Value,
 )
-from convgen.ir.rewrite import map_stages, map_value, variables
+from convgen.ir.rewrite import map_value, variables
 from convgen.ir.types import compute_dtype
 
 
@@ -29,15 +29,22 @@ class Predicate:
     """if c: alloc acc: { acc = 0; for r: if d: acc += x[i] * w[r]; y[i] = acc }
     →  alloc acc: { acc = 0; for r: acc += (x[i] if c and d else 0) * (w[r] if d else 0); if c: y[i] = acc }
 
-    A read is tested by the conditions that share a variable with its place. Guards stay around stores to memory.
+    in every stage that begins with ``stage``. A read is tested by the conditions that share a variable with its place. Guards
+    stay around stores to memory.
 
     Requires: guards on a sum's own loops are on multiply-adds of which both factors are read at places that depend on the
     guard. Ensures: the same is stored to memory; guards stand around stores to memory alone.
     """
 
+    stage: str = ""
+
     def __call__(self, program: Program) -> Program:
         scope = _Scope(program)
-        return map_stages(program, scope.block)
+        stages = tuple(
+            replace(stage, body=scope.block(stage.body)) if stage.name.startswith(self.stage) else stage
+            for stage in program.stages
+        )
+        return replace(program, stages=stages)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "register_tile": (small.product(), (Tile("i", 2, "block", "px"), RegisterTile(("px", "j")))),
     "vectorize": (small.product(), (RegisterTile(("j",)), Vectorize("j"))),
     "vectorize_guard": (small.double(), (Tile("j", 4, "block", "lane"), Vectorize("lane"))),
+    "vectorize_choice": (
+        small.chosen_lanes(Less(Var("i"), Int(1)), Less(Var("l"), Int(3))),
+        (Vectorize("l"),),
+    ),
+    "register_tile_added": (small.added_product(), (RegisterTile(("i", "j")), Vectorize("j"))),
     "tile_by_a_size": (small.double(), (Tile("i", Var("K"), "block", "inner", "clamp"),)),
     "compute_at": (small.padded_sums(), (Tile("j", 2, "t", "u", "overlap"), ComputeAt("main", "t", (Int(4),)))),
     "unpack_at": (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convgen.dtypes import DTYPES
-from convgen.gpu import WARP
+from convgen.gpu import WARP, Gpu
 from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.parallelize import Parallelize
@@ -41,6 +41,10 @@ RUN = 4
 PAD = 4
 # The same for matrix units, which read 8 rows of 16 bytes at once.
 MATRIX_PAD = 8
+
+# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
+COPIES_SINCE = (8, 0)
+EXPOSED = 0.5
 
 # What the factors in shared memory are called.
 FACTORS = ("rows", "cols")
@@ -82,6 +86,12 @@ class Tiling:
     def threads(self) -> int:
         tiles = (self.rows // self.row_tile) * (self.cols // self.col_tile)
         return tiles * WARP if self.matrix else tiles
+
+    @property
+    def sum_cost(self) -> float:
+        """What a multiply-add takes, 1 at least: with its share of reading both factors from shared memory, and of waiting."""
+        reads = (self.row_tile + self.col_tile) / (2 * self.row_tile * self.col_tile) + 8 / self.threads
+        return (1 + reads) * (1 + EXPOSED / self.stages**2)
 
     def shared_bytes(self, dtype: str) -> int:
         """Bounds the shared memory of both factors, in whose place are the sums that matrix units have made."""
@@ -129,7 +139,7 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
         Tile("row", tiling.rows, "row_block", "row"),
         Tile("col", tiling.cols, "col_block", "col"),
         Tile("k", tiling.depth, "k_block", "k"),
-        Predicate(),
+        Predicate("conv"),
         Reorder("conv", (*blocks, *sides)),
         RegisterTile(sides),
         Parallelize("conv", blocks),
@@ -200,6 +210,11 @@ def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling) -> tup
 def _lane_passes(into: str, factor: Factor) -> tuple[Pass, ...]:
     lane = f"{into}_lane"
     return (WholeVectors(lane), Vectorize(lane)) if factor.lanes > 1 else (Unroll(lane),)
+
+
+def copy_stages(gpu: Gpu) -> tuple[int, ...]:
+    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
+    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
 
 
 def access_lanes(dtype: str, extent: int, most: int = RUN) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -296,6 +298,19 @@ def test_races_in_global_memory() -> None:
     both = "\tld.global.u32 %r3, [%rd9];\n\tbar.sync 0;\n\tsetp.eq.u32 %p1, %block, 1;\n\t@%p1 st.global.u32 [%rd9], 5;"
     assert fault_of(both, blocks=2).kind == "race"
     assert shared(both.replace("@%p1 ", "").replace("st.global.u32 [%rd9], 5;", ""), blocks=2).any()
+
+
+def test_constant_reads_of_what_is_written() -> None:
+    """Even a thread's own write is not seen through the read-only cache."""
+    assert fault_of("\tst.global.u32 [%rd9], %t;\n\tld.global.nc.u32 %r3, [%rd9];").kind == "race"
+    assert shared("\tst.global.u32 [%rd9], %t;\n\tld.global.u32 %r3, [%rd9];").any()
+
+
+def test_faults_travel_between_processes() -> None:
+    fault = fault_of("\tst.global.u32 [%rd9+4], 3;")
+    again = pickle.loads(pickle.dumps(fault))
+    assert isinstance(again, KernelFault)
+    assert (str(again), vars(again)) == (str(fault), vars(fault))
 
 
 def test_atomic_operations() -> None:
