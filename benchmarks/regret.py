@@ -102,7 +102,7 @@ def table(recordings: list[Recording], setting: str) -> str:
     lines = ["# Choices against exhaustive search", "", setting, ""]
     lines += [
         f"{len(recordings)} problems, {candidates:.0f} candidates each. Regret: how much longer the choice takes than the best "
-        f"of all that were measured, geometric mean. The ways to search are replayed with {NOISE:.0%} of noise, {SEEDS} times each.",
+        f"of all that were measured, geometric mean. The ways to search are replayed with {NOISE:.0%} of noise, {SEEDS} times.",
         "",
         "| choice | seconds a problem | candidates compiled | regret |",
         "| --- | --- | --- | --- |",
