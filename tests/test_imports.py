@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "render": ("errors",),
     "runtime": ("errors", "options", "machine", "render"),
     "tuning.space": ("spec", "machine", "ir"),
-    "tuning.rates": ("machine",),
+    "tuning.rates": ("machine", "options"),
     "tuning.cost": ("spec", "machine", "tuning.rates"),
     "tuning": ("tuning.space", "runtime", "descriptor"),
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
