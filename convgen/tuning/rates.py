@@ -90,8 +90,8 @@ def is_known(machine: Machine) -> bool:
 
 
 def measured_rates(machine: Machine, peak: float, copies: Sequence[tuple[int, float]]) -> Rates:
-    """The rates of one thread that computes ``peak`` float32 operations a second; ``copies`` are pairs of bytes (read and written)
-    and bytes a second, in ascending order of size."""
+    """The rates of one thread that computes ``peak`` float32 operations a second; ``copies`` are pairs of bytes (read and
+    written) and bytes a second, in ascending order of size."""
     lanes = machine.vector_bytes // 4
     clock = peak / (_FLOPS * _FMA_PORTS * lanes)
     cache, last = (_bandwidth(copies, size / 2) for size in (machine.l2_bytes, machine.l3_bytes))
