@@ -114,6 +114,16 @@ class KernelFault(ConvgenError):
         return functools.partial(KernelFault, **place), (self.kind, self.reason)
 
 
+class DeviceError(ConvgenError, RuntimeError):
+    """The CUDA driver refuses a call. ``call`` is the function's name, ``code`` the name of the error, ``text`` what it means."""
+
+    def __init__(self, call: str, code: str, text: str) -> None:
+        super().__init__(f"{call} fails with {code}: {text}")
+        self.call = call
+        self.code = code
+        self.text = text
+
+
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
 
