@@ -18,6 +18,7 @@ from convgen.cli import main, tune_command, verify_command
 from convgen.cli.problems import read_source, read_spec
 from convgen.cli.report import PLAIN_WIDTH, progress
 from convgen.descriptor import parse_descriptor
+from convgen.laboratory import KernelLab
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.suites import suite, suite_names
