@@ -14,17 +14,18 @@ from pathlib import Path
 
 from convgen.bench.roofline import Roofline, measure_roofline
 from convgen.machine import Machine
-from convgen.options import cache_dir
-
-
-def calibration_path(machine: Machine) -> Path:
-    """The file of a machine."""
-    return cache_dir() / "machines" / f"{machine.fingerprint()}.json"
+from convgen.tuning.rates import (
+    forget_measurements,
+    is_known,
+    measurement_key,
+    measurements_path,
+    read_measurements,
+)
 
 
 def known_roofline(machine: Machine, threads: int, dtype: str) -> Roofline | None:
     """What has been measured; None if nothing has."""
-    match _read(calibration_path(machine)).get(_key(threads, dtype)):
+    match read_measurements(measurements_path(machine)).get(measurement_key(threads, dtype)):
         case {"peak": float(peak), "copies": [*copies]} if copies:
             with contextlib.suppress(TypeError, ValueError):
                 return Roofline(peak, tuple((int(nbytes), float(rate)) for nbytes, rate in copies))
@@ -36,22 +37,17 @@ def calibrated_roofline(machine: Machine, threads: int, dtype: str) -> Roofline:
     found = known_roofline(machine, threads, dtype)
     if found is None:
         found = measure_roofline(machine, threads, dtype)
-        path = calibration_path(machine)
+        path = measurements_path(machine)
         record = {"peak": found.peak, "copies": [list(pair) for pair in found.copies]}
-        _write(path, {**_read(path), _key(threads, dtype): record})
+        _write(path, {**read_measurements(path), measurement_key(threads, dtype): record})
+        forget_measurements()
     return found
 
 
-def _key(threads: int, dtype: str) -> str:
-    return f"{dtype}, {threads} threads"
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def calibrate(machine: Machine) -> None:
+    """Measures what the cost model needs to know of a kind of core that it does not know, once."""
+    if not is_known(machine):
+        calibrated_roofline(machine, 1, "float32")
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

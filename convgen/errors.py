@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class ConvgenError(Exception):
     """Base of every error convgen raises on purpose."""
@@ -102,6 +105,23 @@ class KernelFault(ConvgenError):
         self.text = text
         self.block = block
         self.thread = thread
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent from one process to another."""
+        place: dict[str, Any] = dict(
+            kernel=self.kernel, line=self.line, text=self.text, block=self.block, thread=self.thread
+        )
+        return functools.partial(KernelFault, **place), (self.kind, self.reason)
+
+
+class DeviceError(ConvgenError, RuntimeError):
+    """The CUDA driver refuses a call. ``call`` is the function's name, ``code`` the name of the error, ``text`` what it means."""
+
+    def __init__(self, call: str, code: str, text: str) -> None:
+        super().__init__(f"{call} fails with {code}: {text}")
+        self.call = call
+        self.code = code
+        self.text = text
 
 
 class CacheWarning(UserWarning):

@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from convgen import __version__
+from convgen.calibration import calibrate
 from convgen.choices import TunedPlan, claim, known_plan, store
 from convgen.compile_ahead import Helpers
 from convgen.driver import (
@@ -43,6 +44,8 @@ from convgen.tuning.tactics import Finding, guided
 # Below this budget a helper process would take longer to start than it saves.
 HELPED_BUDGET = 4.0
 
+# From this budget on, a machine of an unknown kind is calibrated first, in about two seconds.
+CALIBRATED_BUDGET = 20.0
 # A machine on which more timed runs than this are disturbed is noisy.
 DISTURBED = 0.25
 
@@ -92,6 +95,9 @@ def tune(
         job = Job("", 0.0, None if threads is None else count, workspace_limit, force, cache)
         results = _tune_by(executor, problems, float(budget), job, observer)
         return results[0] if isinstance(spec, ConvSpec) else results
+    if budget >= CALIBRATED_BUDGET:
+        with alone_on_this_host():
+            calibrate(Machine.host())
     with Helpers(max(1, num_threads() - 1) if budget >= HELPED_BUDGET else 0, count) as helpers:
         run = _Run(count, workspace_limit, force, helpers, cache)
         results = _tune_all(problems, float(budget), run, observer)

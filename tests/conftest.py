@@ -22,6 +22,14 @@ _KEPT = ("CONVGEN_CACHE_DIR", "CONVGEN_TEST_CACHE_DIR", "CONVGEN_MAX_CPU_ISA")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _uncalibrated() -> Iterator[None]:
+    """What the heuristic chooses is the same before and after tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convgen.tuner.CALIBRATED_BUDGET", float("inf"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns the kernel cache and database directory of this session, which child processes inherit.
 

@@ -35,7 +35,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "render": ("errors",),
     "runtime": ("errors", "options", "machine", "render"),
     "tuning.space": ("spec", "machine", "ir"),
-    "tuning.rates": ("machine",),
+    "tuning.rates": ("machine", "options"),
     "tuning.cost": ("spec", "machine", "tuning.rates"),
     "tuning": ("tuning.space", "runtime", "descriptor"),
     "strategies": ("nests", "passes", "tuning.space", "tuning.cost", "tuning.rates"),
@@ -80,13 +80,14 @@ FRONTENDS = (
 
 # Library → the only modules that may import it.
 OPTIONAL_LIBRARIES: Mapping[str, tuple[str, ...]] = {
-    "torch": ("torch", "bench.peers.torch"),
+    "torch": ("torch", "bench.peers.torch", "cuda.libraries.torch"),
+    "cupy": ("cuda.libraries.cupy",),
     "jax": ("jax", "bench.peers.jax"),
     "jaxlib": ("jax",),
     "onnx": ("onnx", "bench.peers.onnxruntime"),
     "onnxruntime": ("bench.peers.onnxruntime",),
     "openvino": ("bench.peers.openvino",),
-    "numba.cuda": ("targets.cuda",),
+    "numba.cuda": ("targets.cuda", "cuda.libraries.numba"),
     "cuda": ("targets.cuda",),
     "distributed": ("dask_fleet",),
     "dask": ("dask_fleet",),

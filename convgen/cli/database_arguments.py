@@ -19,7 +19,7 @@ def add_db(parser: argparse.ArgumentParser) -> None:
     listing = action("list", "list what tuning has found")
     listing.add_argument("--path", metavar="FILE", help="a database other than the one in the cache directory")
     export = action("export", "write what tuning has found as text that other machines can import")
-    export.add_argument("-o", "--output", metavar="FILE", help="the file (default: standard output)")
+    export.add_argument("-o", "--output", metavar="FILE", help="the file, or with --here its folder (default: stdout)")
     export.add_argument(
         "--format", choices=("jsonl", "t4"), default="jsonl", help="a record a line (default), or T4, which is not read"
     )

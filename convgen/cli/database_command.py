@@ -94,11 +94,14 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         sys.stdout.write(text)
         return 0
+    path = Path(arguments.output)
+    if arguments.here and path.is_dir():
+        path = path / f"{here}.jsonl"
     try:
-        Path(arguments.output).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OptionError(f"output={arguments.output!r} cannot be written: {error.strerror}") from error
-    print_line(f"{len(records)} records written to {arguments.output}")
+    print_line(f"{len(records)} records written to {path}")
     return 0
 
 

@@ -3,13 +3,15 @@
 op = convgen.cuda.compile(spec, capability="9.0")
 op.source, op.ptx, op.resources            # what it became
 y = op.interpret(x, w)                     # the PTX, run on NumPy arrays, every access checked
+y = op(x, op.pack(w))                      # on a device: arrays of torch, cupy, numba, or convgen.cuda.DeviceArray
 """
 
 from __future__ import annotations
 
 from convgen.cuda.kernels import CudaConv, compile_spec
+from convgen.cuda.libraries.interface import DeviceArray
 from convgen.cuda.plans import build_cuda_program, plan_cuda
 
 compile = compile_spec
 
-__all__ = ["CudaConv", "build_cuda_program", "compile", "plan_cuda"]
+__all__ = ["CudaConv", "DeviceArray", "build_cuda_program", "compile", "plan_cuda"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, operands_of
+from convgen.cuda.device import Device
 from convgen.cuda.plans import cuda_source, lower_cuda, plan_cuda
 from convgen.driver import Plan
 from convgen.dtypes import DTYPES
@@ -25,7 +27,8 @@ class CudaConv:
     """A convolution compiled for one problem and one kind of GPU; operands are named as those of ``convgen.CompiledConv``.
 
     ``plan`` says how it is computed, ``workspace_bytes`` how much scratch memory of the device a call uses, ``source`` is the
-    generated Python, ``ptx`` what it compiles to; none of these needs a device.
+    generated Python, ``ptx`` what it compiles to; none of these needs a device, and ``interpret`` runs without one. Calls, and
+    ``pack``, run on a device: see ``__call__``.
     """
 
     def __init__(self, plan: Plan, gpu: Gpu) -> None:
@@ -33,6 +36,7 @@ class CudaConv:
         self.gpu = gpu
         self._lowered = lower_cuda(plan, gpu)
         self.workspace_bytes = self._lowered.scratch_bytes
+        self._on_device: dict[Device, DeviceCalls] = {}
 
     @property
     def spec(self) -> ConvSpec:
@@ -62,6 +66,76 @@ class CudaConv:
     def sass(self) -> str:
         """The machine code of all stages as text; raises MissingDependencyError without nvdisasm."""
         return "\n".join(disassembly(cubin) for cubin in self.cubins)
+
+    def __call__(
+        self,
+        first: Any,
+        second: Any,
+        bias: Any = None,
+        *,
+        residual: Any = None,
+        scale: Any = None,
+        shift: Any = None,
+        requantize: Any = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Any:
+        """Starts the kernels of a call on a device and returns the result, which is there when the stream comes to it.
+
+        Operands are arrays on one CUDA device, of torch, cupy, numba or any other library with ``__cuda_array_interface__``
+        or DLPack, in the shapes of ``spec.operand_shapes``; ``second`` may be what ``pack`` made of it. The result is an array
+        of the first operand's library (a ``DeviceArray`` where that cannot make one), or ``out``. ``stream`` is a stream of one
+        of these libraries or its address; by default it is the one that the first operand's library would use. Nothing waits.
+        With torch nothing is allocated outside of its allocator, so that calls can be captured into CUDA graphs; other
+        libraries' calls can with ``out``, once the same call has been made on that stream. Gradients are not recorded.
+
+        Arrays of torch and cupy that are not in C order, or do not begin at a multiple of 16 bytes, are copied; others, and
+        ``out``, are refused. The first call on a device loads the kernels, and compiles them where the cache has none.
+
+        Raises OperandError, ShapeError and DTypeError for operands that do not fit; NotApplicable without a device, or on one
+        that the kernels were not made for; MissingDependencyError without NVIDIA's driver; DeviceError for what the driver
+        refuses, which may be the fault of an earlier call.
+        """
+        first_name, second_name = list(self.spec.operand_shapes)[:2]
+        packed = second if isinstance(second, PackedCudaWeights) else None
+        epilogue = {"bias": bias, "residual": residual, "scale": scale, "shift": shift, "requantize": requantize}
+        arrays = {first_name: first, second_name: second}
+        arrays |= {name: array for name, array in epilogue.items() if array is not None}
+        self._check_names(arrays)
+        if packed is not None:
+            del arrays[second_name]
+        operands = operands_of(self.spec, arrays, stream)
+        calls = self._calls(operands.device)
+        if packed is not None and not packed.is_of(calls):
+            raise OperandError(
+                f"{second_name} was packed by another operator, or for another device; allowed: by this one"
+            )
+        return calls.call(operands, out, packed)
+
+    def pack(self, weight: Any, *, stream: Any = None) -> PackedCudaWeights:
+        """Weights on a device in the order in which the kernels read them, for constant weights; waits until they are there.
+
+        Raises OperandError for a weight gradient, which has none, and what ``__call__`` does.
+        """
+        if self.spec.direction == "backward_weights":
+            raise OperandError("weight cannot be packed: a weight gradient has no weights")
+        name = list(self.spec.operand_shapes)[1]
+        operands = operands_of(self.spec, {name: weight}, stream)
+        return self._calls(operands.device).pack(name, operands)
+
+    def _calls(self, device: Device) -> DeviceCalls:
+        found = self._on_device.get(device)
+        if found is None:
+            cubins = {stage.name: cubin for stage, cubin in zip(self._lowered.stages, self.cubins, strict=True)}
+            found = DeviceCalls(self.spec, self._lowered, cubins, device)
+            # Of two threads the later one's is dropped: weights that it packs meanwhile must be of the same.
+            found = self._on_device.setdefault(device, found)
+        return found
+
+    def _check_names(self, given: Mapping[str, object]) -> None:
+        names = tuple(self.spec.operand_shapes)
+        if given.keys() != set(names):
+            raise OperandError(f"operands are {', '.join(given)}; allowed: {', '.join(names)}")
 
     def interpret(self, first: Array, second: Array, *, seed: int = 0, **epilogue: Array) -> Array:
         """Runs the PTX of a call on NumPy arrays, as a device would run it, and returns the result.
@@ -98,8 +172,7 @@ class CudaConv:
         """The operands by name, in C order; copies, so that nothing that a kernel does reaches the caller's arrays."""
         names = tuple(self.spec.operand_shapes)
         given = dict(zip(names, (first, second), strict=False)) | dict(epilogue)
-        if given.keys() != set(names):
-            raise OperandError(f"operands are {', '.join(given)}; allowed: {', '.join(names)}")
+        self._check_names(given)
         found: dict[str, Array] = {}
         for name, shape in self.spec.operand_shapes.items():
             array, dtype = np.asarray(given[name]), DTYPES[self.spec.operand_dtype(name)].numpy

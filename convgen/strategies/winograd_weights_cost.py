@@ -14,7 +14,6 @@ from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
 from convgen.tuning.cost import (
     CALL_SECONDS,
-    L2_SHARE,
     moving_seconds,
     peak,
     tile_efficiency,
@@ -24,6 +23,9 @@ from convgen.tuning.cost import (
 )
 from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
+
+# How many times sums are moved that are stored beyond the second-level cache and read again.
+SPILLED_MOVES = 3
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,12 @@ def gradient_seconds(spec: ConvSpec, machine: Machine, shape: GradientShape, con
         steps = products / (config["pixels"] * config["lanes"])
         seconds += LINES_SHARE * steps * (vectors + 1) * rates.line / rates.clock
     sums = shape.points * made * reduced * size
-    kept_sums = 2 * (blocks - 1) * sums * made_blocks * reduced_blocks
-    held = sums + (shape.points * tiles * (made + reduced) * size if config["fused"] else 0)
-    seconds += kept_sums / (rates.cache if held <= machine.l2_bytes * L2_SHARE or not config["fused"] else rates.last)
+    tasks = made_blocks * reduced_blocks
+    held = shape.points * tiles * (made + reduced) * size if config["fused"] else 0
+    # Sums are stored, and read again for the transform or the next block; what does not stay in the cache is fetched too.
+    spilled = min(1.0, max(0.0, 1 - (machine.l2_bytes - held) / sums))
+    kept = 2 * (blocks - 1) * sums * tasks
+    seconds += kept / rates.cache + spilled * (kept + SPILLED_MOVES * sums * tasks) / rates.last
     cycles = _image_cycles(shape, width, made, reduced, config, (made_blocks, reduced_blocks))
     seconds += cycles * rates.transform / rates.clock
     # Sums lie ready when they are transformed: it takes no more than its instructions need.
@@ -98,13 +103,12 @@ def gradient_seconds(spec: ConvSpec, machine: Machine, shape: GradientShape, con
     if not config["fused"]:
         images = shape.points * shape.tiles * size
         whole = images * (made_blocks * made + reduced_blocks * reduced)
-        read = images * made_blocks * reduced_blocks * (made + reduced)
+        read = images * tasks * (made + reduced)
         rate = rates.last if spec.groups * whole <= machine.l3_bytes else rates.memory
         seconds += (2 * whole + read) / rate / 2
     if config["shares"] > 1:
-        seconds += 2 * config["shares"] * sums * made_blocks * reduced_blocks / rates.last
-    tasks = spec.groups * config["shares"] * made_blocks * reduced_blocks
-    seconds *= spec.groups * waste(tasks, machine.cores)
+        seconds += 2 * config["shares"] * sums * tasks / rates.last
+    seconds *= spec.groups * waste(spec.groups * config["shares"] * tasks, machine.cores)
     turned = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
     return (
         CALL_SECONDS

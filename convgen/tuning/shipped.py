@@ -1,6 +1,6 @@
 """Results that convgen is shipped with: exports in ``tuning/defaults``, one for a kind of machine, named by its fingerprint.
 
-They are read-only and asked after the user's own database. ``convgen db export --here -o FINGERPRINT.jsonl`` makes one.
+They are read-only and asked after the user's own database. `make defaults` measures and writes one.
 """
 
 from __future__ import annotations

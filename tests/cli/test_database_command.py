@@ -72,6 +72,9 @@ def test_export_and_import(capsys: Output, monkeypatch: pytest.MonkeyPatch, data
     database.store(ELSEWHERE)
     assert "2 records written to all.jsonl" in run(capsys, "db", "export", "-o", "all.jsonl")
     assert len(run(capsys, "db", "export", "--here").splitlines()) == 2
+    Path("folder").mkdir()
+    assert f"1 records written to folder/{HOST}.jsonl" in run(capsys, "db", "export", "--here", "-o", "folder")
+    assert "cannot be written: Is a directory" in fail(capsys, "db", "export", "-o", "folder")
     assert "secret" not in Path("all.jsonl").read_text()
     assert "secret" in run(capsys, "db", "export", "--hosts")
     monkeypatch.setenv("CONVGEN_CACHE_DIR", "elsewhere")

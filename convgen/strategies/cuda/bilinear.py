@@ -20,7 +20,16 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.bilinear import Choose, Shape, general_refusal
 from convgen.strategies.cuda.base import element_passes, gpu_nest, plain_passes
-from convgen.strategies.cuda.gemm import Factor, Product, Tiling, access_lanes, copy_stages, product_passes, tilings
+from convgen.strategies.cuda.gemm import (
+    RUN,
+    Factor,
+    Product,
+    Tiling,
+    access_lanes,
+    copy_stages,
+    product_passes,
+    tilings,
+)
 from convgen.tuning.space import Config
 
 MOST_THREADS = 256
@@ -101,8 +110,13 @@ def _transform_passes(nest: Nest, *, apart: bool) -> tuple[Pass, ...]:
 
 
 def _product(spec: ConvSpec, nest: Nest) -> Product:
-    lanes = access_lanes(DTYPES[spec.dtype].accumulator, spec.made_channels)
+    dtype = DTYPES[spec.dtype].accumulator
+    lanes, terms = access_lanes(dtype, spec.made_channels), access_lanes(dtype, spec.reduced_channels)
     group = ("g",) if nest.channels.has_groups else ()
     return Product(
-        outer=("point", *group), row=Factor("v", "sum"), col=Factor("u", "side", lanes), result="col", lanes=lanes
+        outer=("point", *group),
+        row=Factor("v", "sum", terms if terms == lanes == RUN else 1),
+        col=Factor("u", "side", lanes),
+        result="col",
+        lanes=lanes,
     )

@@ -22,6 +22,7 @@ from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
 from convgen.strategies.cuda.gemm import (
+    MATRIX_LANES,
     RUN,
     Factor,
     MatrixShape,
@@ -46,12 +47,11 @@ FEWEST_TERMS = 128
 MOST_PARTS = 64
 # Groups with fewer channels leave most of a tile empty.
 FEWEST_CHANNELS = 4
-# The products that kernels are written for, summed in float32; how many elements a thread copies at once for them.
+# The products that kernels are written for, summed in float32.
 MATRIX_SHAPES: dict[str, MatrixShape] = {"bfloat16": (16, 8, 16), "float16": (16, 8, 16), "float32": (16, 8, 8)}
 TF32 = Split(1, TF32_UNIT)
-MATRIX_LANES = 8
 # How much faster they are than multiply-adds of float32, of what can be reached.
-MATRIX_SPEED = 8
+MATRIX_SPEED = 10
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -162,7 +162,9 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) 
     last = spec.layout == "channels_last"
     lanes = access_lanes(spec.result_dtype, spec.made_channels) if last else 1
     widest = MATRIX_LANES if tiling.matrix else RUN
-    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last and tiling.matrix else 1
+    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last else 1
+    if not tiling.matrix and not windows == lanes == RUN:
+        windows = 1
     product = Product(
         outer=group,
         row=Factor(nest.source, "sum" if last else "side", windows),

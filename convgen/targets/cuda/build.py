@@ -24,6 +24,8 @@ from convgen.targets.cuda.operations import needed_functions, operation_text, ve
 INSTALL = "pip install 'convgen[cuda]'"
 UNIT_TEMPLATES = ("cuda/unit.py.j2", "cuda/imports.py.j2", "cuda/vectors.py.j2", "cuda/tiles.py.j2", "cuda/stage.py.j2")
 _DISTRIBUTIONS = ("convgen", "numba", "numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
+# Besides the nvJitLink among the above.
+_ASSEMBLERS = ("cuda-core", "cuda-bindings")
 _ENTRY = re.compile(r"\.visible \.entry (\S+)\(")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -80,7 +82,24 @@ def stage_ptx(stage: LoweredStage, gpu: Gpu) -> str:
 
 
 def stage_cubin(stage: LoweredStage, gpu: Gpu) -> Cubin:
-    """The machine code of a stage; raises MissingDependencyError and CompileError."""
+    """The machine code of a stage, made once and kept on disk with what ptxas says of it.
+
+    Raises MissingDependencyError and CompileError.
+    """
+    cache = _cache(str(cache_dir()))
+    versions = map(_version, _ASSEMBLERS)
+    key = hashlib.sha256("\n".join(("cubin", *versions, _key(stage, gpu))).encode()).hexdigest()
+    entry = cache.get(key)
+    if entry is None:
+        code, log = _assembled(stage, gpu)
+        # The cache keeps readable text beside the code as a Python file.
+        entry = Entry(symbol=stage.name, code=code, source="".join(f"# {line}\n" for line in log.splitlines()))
+        cache.put(key, entry)
+    return Cubin(entry.code, _resources(entry.source, stage, gpu))
+
+
+def _assembled(stage: LoweredStage, gpu: Gpu) -> tuple[bytes, str]:
+    """The machine code, and what ptxas reports."""
     try:
         from cuda.core import Linker, LinkerOptions, ObjectCode
     except ImportError as error:
@@ -92,7 +111,7 @@ def stage_cubin(stage: LoweredStage, gpu: Gpu) -> Cubin:
         code = linker.link("cubin").code
     except Exception as error:
         raise CompileError(f"ptxas refuses stage {stage.name}: {error}") from error
-    return Cubin(bytes(code), _resources(linker.get_info_log(), stage, gpu))
+    return bytes(code), linker.get_info_log()
 
 
 def disassembly(cubin: Cubin) -> str:
@@ -170,13 +189,15 @@ def _key(stage: LoweredStage, gpu: Gpu) -> str:
 
 @functools.cache
 def _toolchain() -> tuple[str, ...]:
-    versions = []
-    for name in _DISTRIBUTIONS:
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"{name} none")
+    versions = map(_version, _DISTRIBUTIONS)
     return (*versions, *((template_dir() / name).read_text(encoding="utf-8") for name in UNIT_TEMPLATES))
+
+
+def _version(name: str) -> str:
+    try:
+        return f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return f"{name} none"
 
 
 @functools.cache

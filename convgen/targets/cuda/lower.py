@@ -38,6 +38,7 @@ from convgen.ir.nodes import (
     Load,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -517,6 +518,9 @@ class _Writer:
                 return f"{self.use(operation)}({buffer}, {self.place(buffer, index)})"
             case Splat(a, lanes):
                 return f"{self.use(Operation('splat', self.dtype(a), lanes))}({self.value(a)})"
+            case Spread(a, lanes, repeat, _, first) if repeat == lanes:
+                operation = Operation("lane", self.dtype(a), lanes, pattern=(self.lanes(a), first))
+                return f"{self.use(operation)}({self.value(a)})"
             case Fma(a, b, c):
                 return self.call("fma", a, b, c)
             case Arith(op, a, b):

@@ -117,13 +117,13 @@ def _per_space(form: _Form, address: Reader, run: Callable[[Frame, str, Value], 
 
 def _loaded(frame: Frame, op: Op, form: _Form, space: str, address: Value) -> Value:
     """What the lanes at work read: [lane] or [lane][number], or [] or [number] where all read the same."""
-    size = form.size
+    size, constant = form.size, "nc" in op.opcode
     if space == "global":
         chosen = address if not address.ndim or frame.active is None else address[frame.active]
         accesses = frame.memory.find(frame, chosen, size)
         for access in accesses:
             if not form.strong:
-                frame.memory.read(frame, access, size)
+                frame.memory.read(frame, access, size, constant=constant)
         if accesses[0].chosen is None:
             return accesses[0].allocation.rows(size, form.element).take(accesses[0].place, axis=0)
         made = np.empty((len(chosen), form.count), unsigned(8 * form.element))

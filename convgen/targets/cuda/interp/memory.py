@@ -149,8 +149,10 @@ class GlobalMemory:
 
     # Rules.
 
-    def read(self, lanes: Lanes, access: Access, size: int) -> None:
+    def read(self, lanes: Lanes, access: Access, size: int, *, constant: bool = False) -> None:
         """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier.
+
+        ``constant`` reads, whose caches do not see writes, must not meet any write of the launch.
 
         That a thread of the same block writes later what was read is not noticed here, as it is in shared memory.
         """
@@ -160,6 +162,11 @@ class GlobalMemory:
         granules = allocation.granules(access.place, size)
         if allocation.written:
             words = allocation.writers[granules]
+            if constant and words.any():
+                where = self._lanes(lanes, access)[
+                    int(np.argmax(np.reshape(words, (np.size(access.place), -1)).any(axis=1)))
+                ]
+                raise Fault("race", f"reads {allocation.name} as constant (.nc), which the launch writes", int(where))
             self._hold(lanes, access, words, granules, "reads", atomic=False)
         numbers = self._lanes(lanes, access)
         block = (lanes.batch.grid_block[numbers] + 1).astype(np.int32)

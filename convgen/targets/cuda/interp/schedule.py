@@ -148,10 +148,10 @@ class Scheduler:
 
     def _release(self, number: int, mask: Array) -> None:
         """Lets lanes go on from a place, some of their warps before the others if the order is random."""
-        if self._order is None:
+        batch = self._frame.batch
+        if self._order is None or batch.warps == 1:
             self._add(self._ready, number, mask)
             return
-        batch = self._frame.batch
         early = self._order.integers(0, 2, (batch.blocks, batch.warps)).astype(np.bool_)
         lanes = np.repeat(early, 32, axis=1)[:, : batch.threads].reshape(-1)
         for groups, part in ((self._ready, mask & lanes), (self._held, mask & ~lanes)):

@@ -72,7 +72,7 @@ UNARY: dict[str, tuple[Callable[[float], float], tuple[float, float], float, flo
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_functions_are_as_exact_as_documented(dtype: type, cc: tuple[Any, ...]) -> None:
     rng = np.random.default_rng(12)
-    operands = [rng.uniform(low, high, 512).astype(dtype) for _, (low, high), *_ in UNARY.values()]
+    operands: list[np.ndarray] = [rng.uniform(low, high, 512).astype(dtype) for _, (low, high), *_ in UNARY.values()]
     # One kernel for all of them, of an operand whose rows are those of the functions in turn.
     made = elementwise({name: f"math.{name}(x)" for name in UNARY}, np.concatenate(operands), cc=cc)
     for number, (name, (function, _, *allowed)) in enumerate(UNARY.items()):
@@ -86,8 +86,9 @@ def test_functions_are_as_exact_as_documented(dtype: type, cc: tuple[Any, ...]) 
 @pytest.mark.parametrize("cc", CAPABILITIES)
 def test_functions_of_two(cc: tuple[Any, ...]) -> None:
     rng = np.random.default_rng(13)
-    for dtype in (np.float32, np.float64):
-        x, y = rng.uniform(0.1, 9, 512).astype(dtype), rng.uniform(-6, 6, 512).astype(dtype)
+    for dtype in ("f4", "f8"):
+        x: np.ndarray = rng.uniform(0.1, 9, 512).astype(dtype)
+        y: np.ndarray = rng.uniform(-6, 6, 512).astype(dtype)
         made = elementwise(
             {"pow": "math.pow(x, y)", "atan2": "math.atan2(y, x)", "/": "x / y", "//": "x // y"}, x, y, cc=cc
         )
