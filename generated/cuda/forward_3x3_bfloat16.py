@@ -1,8 +1,8 @@
 """convgen: mb32_ic64oc64_ih56oh56kh3ph1 layout=channels_last dtype=bfloat16 epilogue=bias+relu
 for GPUs of compute capability 9.0
-strategy  implicit_gemm, rows=128 cols=64 depth=32 row_tile=32 col_tile=32 split=1 matrix=1 stages=3
+strategy  implicit_gemm, rows=256 cols=64 depth=32 row_tile=64 col_tile=32 split=1 matrix=1 stages=3
 template  cuda/kernel.py.j2
-again     convgen emit 'mb32_ic64oc64_ih56oh56kh3ph1 layout=channels_last dtype=bfloat16 epilogue=bias+relu' --target cuda --capability 9.0 --strategy implicit_gemm --config 'rows=128 cols=64 depth=32 row_tile=32 col_tile=32 split=1 matrix=1 stages=3' -o .
+again     convgen emit 'mb32_ic64oc64_ih56oh56kh3ph1 layout=channels_last dtype=bfloat16 epilogue=bias+relu' --target cuda --capability 9.0 --strategy implicit_gemm --config 'rows=256 cols=64 depth=32 row_tile=64 col_tile=32 split=1 matrix=1 stages=3' -o .
 """
 
 from inspect import Parameter, Signature
@@ -208,7 +208,7 @@ def pack_weight(weight, packed, packed_0s, packed_1s, packed_2s, packed_3s):
 @cuda.jit("void(i64, i64, i64, i64, i64)", launch_bounds=(256, 1))
 def conv(input, bias, output, packed, N):
     rows = 0  # bytes into the shared memory
-    cols = 30720  # bytes into the shared memory
+    cols = 61440  # bytes into the shared memory
     sums = 0  # bytes into the shared memory
     thread = cuda.threadIdx.x
     warp, lane = quotient(thread, 32), rest(thread, 32)
@@ -221,27 +221,35 @@ def conv(input, bias, output, packed, N):
     acc1_1 = splat_f32x4(np.float32(0.0))
     acc1_2 = splat_f32x4(np.float32(0.0))
     acc1_3 = splat_f32x4(np.float32(0.0))
+    acc2_0 = splat_f32x4(np.float32(0.0))
+    acc2_1 = splat_f32x4(np.float32(0.0))
+    acc2_2 = splat_f32x4(np.float32(0.0))
+    acc2_3 = splat_f32x4(np.float32(0.0))
+    acc3_0 = splat_f32x4(np.float32(0.0))
+    acc3_1 = splat_f32x4(np.float32(0.0))
+    acc3_2 = splat_f32x4(np.float32(0.0))
+    acc3_3 = splat_f32x4(np.float32(0.0))
     row = quotient(thread, 8)
     col = rest(thread, 8)
     copy_async_16(cols, row * 72 + col * 8, packed, row * 64 + col * 8, True)
-    for rows_turn in range(2):
+    for rows_turn in range(4):
         row1 = quotient(rows_turn * 256 + thread, 4)
         col1 = rest(rows_turn * 256 + thread, 4)
-        row2 = quotient(row_block * 128 + row1, 56)
+        row2 = quotient(row_block * 256 + row1, 56)
         col2 = rest(row2, 56)
-        col3 = rest(row_block * 128 + row1, 56)
-        copy_async_16(rows, row1 * 40 + col1 * 8, input, (row_block * 128 + row1) * 64 + col1 * 8 + (-3648), row_block * 128 + row1 < N * 3136 and 0 <= col2 - 1 and col2 - 1 < 56 and 0 <= col3 - 1 and col3 - 1 < 56)
+        col3 = rest(row_block * 256 + row1, 56)
+        copy_async_16(rows, row1 * 40 + col1 * 8, input, (row_block * 256 + row1) * 64 + col1 * 8 + (-3648), row_block * 256 + row1 < N * 3136 and 0 <= col2 - 1 and col2 - 1 < 56 and 0 <= col3 - 1 and col3 - 1 < 56)
     copy_group()
     row3 = quotient(thread, 8)
     col4 = rest(thread, 8)
     copy_async_16(cols, row3 * 72 + col4 * 8 + 2304, packed, row3 * 64 + col4 * 8 + 2048, True)
-    for rows_turn in range(2):
+    for rows_turn in range(4):
         row4 = quotient(rows_turn * 256 + thread, 4)
         col5 = rest(rows_turn * 256 + thread, 4)
-        row5 = quotient(row_block * 128 + row4, 56)
+        row5 = quotient(row_block * 256 + row4, 56)
         col6 = rest(row5, 56)
-        col7 = rest(row_block * 128 + row4, 56)
-        copy_async_16(rows, row4 * 40 + col5 * 8 + 5120, input, (row_block * 128 + row4) * 64 + col5 * 8 + (-3616), row_block * 128 + row4 < N * 3136 and 0 <= col6 - 1 and col6 - 1 < 56 and 0 <= col7 - 1 and col7 - 1 < 56)
+        col7 = rest(row_block * 256 + row4, 56)
+        copy_async_16(rows, row4 * 40 + col5 * 8 + 10240, input, (row_block * 256 + row4) * 64 + col5 * 8 + (-3616), row_block * 256 + row4 < N * 3136 and 0 <= col6 - 1 and col6 - 1 < 56 and 0 <= col7 - 1 and col7 - 1 < 56)
     copy_group()
     for k_block in range(18):
         col8 = rest(k_block + 2, 3)
@@ -256,19 +264,21 @@ def conv(input, bias, output, packed, N):
             row8 = quotient(thread, 8)
             col12 = rest(thread, 8)
             copy_async_16(cols, (col8 * 32 + row8) * 72 + col12 * 8, packed, (k_block * 32 + row8) * 64 + col12 * 8 + 4096, True)
-            for rows_turn in range(2):
+            for rows_turn in range(4):
                 row9 = quotient(rows_turn * 256 + thread, 4)
                 col13 = rest(rows_turn * 256 + thread, 4)
-                row10 = quotient(row_block * 128 + row9, 56)
+                row10 = quotient(row_block * 256 + row9, 56)
                 col14 = rest(row10, 56)
-                col15 = rest(row_block * 128 + row9, 56)
-                copy_async_16(rows, (col8 * 128 + row9) * 40 + col13 * 8, input, (row7 * 56 + (col9 + row_block * 128 + row9)) * 64 + (col10 + col13 * 8) + (-3648), row_block * 128 + row9 < N * 3136 and 0 <= col14 + row7 - 1 and col14 + row7 - 1 < 56 and 0 <= col15 + col9 - 1 and col15 + col9 - 1 < 56)
+                col15 = rest(row_block * 256 + row9, 56)
+                copy_async_16(rows, (col8 * 256 + row9) * 40 + col13 * 8, input, (row7 * 56 + (col9 + row_block * 256 + row9)) * 64 + (col10 + col13 * 8) + (-3648), row_block * 256 + row9 < N * 3136 and 0 <= col14 + row7 - 1 and col14 + row7 - 1 < 56 and 0 <= col15 + col9 - 1 and col15 + col9 - 1 < 56)
         copy_group()
         row11 = quotient(warp, 2)
         col16 = rest(warp, 2)
         for k_step in range(2):
-            acc_rows0 = matrix_load_bf16x4(rows, (col11 * 128 + (row11 * 32 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8))
-            acc_rows1 = matrix_load_bf16x4(rows, (col11 * 128 + (row11 * 32 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8) + 640)
+            acc_rows0 = matrix_load_bf16x4(rows, (col11 * 256 + (row11 * 64 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8))
+            acc_rows1 = matrix_load_bf16x4(rows, (col11 * 256 + (row11 * 64 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8) + 640)
+            acc_rows2 = matrix_load_bf16x4(rows, (col11 * 256 + (row11 * 64 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8) + 1280)
+            acc_rows3 = matrix_load_bf16x4(rows, (col11 * 256 + (row11 * 64 + rest(lane, 16))) * 40 + (k_step * 16 + quotient(lane, 16) * 8) + 1920)
             acc_cols0 = matrix_load_turned_bf16x2(cols, (col11 * 32 + (k_step * 16 + rest(quotient(lane, 8), 2) * 8 + rest(lane, 8))) * 72 + col16 * 32)
             acc_cols1 = matrix_load_turned_bf16x2(cols, (col11 * 32 + (k_step * 16 + rest(quotient(lane, 8), 2) * 8 + rest(lane, 8))) * 72 + col16 * 32 + 8)
             acc_cols2 = matrix_load_turned_bf16x2(cols, (col11 * 32 + (k_step * 16 + rest(quotient(lane, 8), 2) * 8 + rest(lane, 8))) * 72 + col16 * 32 + 16)
@@ -281,33 +291,57 @@ def conv(input, bias, output, packed, N):
             acc1_1 = mma_bf16(acc_rows1, acc_cols1, acc1_1)
             acc1_2 = mma_bf16(acc_rows1, acc_cols2, acc1_2)
             acc1_3 = mma_bf16(acc_rows1, acc_cols3, acc1_3)
+            acc2_0 = mma_bf16(acc_rows2, acc_cols0, acc2_0)
+            acc2_1 = mma_bf16(acc_rows2, acc_cols1, acc2_1)
+            acc2_2 = mma_bf16(acc_rows2, acc_cols2, acc2_2)
+            acc2_3 = mma_bf16(acc_rows2, acc_cols3, acc2_3)
+            acc3_0 = mma_bf16(acc_rows3, acc_cols0, acc3_0)
+            acc3_1 = mma_bf16(acc_rows3, acc_cols1, acc3_1)
+            acc3_2 = mma_bf16(acc_rows3, acc_cols2, acc3_2)
+            acc3_3 = mma_bf16(acc_rows3, acc_cols3, acc3_3)
     cuda.syncthreads()
     row12 = quotient(warp, 2)
     col17 = rest(warp, 2)
     row13 = quotient(lane, 4)
     col18 = rest(lane, 4)
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2), half0_f32x2(acc0_0))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 576, half1_f32x2(acc0_0))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 8, half0_f32x2(acc0_1))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 584, half1_f32x2(acc0_1))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 16, half0_f32x2(acc0_2))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 592, half1_f32x2(acc0_2))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 24, half0_f32x2(acc0_3))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 600, half1_f32x2(acc0_3))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1152, half0_f32x2(acc1_0))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1728, half1_f32x2(acc1_0))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1160, half0_f32x2(acc1_1))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1736, half1_f32x2(acc1_1))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1168, half0_f32x2(acc1_2))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1744, half1_f32x2(acc1_2))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1176, half0_f32x2(acc1_3))
-    shared_store_f32x2(sums, (row12 * 32 + row13) * 72 + (col17 * 32 + col18 * 2) + 1752, half1_f32x2(acc1_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2), half0_f32x2(acc0_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 576, half1_f32x2(acc0_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 8, half0_f32x2(acc0_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 584, half1_f32x2(acc0_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 16, half0_f32x2(acc0_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 592, half1_f32x2(acc0_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 24, half0_f32x2(acc0_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 600, half1_f32x2(acc0_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1152, half0_f32x2(acc1_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1728, half1_f32x2(acc1_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1160, half0_f32x2(acc1_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1736, half1_f32x2(acc1_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1168, half0_f32x2(acc1_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1744, half1_f32x2(acc1_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1176, half0_f32x2(acc1_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 1752, half1_f32x2(acc1_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2304, half0_f32x2(acc2_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2880, half1_f32x2(acc2_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2312, half0_f32x2(acc2_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2888, half1_f32x2(acc2_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2320, half0_f32x2(acc2_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2896, half1_f32x2(acc2_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2328, half0_f32x2(acc2_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 2904, half1_f32x2(acc2_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 3456, half0_f32x2(acc3_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 4032, half1_f32x2(acc3_0))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 3464, half0_f32x2(acc3_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 4040, half1_f32x2(acc3_1))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 3472, half0_f32x2(acc3_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 4048, half1_f32x2(acc3_2))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 3480, half0_f32x2(acc3_3))
+    shared_store_f32x2(sums, (row12 * 64 + row13) * 72 + (col17 * 32 + col18 * 2) + 4056, half1_f32x2(acc3_3))
     cuda.syncthreads()
     row14 = quotient(thread, 16)
     col19 = rest(thread, 16)
-    for row_outer in range(8):
-        if row_block * 128 + row_outer * 16 + row14 < N * 3136:
-            store_bf16_f32x4(output, (row_block * 128 + row_outer * 16 + row14) * 64 + col19 * 4, max_f32x4(add_f32x4(shared_load_f32x4(sums, (row_outer * 16 + row14) * 72 + col19 * 4), load_bf16_f32x4(bias, col19 * 4)), splat_f32x4(np.float32(0.0))))
+    for row_outer in range(16):
+        if row_block * 256 + row_outer * 16 + row14 < N * 3136:
+            store_bf16_f32x4(output, (row_block * 256 + row_outer * 16 + row14) * 64 + col19 * 4, max_f32x4(add_f32x4(shared_load_f32x4(sums, (row_outer * 16 + row14) * 72 + col19 * 4), load_bf16_f32x4(bias, col19 * 4)), splat_f32x4(np.float32(0.0))))
 
 def address(array):
     """Where an array on the device begins."""
@@ -324,5 +358,5 @@ def run(input, weight, bias):
     output = cuda.device_array((32, 56, 56, 64), np.uint16)
     packed = cuda.device_array(73728, np.uint8)
     pack_weight[144, 256, 0, 0](address(weight), address(packed), 3, 3, 64, 64)
-    conv[784, 256, 0, 44544](address(input), address(bias), address(output), address(packed), 32)
+    conv[392, 256, 0, 75264](address(input), address(bias), address(output), address(packed), 32)
     return output.copy_to_host()
