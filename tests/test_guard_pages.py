@@ -15,10 +15,11 @@ PROGRAM = '''
 import ctypes, json, mmap, sys
 import numpy as np
 import convgen
-from convgen.driver import accurate_strategies
+from convgen.driver import accurate_strategies, algorithms_of_plan
 from convgen.dtypes import DTYPES
 from convgen.spec import ConvSpec
-from convgen.verify import compare_exact, integer_operands
+from convgen.strategies.registry import applicable
+from convgen.verify import compare_exact, expect_integers, integer_operands
 from convgen.machine import Machine
 from convgen.oracle import reference
 
@@ -55,6 +56,17 @@ for at_end in (True, False):
         out[...] = 77
         assert op(*main, **rest, out=out) is out
         found = compare_exact(out, expected)
+        assert found.ok, (strategy.name, at_end, found.reason)
+    for strategy in applicable(spec, Machine.host()):
+        op = convgen.compile(spec, strategy.name, 1)
+        if not (algorithms := algorithms_of_plan(op.plan)):
+            continue
+        operands = integer_operands(spec, np.random.default_rng(0), algorithms)
+        main = [fenced(array, at_end) for array in operands.main]
+        rest = {name: fenced(array, at_end) for name, array in operands.epilogue.items()}
+        out[...] = 77
+        assert op(*main, **rest, out=out) is out
+        found = expect_integers(spec, operands, algorithms).check(out)
         assert found.ok, (strategy.name, at_end, found.reason)
 print("done")
 '''

@@ -18,7 +18,7 @@ from convgen.tuning.statistics import Interval, median_interval, noise, ratio_in
 TIE = 0.01
 # So close a candidate is not dropped for being in the slower half.
 ALIKE = 0.02
-# When all that are left are known to be so close, it does not matter which.
+# When nobody can be faster than the leader by more than this, it does not matter who is.
 ENOUGH = 0.03
 # Rounds before the first decision; each further stage has twice as many as the one before.
 FIRST_ROUNDS = 7
@@ -98,8 +98,8 @@ class _Heats:
 
     @property
     def is_decided(self) -> bool:
-        """Whether nobody who is left is slower than the leader by more than does not matter."""
-        return all(self._behind(choice).high <= 1 + ENOUGH for choice in self.alive if choice != self.leader)
+        """Whether nobody who is left can be faster than the leader by more than does not matter."""
+        return all((1 + ENOUGH) * self._behind(choice).low >= 1 for choice in self.alive if choice != self.leader)
 
     def add(self, seconds: Sequence[float]) -> None:
         for choice, time in zip(self.alive, seconds, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from convgen.errors import IRError
-from convgen.ir.build import add, minimum, mul
+from convgen.ir.build import add, floordiv, minimum, mul
 from convgen.ir.nodes import (
     Alloc,
     Arith,
@@ -178,3 +178,16 @@ def test_what_has_no_text_is_an_error() -> None:
     tile = Buffer("acc", "float32", (Int(2),), "register")
     with pytest.raises(IRError, match=r"register acc\[i\] x1 is not one variable"):
         lowered(parallel("i", "M", Alloc(tile, (Store("acc", (Var("i"),), ZERO),))))
+
+
+def test_parts_of_addresses_do_not_take_a_loop_s_name() -> None:
+    read = at("x", floordiv(mul("row", 3), 2), "j")
+    nest = parallel("row", "M", loop("j", 4, put("y", "row", "j", value=read)))
+    assert text(nest) == lines(
+        "x, y = buffers[0], buffers[2]",
+        "M, N = sizes[0], sizes[1]",
+        "for row in range(begin, end):",
+        "    row_part = row * 3 // 2",
+        "    for j in range(4):",
+        "        store_f32(y, row * N + j, load_f32(x, row_part * 4 + j))",
+    )

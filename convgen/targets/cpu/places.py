@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -141,10 +142,19 @@ class Places:
                 del found[part]
 
     def name_parts(self, word: str, parts: list[Index]) -> None:
+        while word in self.taken:
+            word += "_part"
         first = sum(1 for name in self.named.values() if isinstance(name, Var) and name.name.startswith(word))
         names = [word if len(parts) == 1 and not first else f"{word}{first + i}" for i in range(len(parts))]
         self.assign_all(names, [self.text(self.remainder(part)) for part in parts])
         self.named.update(zip(parts, map(Var, names), strict=True))
+
+    @functools.cached_property
+    def taken(self) -> frozenset[str]:
+        """The names that the stage has given to loops, sizes and buffers."""
+        sizes = (*self.program.sizes, *(name for name, _ in self.stage.bindings))
+        buffers = (buffer.name for buffer in self.program.buffers)
+        return frozenset((*(loop.var for loop in loops(self.stage.body)), *sizes, *buffers))
 
     def remainder(self, part: Index) -> Index:
         """x % w as x - q * w where the quotient q has a name."""

@@ -6,6 +6,7 @@ threads alike. Registers become local variables. Local buffers lie in the memory
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -198,9 +199,19 @@ class _Writer:
 
     def fresh(self, prefix: str) -> str:
         """A name that the kernel has not used."""
-        taken = self.counts[prefix]
-        self.counts[prefix] += 1
-        return f"{prefix}{taken or ''}"
+        while True:
+            taken = self.counts[prefix]
+            self.counts[prefix] += 1
+            name = f"{prefix}{taken or ''}"
+            if name not in self.taken:
+                return name
+
+    @functools.cached_property
+    def taken(self) -> frozenset[str]:
+        """The names that the stage has given to loops, sizes and buffers."""
+        sizes = (*self.program.sizes, *(name for name, _ in self.stage.bindings))
+        buffers = (buffer.name for buffer in self.program.buffers)
+        return frozenset((*(loop.var for loop in loops(self.stage.body)), *sizes, *buffers))
 
     # ---- statements
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from convgen.errors import PtxError
 from convgen.targets.cuda.interp.flow import doubtful_slots, temporary_slots
-from convgen.targets.cuda.interp.layout import lay_out
+from convgen.targets.cuda.interp.layout import Layout, lay_out
 from convgen.targets.cuda.interp.program import Argument, Cutter, Op, Program, Slot, SlotMem, Source, split_results
 from convgen.targets.cuda.interp.syntax import (
     Function,
@@ -58,6 +58,8 @@ class _Instance:
 
 @dataclass
 class _Flattener:
+    """The flat program being written. ``names`` are the slots by their unique names, ``items`` the ops and labels so far."""
+
     module: Module
     kernel: Function
     slots: list[str] = field(default_factory=list)
@@ -67,14 +69,17 @@ class _Flattener:
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     local_bytes: int = 0
     instances: int = 0
+    layout: Layout = field(init=False)
+    kernel_parameters: dict[str, int] = field(init=False)
 
-    def program(self) -> Program:
+    def __post_init__(self) -> None:
         own = [variable for function in self.module.functions.values() for variable in function.variables]
         self.layout = lay_out((*self.module.variables.values(), *own))
         offsets, _ = parameter_offsets(self.kernel.parameters)
-        self.kernel_parameters = {
-            parameter.name: offset for parameter, offset in zip(self.kernel.parameters, offsets, strict=True)
-        }
+        names = (parameter.name for parameter in self.kernel.parameters)
+        self.kernel_parameters = dict(zip(names, offsets, strict=True))
+
+    def program(self) -> Program:
         self._write(self._instance(self.kernel, {}, ()))
         segments = Cutter(self.items, self.tables).segments()
         return Program(

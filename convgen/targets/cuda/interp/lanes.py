@@ -46,8 +46,10 @@ class Lanes:
         """For a guarded instruction: only some of the lanes work."""
         kept = (self.mask, self.merge, self._active)
         self.enter(mask, merge=True)
-        yield
-        self.mask, self.merge, self._active = kept
+        try:
+            yield
+        finally:
+            self.mask, self.merge, self._active = kept
 
     def spread(self, value: Value) -> Array:
         """A value as one number per lane."""

@@ -6,7 +6,7 @@ operation that the lanes of a warp do together, so that lanes can wait there for
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from convgen.targets.cuda.interp.layout import Layout
@@ -176,19 +176,18 @@ class Program:
     max_threads: int | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cutter:
     """Cuts a flat list of ops and labels into segments."""
 
     items: list[Op | str]
     tables: dict[str, tuple[str, ...]]
-    _starts: dict[int, int] = field(default_factory=dict)
 
     def segments(self) -> tuple[Segment, ...]:
         """Segments in the order of the text; the first is the entry."""
         starts = self._leaders()
-        self._starts = {start: number for number, start in enumerate(starts)}
-        labels = {item: self._next(at) for at, item in enumerate(self.items) if isinstance(item, str)}
+        numbers = {start: number for number, start in enumerate(starts)}
+        labels = {item: numbers[at] for at, item in enumerate(self.items) if isinstance(item, str)}
         made: list[Segment] = []
         extra: list[Segment] = []
         for number, start in enumerate(starts):
@@ -222,9 +221,6 @@ class Cutter:
                 leaders.add(at)
                 together = True
         return sorted(leader for leader in leaders if leader < len(self.items))
-
-    def _next(self, at: int) -> int:
-        return self._starts[at]
 
     def _end(self, ops: list[Op], following: int, labels: dict[str, int]) -> Terminator:
         if not ops or not self._ends(ops[-1]):
