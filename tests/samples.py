@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from convgen.cuda.kernels import CudaConv
+from convgen.cuda.kernels import compile_spec as compile_for_gpus
 from convgen.driver import Plan, given_plan, lower, source_of
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 
 GENERATED = Path(__file__).resolve().parent.parent / "generated"
+CUDA_GENERATED = GENERATED / "cuda"
 
 # Sources depend on the width and number of vector registers and on the caches: these are an AVX-512 server core's.
 MACHINE = Machine(
@@ -80,10 +83,32 @@ def sample_source(name: str) -> str:
     return source_of(plan, lower(plan, MACHINES.get(name, MACHINE)))
 
 
+# The samples for GPUs of one capability: what they are depends on no machine.
+CAPABILITY = "9.0"
+_LAYER = _BLOCK.replace(batch=32, epilogue=("bias", "relu"))
+CUDA_SAMPLES: dict[str, tuple[str, ConvSpec]] = {
+    "forward_3x3": ("implicit_gemm", _LAYER),
+    "forward_3x3_bfloat16": ("implicit_gemm", _LAYER.replace(dtype="bfloat16")),
+    "backward_weights_3x3_bfloat16": (
+        "implicit_gemm",
+        _LAYER.replace(dtype="bfloat16", direction="backward_weights", epilogue=()),
+    ),
+    "depthwise_3x3": ("depthwise", _LAYER.replace(in_channels=144, out_channels=144, groups=144, epilogue=())),
+}
+
+
+def cuda_sample(name: str) -> CudaConv:
+    """A sample for GPUs: the strategy with its default configuration."""
+    strategy, spec = CUDA_SAMPLES[name]
+    return compile_for_gpus(spec, strategy, capability=CAPABILITY)
+
+
 def main() -> None:
-    GENERATED.mkdir(exist_ok=True)
-    for name in SAMPLES:
-        (GENERATED / f"{name}.py").write_text(sample_source(name), encoding="utf-8")
+    sources = {GENERATED / f"{name}.py": sample_source(name) for name in SAMPLES}
+    sources |= {CUDA_GENERATED / f"{name}.py": cuda_sample(name).source for name in CUDA_SAMPLES}
+    for path, source in sources.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source, encoding="utf-8")
 
 
 if __name__ == "__main__":

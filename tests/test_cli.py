@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +20,12 @@ from convgen import doctor
 from convgen.cli import main, tune_command, verify_command
 from convgen.cli.problems import read_source, read_spec
 from convgen.cli.report import PLAIN_WIDTH, progress
+from convgen.cuda.kernels import CudaConv
 from convgen.descriptor import parse_descriptor
 from convgen.laboratory import KernelLab
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
+from convgen.strategies.cuda.registry import GPU_STRATEGIES
 from convgen.suites import suite, suite_names
 from convgen.verify import integer_operands
 from tests.onnx_models import CONV, IMAGE, constants, node, save
@@ -145,6 +150,72 @@ def test_show_prints_a_stage(capsys: Output, stage: str, expected: str) -> None:
     assert expected in run_raw(capsys, "show", TINY, f"--{stage}", "--strategy", "reference")
 
 
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("ir", ["thread for thread in", "parallel for block"]),
+        ("source", ["for GPUs of compute capability 8.0", "@cuda.jit(", "strategy  reference"]),
+        ("ptx", [".target sm_80", ".visible .entry conv("]),
+        ("sass", ["// conv: ", " registers, 0 bytes shared, 0 bytes spilled, occupancy ", "EXIT"]),
+    ],
+)
+def test_show_prints_a_stage_for_gpus(capsys: Output, stage: str, expected: list[str]) -> None:
+    options = ("--target", "cuda", "--capability", "8.0", "--strategy", "reference")
+    text = run_raw(capsys, "show", TINY, f"--{stage}", *options)
+    for part in expected:
+        assert part in text
+
+
+def test_ptx_and_machine_code_are_of_gpus(capsys: Output) -> None:
+    """--target cuda goes without saying."""
+    assert ".target sm_90" in run_raw(capsys, "show", TINY, "--ptx", "--strategy", "reference")
+    spec = run(capsys, "show", TINY, "--spec", "--target", "cuda")
+    assert spec == run(capsys, "show", TINY, "--spec")
+
+
+def test_emit_writes_a_file_for_gpus(capsys: Output) -> None:
+    options = ("--target", "cuda", "--capability", "8.6", "--strategy", "direct", "--config", "pixels=2 lanes=1")
+    path = Path(run(capsys, "emit", TINY, "-o", "out", *options).strip())
+    assert path.parent == Path("out")
+    assert path.stem.endswith("_cuda")
+    source = path.read_text()
+    banner = ast.get_docstring(ast.parse(source)) or ""
+    title, *facts = banner.splitlines()
+    assert title == "convgen: mb1_ic2oc3_ih5oh5kh3ph1"
+    assert "for GPUs of compute capability 8.6" in facts
+    assert "strategy  direct, pixels=2 lanes=1" in facts
+    # The command in the banner writes the same file.
+    again = shlex.split(next(fact for fact in facts if fact.startswith("again")))
+    assert again[1] == "convgen"
+    run(capsys, *again[2:-1], "again")
+    (other,) = Path("again").iterdir()
+    assert (other.name, other.read_text()) == (path.name, source)
+
+
+def test_verify_for_gpus(capsys: Output) -> None:
+    out = run(capsys, "verify", TINY, "--target", "cuda", "--capability", "8.0", "--seed", "2")
+    rows = {line.split()[1]: line.split()[2:] for line in out.splitlines() if line.startswith("mb1_")}
+    assert list(rows) == [strategy.name for strategy in GPU_STRATEGIES]
+    assert (rows["implicit_gemm"][:3], rows["implicit_gemm"][-1]) == (["pass"] * 3, "pass")
+    # It has no weight gradient, and so no adjoint identity.
+    assert (rows["direct"][:3], rows["direct"][-1]) == (["pass", "pass", "-"], "pass")
+    assert rows["depthwise"][:3] == ["-"] * 3
+    assert ", 0 failed" in out
+
+
+def test_verify_finds_one_wrong_element_for_gpus(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(op: CudaConv, *main_operands: np.ndarray, **options: Any) -> np.ndarray:
+        result = right(op, *main_operands, **options)
+        result.flat[7] += 1
+        return result
+
+    right = CudaConv.interpret
+    monkeypatch.setattr(CudaConv, "interpret", wrong)
+    out = run(capsys, "verify", TINY, "--strategy", "reference", "--target", "cuda", status=1)
+    assert "1 verified, 0 passed, 1 failed" in out
+    assert "gate A: 1 of 75 elements are wrong" in out
+
+
 def test_show_spec_is_a_problem_file(capsys: Output, tmp_path: Path) -> None:
     text = f"{TINY} layout=channels_last epilogue=bias+relu"
     file = tmp_path / "problem.json"
@@ -267,7 +338,23 @@ def test_doctor_reports_what_fails(capsys: Output, tmp_path: Path, monkeypatch: 
         (["emit", TINY, "-o", "/dev/null/out"], "output='/dev/null/out' cannot be written: Not a directory"),
         (["show", TINY], "one of the arguments --spec --ir --source"),
         (["show", TINY, "--ir", "--asm"], "not allowed with argument"),
-        (["show", TINY, "--ptx"], "--ptx needs the CUDA target"),
+        (["show", TINY, "--ptx", "--capability", "6.1"], "capability='6.1' is unknown; allowed: 7.5, "),
+        (
+            ["emit", TINY, "-o", "o", "--target", "cuda", "--capability", "9"],
+            "capability='9' is unknown; allowed: 7.5, ",
+        ),
+        (["verify", TINY, "--target", "cuda", "--capability", "x"], "capability='x' is unknown"),
+        (["show", TINY, "--ir", "--target", "rocm"], "invalid choice: 'rocm'"),
+        (["show", TINY, "--llvm", "--target", "cuda"], "--llvm is of the target cpu; allowed for cuda: --spec, --ir"),
+        (["show", TINY, "--asm", "--target", "cuda"], "--asm is of the target cpu"),
+        (["show", TINY, "--ptx", "--strategy", "depthwise"], "strategy='depthwise' does not apply: groups=1"),
+        (["show", TINY, "--ptx", "--strategy", "magic"], "strategy='magic' is unknown for GPUs; allowed: auto, "),
+        (["verify", TINY, "--target", "cuda", "--strategy", "magic"], "strategy='magic' is unknown for GPUs; allowed"),
+        (
+            ["show", TINY, "--ptx", "--strategy", "direct", "--config", "pixels=3 lanes=1"],
+            "config='pixels=3 lanes=1' is not one of direct's; allowed: ",
+        ),
+        (["show", TINY, "--ptx", "--config", "pixels=1 lanes=1"], "needs a strategy of its own, not strategy='auto'"),
         (["show", TINY, "--ir", "--strategy", "magic"], "strategy='magic' is unknown; allowed: auto, "),
         (["verify", TINY, "--strategy", "magic"], "strategy='magic' is unknown; allowed: auto, "),
         (["verify", TINY, "--seed", "-1"], "argument --seed: '-1' is not allowed"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +19,20 @@ from convgen.planning import emit_source
 from convgen.spec import ConvSpec
 from convgen.transforms.split import Algorithms
 from convgen.verify import expect_integers, integer_operands
-from tests.samples import GENERATED, MACHINE, MACHINES, SAMPLES, sample_plan, sample_source
+from tests.samples import (
+    CUDA_GENERATED,
+    CUDA_SAMPLES,
+    GENERATED,
+    MACHINE,
+    MACHINES,
+    SAMPLES,
+    cuda_sample,
+    sample_plan,
+    sample_source,
+)
 
 # To turn squares of vectors, which channels_first needs, takes 40 lines.
+MAX_LINES_CUDA = 400
 MAX_LINES_3X3 = {"channels_last": 150, "channels_first": 175}
 
 _RUN = """
@@ -68,6 +81,33 @@ def test_samples_run_with_numpy_and_numba_alone(name: str, tmp_path: Path) -> No
         pytest.skip(f"this processor has no {', '.join(missing)}")
     algorithms = algorithms_of_plan(sample_plan(name))
     assert run_alone(GENERATED / f"{name}.py", spec, tmp_path, algorithms).shape == spec.result_shape
+
+
+def test_there_is_a_file_for_each_sample_for_gpus_and_no_other() -> None:
+    assert {path.stem for path in CUDA_GENERATED.glob("*")} == set(CUDA_SAMPLES)
+
+
+@pytest.mark.parametrize("name", CUDA_SAMPLES)
+def test_samples_for_gpus_are_rendered_again_byte_for_byte(name: str) -> None:
+    assert (CUDA_GENERATED / f"{name}.py").read_bytes() == cuda_sample(name).source.encode()
+
+
+@pytest.mark.parametrize("name", CUDA_SAMPLES)
+def test_samples_for_gpus_are_loaded_with_numba_cuda_alone(name: str) -> None:
+    """Python that needs neither convgen nor a device until ``run`` is called."""
+    source = (CUDA_GENERATED / f"{name}.py").read_text(encoding="utf-8")
+    assert len(source.splitlines()) < MAX_LINES_CUDA
+    tree = ast.parse(source)
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
+    assert {module.split(".")[0] for module in modules} == {"inspect", "llvmlite", "numba", "numpy"}
+    run = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run")
+    assert [argument.arg for argument in run.args.args] == list(CUDA_SAMPLES[name][1].operand_shapes)
+    # With a decorator that compiles nothing, all that stands outside of functions can be run.
+    space: dict[str, object] = {}
+    launched = re.sub(r"@cuda\.jit\(.*\)\n", "", source)
+    exec(compile(launched, name, "exec"), space)
+    assert callable(space["run"])
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])

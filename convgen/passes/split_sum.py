@@ -69,8 +69,8 @@ class SplitSum:
                 var, extent, update = loop.var, loop.extent, loop.body
             case _:
                 raise IRError(f"stage {stage.name} is not a nest around one sum")
-        if var != self.loop or first != name or [read.buffer for read in reads((last,))].count(name) != 1:
-            raise IRError(f"stage {stage.name} does not sum along {self.loop}, or does not store the sum once")
+        if var != self.loop or first != name or name not in {read.buffer for read in reads((last,))}:
+            raise IRError(f"stage {stage.name} does not sum along {self.loop}, or does not store the sum")
         target = program.buffer(last.buffer)
         buffer = Buffer(self.into, dtype, (Int(self.parts), *target.shape), "workspace")
         register = Buffer(name, dtype, (), "register")

@@ -57,6 +57,7 @@ from convgen.passes.unsigned import Unsigned
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
 from convgen.passes.whole_vectors import WholeVectors
+from convgen.passes.widen_reads import WidenReads
 from tests.ir.golden import assert_golden
 from tests.passes import small
 from tests.programs import random_operands
@@ -302,6 +303,14 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
         (Tile("j", 4, "jb", "j"), Tile("j", 2, "jt", "lane"), Predicate(), WholeVectors("lane")),
     ),
     "whole_vectors_kept": (small.double(), (Tile("j", 4, "jb", "lane"), WholeVectors("lane"))),
+    "widen_reads": (
+        small.narrow_product(("float32", "float32"), "float32", 4, lanes=4),
+        (RegisterTile(("j",)), Vectorize("j"), Unroll("r"), WidenReads("x", 2), WidenReads("w", 4)),
+    ),
+    "widen_reads_kept": (
+        small.narrow_product(("float32", "float32"), "float32", 4, lanes=4),
+        (RegisterTile(("j",)), Vectorize("j"), WidenReads("x", 4)),
+    ),
     "stage_shared": (small.product(), SHARED),
     "share_loops": (small.product(), (*SHARED, ShareLoops(("xs_r", "xs_i"), "xs", 3, 2), KEPT)),
     "distribute": (small.product(), (*DEALT, Simplify())),

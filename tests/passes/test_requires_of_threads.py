@@ -22,6 +22,7 @@ from convgen.passes.tensorize_warps import TensorizeWarps
 from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.whole_vectors import WholeVectors
+from convgen.passes.widen_reads import WidenReads
 from tests.passes.small import ZERO, accumulate, at, buffer, double, loop, narrow_product, product, program, put
 from tests.passes.test_golden import BLOCKED, DEALT, HALVES, KEPT, SHARED, WARPS
 
@@ -181,6 +182,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("launch_grid triangle", LaunchGrid("main", 4), triangle(), "extent of loop j depends on another loop"),
     ("whole_vectors extent", WholeVectors("i"), double(), "extent of loop i is not constant"),
     ("whole_vectors loop", WholeVectors("q"), double(), "no loop q"),
+    ("widen_reads lanes", WidenReads("x", 1), product(), "lanes=1 of x must be at least 2"),
     ("split_sum parts", SplitSum("main", "r", 1), product(), "parts=1 of loop r must be at least 2"),
     ("split_sum nest", SplitSum("main", "j", 2), double(), "main is not a nest around one sum"),
     ("split_sum loop", SplitSum("main", "j", 2), product(), "main does not sum along j"),
@@ -191,10 +193,10 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
         "main is not a nest around one sum",
     ),
     (
-        "split_sum twice",
+        "split_sum unread",
         SplitSum("main", "r", 2),
-        summed(BEGIN, loop("r", 4, PRODUCT), put("y", "i", value=Arith("*", at("acc"), at("acc")))),
-        "does not store the sum once",
+        summed(BEGIN, loop("r", 4, PRODUCT), put("y", "i", value=ZERO)),
+        "or does not store the sum",
     ),
     (
         "split_sum stores",
