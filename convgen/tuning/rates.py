@@ -57,6 +57,20 @@ _KNOWN = {
         scattered=1.0,
         transform=1.0,
     ),
+    # A server core of Zen 4 with 1 MiB of second-level cache, 32 MiB shared: a wide multiply-add takes both ports, as if the clock
+    # were half of what it is.
+    "znver4": Rates(
+        clock=1.85e9,
+        cache=109e9,
+        last=90e9,
+        memory=40e9,
+        stream=170e9,
+        short_rows=0.1,
+        shared=60e9,
+        line=1.0,
+        scattered=1.0,
+        transform=1.0,
+    ),
 }
 # A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
 _OTHERS = Rates(
