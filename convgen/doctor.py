@@ -16,19 +16,22 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from convgen import __version__
-from convgen.errors import ConvgenError, VerificationError
+from convgen.cuda.device import device_numbered
+from convgen.errors import ConvgenError, MissingDependencyError, NotApplicable, VerificationError
 from convgen.machine import Machine
 from convgen.options import cache_dir, num_threads, tune_mode
 from convgen.planning import compile_spec
 from convgen.render import template_dir
 from convgen.runtime.threads import loaded_libraries, parallel_entry
 from convgen.spec import ConvSpec
+from convgen.targets.cuda.driver import driver as cuda_driver
 from convgen.tuning.database import Database, default_path
 from convgen.verify import gate_a, gate_b
 
 State = Literal["ok", "warning", "failed"]
 _NEEDED = ("numpy", "numba", "llvmlite", "ml_dtypes", "jinja2", "platformdirs", "rich")
 _OPTIONAL = ("onnx", "torch")
+_CUDA = ("numba-cuda", "cuda-core", "nvidia-nvjitlink")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def examine() -> tuple[Finding, ...]:
         ("features", _features),
         ("threads", lambda: Finding("threads", f"{num_threads()} a call, CONVGEN_TUNE={tune_mode()}")),
         ("OpenMP", _openmp),
+        ("CUDA", _cuda),
         ("templates", _templates),
         ("cache", _cache),
         ("database", _database),
@@ -102,6 +106,16 @@ def _openmp() -> Finding:
             "OpenMP", "libgomp was not found; Python's threads, which start more slowly, take its place", "warning"
         )
     return Finding("OpenMP", next(iter(loaded_libraries("libgomp")), "libgomp"))
+
+
+def _cuda() -> Finding:
+    compiler = ", ".join(f"{name} {_installed(name)}" for name in _CUDA)
+    try:
+        count = cuda_driver().device_count()
+        devices = "; ".join(device_numbered(i).facts.describe() for i in range(count))
+    except (MissingDependencyError, NotApplicable) as error:
+        devices = str(error)
+    return Finding("CUDA", f"{compiler}; {devices}")
 
 
 def _templates() -> Finding:
