@@ -211,9 +211,9 @@ def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argpa
     print(*(f"{name}: {value}" for name, value in facts), sep="\n")
     layers = {group: _problems(group, arguments.limit) for group in groups}
     if arguments.tune:
-        for layer in dict.fromkeys(layer.spec for found in layers.values() for layer in found):
+        for spec in dict.fromkeys(layer.spec for found in layers.values() for layer in found):
             if time.perf_counter() < deadline - arguments.budget / 2:
-                tune(layer, arguments.tune, device=arguments.device)
+                tune(spec, arguments.tune, device=arguments.device)
     plans = {layer.spec: _plan(layer.spec, gpu, device) for found in layers.values() for layer in found}
     flaws = _compile(plans.values(), gpu, arguments.processes)
     print(f"{len(plans)} problems compiled, {time.perf_counter() - begin:.0f} s", flush=True)
@@ -254,6 +254,8 @@ def _timed(layer: Layer, plan: Plan, flaw: str, gpu: Gpu, device: Device, clock:
     calls = [lambda: op(first, packed, out=out)]
     if peer is not None:
         calls.append(peer.call(spec, question.operands.main))
+        if not peer.agrees(spec, calls[-1](), question):
+            return _row(layer, plan, "cuDNN computes something else")
     samples = clock.measure(calls, budget=_TIMED)
     other = samples[1].median if peer is not None else None
     least = roofline_seconds(spec, gpu, device.facts)

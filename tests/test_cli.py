@@ -221,7 +221,7 @@ def test_db_list(capsys: Output, cache_dir: Path, tmp_path: Path) -> None:
 def test_doctor_finds_everything(capsys: Output) -> None:
     out = run(capsys, "doctor")
     topics = [line.split()[:2] for line in out.splitlines() if not line.startswith(" ")]
-    for topic in ("versions", "machine", "features", "threads", "templates", "cache", "database", "self-test"):
+    for topic in ("versions", "machine", "features", "threads", "CUDA", "templates", "cache", "database", "self-test"):
         assert [topic, "ok"] in topics
     assert "convgen works on this machine" in out
 

@@ -104,15 +104,7 @@ def test_what_does_not_compile_is_passed_by() -> None:
     assert len(result.candidates) == 1
 
 
-def test_tuning_on_a_device_is_remembered_for_it(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = CudaConv._calls
-
-    def known(self: CudaConv, device: object) -> object:
-        fake.knows(self)
-        return compiled(self, device)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(CudaConv, "_calls", known)
-    monkeypatch.setattr(convgen.cuda.measure, "_FLUSHED_LEAST", 1 << 10)
+def test_tuning_on_a_device_is_remembered_for_it(learning: FakeDriver) -> None:
     spec = operator().spec
     result = convgen.cuda.tune(spec, 0.0)
     assert result.measured
