@@ -7,9 +7,11 @@ BIN    := $(VENV)/bin
 MODEL  ?= $(shell $(BIN)/python -c 'import onnx, pathlib; print(pathlib.Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx")')
 BUDGET ?= 150
 SUITE  ?= resnet50
+# What `make defaults` tunes for convgen to be shipped with; on a machine that does nothing else.
+SUITES ?= resnet50 vgg16 mobilenet_v2 convnext_t densenet121 unet
 PEERS  ?= torch,onnxruntime,openvino,jax
 
-.PHONY: tune test test-slow test-levels test-all lint format bench clean
+.PHONY: tune test test-slow test-levels test-all lint format bench defaults clean
 
 tune: $(VENV)/.onnx
 	$(BIN)/convgen tune "$(MODEL)" --budget $(BUDGET)
@@ -39,6 +41,14 @@ format: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(BIN)/convgen bench $(SUITE) --against $(PEERS)
+
+# In a database of its own, with one thread and with all.
+defaults: export CONVGEN_CACHE_DIR = build/defaults
+defaults: $(VENV)/.test
+	for suite in $(SUITES); do for threads in $$(printf '1\n%s\n' "$$(nproc)" | sort -u); do \
+		$(BIN)/convgen tune $$suite --threads $$threads --budget $(BUDGET) --no-emit || exit 1; done; done
+	mkdir -p convgen/tuning/defaults
+	$(BIN)/convgen db export --here -o convgen/tuning/defaults
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

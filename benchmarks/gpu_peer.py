@@ -38,7 +38,7 @@ class Cudnn:
     def call(self, spec: ConvSpec, main: tuple[np.ndarray, ...]) -> Callable[[], Any]:
         """One call of a problem in two dimensions, channels_last, on copies of the operands on the device."""
         torch = self._torch
-        torch.backends.cudnn.allow_tf32 = spec.dtype == "float32" and spec.accuracy != "strict"
+        torch.backends.cudnn.allow_tf32 = spec.dtype == "float32" and not isinstance(spec.accuracy, str)
         first, second = (self._tensor(array) for array in main)
         stride, dilation = list(spec.stride), list(spec.dilation)
         padding = [before for before, _ in spec.padding]

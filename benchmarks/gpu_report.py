@@ -77,7 +77,7 @@ class Table:
 
 def roofline_seconds(spec: ConvSpec, gpu: Gpu, facts: DeviceFacts) -> float:
     """The least time a device needs by its clocks and data sheet: for the multiply-adds, or for moving every array once."""
-    matrix = spec.dtype in ("bfloat16", "float16") or (spec.dtype == "float32" and spec.accuracy != "strict")
+    matrix = spec.dtype in ("bfloat16", "float16") or (spec.dtype == "float32" and not isinstance(spec.accuracy, str))
     rate = _MATRIX_RATE[gpu.name] / (2 if spec.dtype == "float32" else 1) if matrix else 2 * gpu.lanes
     return max(spec.flops / (rate * facts.multiprocessors * facts.clock), spec.bytes_moved / facts.bandwidth)
 

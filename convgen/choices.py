@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +14,19 @@ from convgen.driver import Plan, accurate_strategies, fits
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.packing_cost import packing_seconds
-from convgen.strategies.registry import strategy_named
-from convgen.tuning.database import Database, Record, default_path
+from convgen.strategies.registry import STRATEGIES, strategy_named
+from convgen.tuning.claims import claimed
+from convgen.tuning.database import Database, default_path
+from convgen.tuning.evidence import decide
+from convgen.tuning.record import ANY_THREADS, Candidate, Record, current_tools
+from convgen.tuning.shipped import shipped_records
 from convgen.tuning.space import Config
 
+# A problem takes longer than its budget where compiling or the oracle does; who waits for it waits for so long at most.
+CLAIM_FACTOR = 2.0
+CLAIM_SECONDS = 120.0
+
 _stored = 0
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One configuration that was measured: the median seconds of a call with packed weights."""
-
-    strategy: str
-    config: Config
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -56,47 +58,95 @@ class TunedPlan:
 
 
 def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> TunedPlan | None:
-    """What the database knows of a problem on this machine, if it is still valid: what won without a limit where it fits, else
-    what won under this very limit."""
-    for limit in dict.fromkeys((None, workspace_limit)):
-        record = database().find(spec.to_json(), machine.fingerprint(), threads, __version__, limit)
-        if record is None or not _is_valid(record, spec, machine):
+    """What the database knows of a problem on this machine, if it is still valid: what a person has pinned, else what won without
+    a limit where it fits, else what won under this very limit."""
+    records = database().find(spec.to_json(), machine.fingerprint())
+    return _plan_of(_groups(records, threads, workspace_limit, __version__), spec, machine, threads, workspace_limit)
+
+
+def shipped_plan(
+    spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None
+) -> TunedPlan | None:
+    """The same of what convgen was shipped with. ``tune`` takes no notice of it: it is asked to measure."""
+    records = shipped_records(machine.fingerprint()).get(spec.to_json(), ())
+    return _plan_of(_groups(records, threads, workspace_limit, None), spec, machine, threads, workspace_limit)
+
+
+def _plan_of(
+    groups: Iterable[Sequence[Record]], spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None
+) -> TunedPlan | None:
+    """The first group's choice that is still offered and fits."""
+    for group in groups:
+        record = decided([each for each in group if is_offered(each.strategy, each.config, spec, machine)])
+        if record is None:
             continue
-        plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
+        origin = "database" if record.origin not in ("pinned", "shipped") else record.origin
+        plan = Plan(spec, record.strategy, record.config, origin, record.seconds or None)
         if fits(plan, machine, workspace_limit, threads):
             return _tuned(plan, record)
     return None
 
 
+def _groups(
+    records: Sequence[Record], threads: int, workspace_limit: int | None, version: str | None
+) -> list[list[Record]]:
+    """The records of a problem that count for a call, in groups that are decided alone, the weightiest group first."""
+    # A pin for this number of threads goes before one for any; other versions' pins hold too: it is the person's word.
+    pins = [[each for each in records if each.is_pinned and each.threads == count] for count in (threads, ANY_THREADS)]
+    measured = [each for each in records if not each.is_pinned and each.threads == threads]
+    of_version = [each for each in measured if version in (None, each.version)]
+    limits = dict.fromkeys((None, workspace_limit))
+    return [*pins, *([each for each in of_version if each.workspace_limit == limit] for limit in limits)]
+
+
+def decided(records: Sequence[Record]) -> Record | None:
+    """The record that counts among those of one key (see tuning.evidence), or None."""
+    return decide(records, [strategy.name for strategy in STRATEGIES], current_tools())
+
+
 def best_unpacked(found: TunedPlan, machine: Machine) -> Plan:
-    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes."""
+    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes;
+    what a person has pinned holds for both."""
     spec = found.plan.spec
 
     def seconds(candidate: Candidate) -> float:
         packing = packing_seconds(strategy_named(candidate.strategy), spec, candidate.config, machine)
         return candidate.seconds + packing
 
-    offered = [candidate for candidate in found.candidates if _is_offered(candidate, spec, machine)]
+    if found.plan.origin == "pinned":
+        return found.plan
+    offered = [each for each in found.candidates if is_offered(each.strategy, each.config, spec, machine)]
     if not offered:
         return found.plan
     best = min(offered, key=seconds)
     return Plan(spec, best.strategy, best.config, found.plan.origin, best.seconds)
 
 
-def _is_offered(candidate: Candidate, spec: ConvSpec, machine: Machine) -> bool:
-    strategies = {strategy.name: strategy for strategy in accurate_strategies(spec, machine)}
-    strategy = strategies.get(candidate.strategy)
-    return strategy is not None and candidate.config in strategy.space(spec, machine)
+def is_offered(strategy: str, config: Config, spec: ConvSpec, machine: Machine) -> bool:
+    """Whether a choice that was made earlier is one that its strategy still offers, accurate enough and not forbidden."""
+    strategies = {each.name: each for each in accurate_strategies(spec, machine)}
+    return strategy in strategies and config in strategies[strategy].space(spec, machine)
 
 
 def _tuned(plan: Plan, record: Record) -> TunedPlan:
-    candidates = tuple(Candidate(name, Config.parse(config), seconds) for name, config, seconds in record.candidates)
-    return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
+    return TunedPlan(
+        plan, record.seconds, record.baseline_seconds, record.error, record.candidates, record.rejected, measured=False
+    )
 
 
-def _is_valid(record: Record, spec: ConvSpec, machine: Machine) -> bool:
-    """Whether a stored choice is one that its strategy still offers."""
-    return _is_offered(Candidate(record.strategy, record.config, record.seconds), spec, machine)
+@contextmanager
+def claim(
+    spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None, seconds: float
+) -> Iterator[TunedPlan | None]:
+    """Of the processes that share the database and meet a problem at once, one is given None, and is to measure it within the
+    block in about ``seconds``; the others are given what it has found."""
+    key = (spec.to_json(), machine.fingerprint(), threads, __version__, workspace_limit)
+
+    def known() -> TunedPlan | None:
+        return known_plan(spec, machine, threads, workspace_limit)
+
+    with claimed(database(), key, CLAIM_FACTOR * seconds + CLAIM_SECONDS, known) as found:
+        yield found
 
 
 def store(record: Record) -> None:
@@ -118,4 +168,7 @@ def database() -> Database:
 
 @functools.cache
 def _database(path: Path) -> Database:
-    return Database(path)
+    found = Database(path)
+    # What could not be written before, because others held the file, is tried once more.
+    atexit.register(found.close)
+    return found

@@ -18,14 +18,16 @@ import numpy as np
 from convgen import __version__
 from convgen.cuda.device import device_numbered
 from convgen.errors import ConvgenError, MissingDependencyError, NotApplicable, VerificationError
+from convgen.locking import active_lock
 from convgen.machine import Machine
-from convgen.options import cache_dir, num_threads, tune_mode
+from convgen.options import cache_dir, forbidden_strategies, is_deterministic, num_threads, tune_mode
 from convgen.planning import compile_spec
 from convgen.render import template_dir
 from convgen.runtime.threads import loaded_libraries, parallel_entry
 from convgen.spec import ConvSpec
 from convgen.targets.cuda.driver import driver as cuda_driver
 from convgen.tuning.database import Database, default_path
+from convgen.tuning.shipped import shipped_records
 from convgen.verify import gate_a, gate_b
 
 State = Literal["ok", "warning", "failed"]
@@ -50,7 +52,8 @@ def examine() -> tuple[Finding, ...]:
         ("optional", _optional),
         ("machine", lambda: Finding("machine", Machine.host().describe())),
         ("features", _features),
-        ("threads", lambda: Finding("threads", f"{num_threads()} a call, CONVGEN_TUNE={tune_mode()}")),
+        ("threads", lambda: Finding("threads", f"{num_threads()} a call")),
+        ("choices", _choices),
         ("OpenMP", _openmp),
         ("CUDA", _cuda),
         ("templates", _templates),
@@ -148,6 +151,19 @@ def _database() -> Finding:
     return Finding(
         "database", f"{path} ({len(records)} results, {here} of this machine, {path.stat().st_size / 1024:.0f} KiB)"
     )
+
+
+def _choices() -> Finding:
+    """Who decides."""
+    lock = active_lock()
+    parts = [
+        f"CONVGEN_TUNE={tune_mode()}",
+        "no lockfile" if lock is None else f"lockfile {lock.path} ({len(lock.entries)} choices)",
+        f"{len(shipped_records(Machine.host().fingerprint()))} problems shipped for this machine",
+        *(["deterministic"] if is_deterministic() else []),
+        *([f"forbidden: {', '.join(forbidden_strategies())}"] if forbidden_strategies() else []),
+    ]
+    return Finding("choices", ", ".join(parts))
 
 
 def _self_test() -> Finding:

@@ -12,14 +12,14 @@ from convgen.errors import NotApplicable, OptionError, WorkspaceLimitError
 from convgen.ir.interp import check_needs
 from convgen.ir.nodes import Program
 from convgen.machine import Machine
-from convgen.options import debug_level
+from convgen.options import debug_level, forbidden_strategies
 from convgen.passes.pipeline import run_passes
 from convgen.runtime.threads import max_threads
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Strategy, algorithms_of
 from convgen.strategies.packing_cost import packing_seconds
-from convgen.strategies.registry import applicable, rank, strategy_named
+from convgen.strategies.registry import STRATEGIES, applicable, rank, strategy_named
 from convgen.targets.cpu.program import BannerText, CpuProgram, lower_program, scratch_bytes
 from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
@@ -40,8 +40,9 @@ NAMED_CONFIGS = 6
 class Plan:
     """How a problem is computed, and why so.
 
-    ``origin`` is "database" (it won a measurement), "measured" (a candidate of one), "heuristic" or "given"; ``seconds`` is the
-    measured median, if there is one.
+    ``origin`` is "database" (it won a measurement here or on a machine like this), "shipped" (the same, with convgen), "pinned"
+    (by a person), "lock" (by the lockfile), "measured" (a candidate of a measurement), "heuristic" or "given"; ``seconds`` is
+    the measured median, if there is one.
     """
 
     spec: ConvSpec
@@ -117,12 +118,15 @@ def worker_count(spec: ConvSpec, threads: int | None) -> int:
 
 
 def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...]:
-    """The strategies that apply and whose error bound is within the problem's accuracy; raises NotApplicable if none is.
+    """The strategies that apply, are not forbidden (CONVGEN_FORBID) and whose error bound is within the problem's accuracy;
+    raises NotApplicable if none is.
 
-    "strict" admits plain sums alone; "fast" what Winograd's F(4, 3) reaches (see accuracy_limit).
+    "strict" admits plain sums alone; "fast" what Winograd's F(4, 3) reaches (see accuracy_limit). The reference, which refuses
+    nothing, cannot be forbidden.
     """
     limit = accuracy_limit(spec)
-    candidates = applicable(spec, machine)
+    forbidden = _forbidden()
+    candidates = tuple(strategy for strategy in applicable(spec, machine) if strategy.name not in forbidden)
     chosen = tuple(strategy for strategy in candidates if strategy.error_bound(spec) <= limit)
     if not chosen:
         allowed = next(limit for limit in ACCURACIES if _admits(spec, limit, machine))
@@ -130,6 +134,15 @@ def accurate_strategies(spec: ConvSpec, machine: Machine) -> tuple[Strategy, ...
             f"accuracy={spec.accuracy!r} is below what any strategy promises here; allowed: {allowed:g} or more"
         )
     return chosen
+
+
+def _forbidden() -> tuple[str, ...]:
+    names = forbidden_strategies()
+    allowed = [strategy.name for strategy in STRATEGIES[:-1]]
+    for name in names:
+        if name not in allowed:
+            raise OptionError(f"CONVGEN_FORBID={name!r} is not allowed; allowed: {', '.join(allowed)}")
+    return names
 
 
 def _admits(spec: ConvSpec, accuracy: float, machine: Machine) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 
 class ConvgenError(Exception):
     """Base of every error convgen raises on purpose."""
@@ -51,8 +54,20 @@ class ModelError(ConvgenError, ValueError):
     """A model file cannot be read, or holds no convolution convgen understands."""
 
 
+class FleetError(ConvgenError):
+    """A fleet of workers cannot be reached, or has not tuned a problem."""
+
+
 class OptionError(ConvgenError, ValueError):
     """An environment variable or a command-line option has a value that is not allowed."""
+
+
+class LockError(ConvgenError, ValueError):
+    """A lockfile cannot be read, or lacks a choice in strict mode."""
+
+
+class ExchangeError(ConvgenError, ValueError):
+    """A file of tuning results is not valid; the message names the file and the line."""
 
 
 class MissingDependencyError(ConvgenError, ImportError):
@@ -91,6 +106,13 @@ class KernelFault(ConvgenError):
         self.block = block
         self.thread = thread
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is sent from one process to another."""
+        place: dict[str, Any] = dict(
+            kernel=self.kernel, line=self.line, text=self.text, block=self.block, thread=self.thread
+        )
+        return functools.partial(KernelFault, **place), (self.kind, self.reason)
+
 
 class DeviceError(ConvgenError, RuntimeError):
     """The CUDA driver refuses a call. ``call`` is the function's name, ``code`` the name of the error, ``text`` what it means."""
@@ -104,6 +126,22 @@ class DeviceError(ConvgenError, RuntimeError):
 
 class CacheWarning(UserWarning):
     """The kernel cache or the tuning database could not be read or written; results stay correct."""
+
+
+class FleetWarning(UserWarning):
+    """A job of a fleet was lost with its worker."""
+
+
+class VerificationWarning(UserWarning):
+    """A generated kernel failed verification; it is recorded and never used."""
+
+
+class NoisyMachineWarning(UserWarning):
+    """Other programs disturb measurements, which take longer; choices stay as sure as there is time for."""
+
+
+class LockWarning(UserWarning):
+    """The lockfile in force lacks a choice, and the heuristic's is taken."""
 
 
 class FusedWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import math
@@ -15,7 +16,7 @@ from convgen.dtypes import DTYPES
 from convgen.errors import DTypeError, OperandError, ShapeError, WorkspaceLimitError
 from convgen.machine import Machine
 from convgen.runtime.launch import ArrayGuard, Launcher
-from convgen.runtime.workspace import WorkspacePool, aligned_empty
+from convgen.runtime.workspace import Allocate, WorkspacePool, aligned_empty
 from convgen.spec import ConvSpec
 
 Array = np.ndarray[Any, Any]
@@ -31,9 +32,9 @@ class PackedWeights:
 
     __slots__ = ("_storage", "address", "layout")
 
-    def __init__(self, layout: str, nbytes: int) -> None:
+    def __init__(self, layout: str, nbytes: int, allocate: Allocate = aligned_empty) -> None:
         self.layout = layout
-        self._storage = aligned_empty((max(nbytes, 1),), np.uint8)
+        self._storage = allocate((max(nbytes, 1),), np.uint8)
         self.address = int(self._storage.ctypes.data)
 
     @property
@@ -75,8 +76,7 @@ class CompiledConv:
         self._is_bare = self._is_plain and not self._scratch
         nbytes = int(np.prod(self._result_shape, dtype=object)) * self._result_dtype.itemsize
         self._allocate: Callable[..., Array] = np.empty if nbytes < _SMALL_BYTES else aligned_empty
-        self._pool = WorkspacePool(self.workspace_bytes)
-        self._packed_pool = WorkspacePool(lowered.workspace_bytes)
+        self._use(aligned_empty)
         # Per scratch buffer: whether it is one of packed weights, and its offset in its block.
         self._offsets = tuple(
             (b.name in lowered.packed, (lowered.packed if b.name in lowered.packed else lowered.workspace)[b.name])
@@ -89,6 +89,17 @@ class CompiledConv:
         self._launcher = Launcher(lowered.calls(), self._guards, self.threads)
         self._call = self._launcher.call
         self._weight_index = self._names.index("weight") if "weight" in self._names else None
+
+    def with_memory(self, allocate: Allocate) -> CompiledConv:
+        """The same operator with scratch memory and packed weights from ``allocate``, aligned as ``aligned_empty`` does."""
+        other = copy.copy(self)
+        other._use(allocate)
+        return other
+
+    def _use(self, allocate: Allocate) -> None:
+        self._allocate_scratch = allocate
+        self._pool = WorkspacePool(self.workspace_bytes, allocate)
+        self._packed_pool = WorkspacePool(self._lowered.workspace_bytes, allocate)
 
     @property
     def spec(self) -> ConvSpec:
@@ -218,10 +229,10 @@ class CompiledConv:
     def _packed_from(self, address: int, nbytes: int, at: int) -> PackedWeights:
         """Packs so many bytes of weights, operand number ``at``; where the kernel reads them as they are, they are copied."""
         if not self._lowered.packed_bytes:
-            packed = PackedWeights(self.weights_layout, nbytes)
+            packed = PackedWeights(self.weights_layout, nbytes, self._allocate_scratch)
             ctypes.memmove(packed.address, address, nbytes)
             return packed
-        packed = PackedWeights(self.weights_layout, self._lowered.packed_bytes)
+        packed = PackedWeights(self.weights_layout, self._lowered.packed_bytes, self._allocate_scratch)
         addresses = [0] * (len(self._names) + 1)
         addresses[at] = address
         workspace = self._packed_pool.acquire()

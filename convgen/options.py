@@ -10,7 +10,8 @@ import platformdirs
 
 from convgen.errors import OptionError
 
-TUNE_MODES: tuple[str, ...] = ("on", "lookup", "off")
+TUNE_MODES: tuple[str, ...] = ("off", "lookup", "on")
+LOCK_NAME = "convgen.lock"
 MAX_DEBUG_LEVEL = 5
 # Levels of instruction sets, the highest first.
 CPU_ISAS: tuple[str, ...] = ("amx", "avx512", "avx2", "generic")
@@ -40,11 +41,55 @@ def debug_level() -> int:
 
 
 def tune_mode() -> str:
-    """CONVGEN_TUNE: "on" (default) measures when asked to, "lookup" only reads the database, "off" does neither."""
-    value = os.environ.get("CONVGEN_TUNE") or "on"
+    """CONVGEN_TUNE: "lookup" (default) reads what tuning has found and measures only in ``tune`` and ``autotune``; "on" tunes
+    what is met for the first time; "off" does neither: heuristics alone."""
+    value = os.environ.get("CONVGEN_TUNE") or "lookup"
     if value not in TUNE_MODES:
         raise OptionError(f"CONVGEN_TUNE={value!r} is not allowed; allowed: {', '.join(TUNE_MODES)}")
     return value
+
+
+def tune_budget() -> float:
+    """CONVGEN_TUNE_BUDGET: seconds that a process may tune for on its own accord (CONVGEN_TUNE=on), in total; default 300."""
+    return _seconds("CONVGEN_TUNE_BUDGET", 300.0)
+
+
+def tune_problem_budget() -> float:
+    """CONVGEN_TUNE_PROBLEM_BUDGET: seconds of that for one problem; default 10."""
+    return _seconds("CONVGEN_TUNE_PROBLEM_BUDGET", 10.0)
+
+
+def is_deterministic() -> bool:
+    """CONVGEN_DETERMINISTIC=1: choices come from the lockfile and the heuristic alone, so that the same inputs give the same."""
+    return _flag("CONVGEN_DETERMINISTIC")
+
+
+def lock_path() -> Path | None:
+    """The lockfile in force: CONVGEN_LOCK, else convgen.lock in the working directory if it is there; CONVGEN_LOCK=off: None."""
+    value = os.environ.get("CONVGEN_LOCK", "").strip()
+    if value == "off":
+        return None
+    if value:
+        return Path(value).expanduser().absolute()
+    path = Path(LOCK_NAME).absolute()
+    return path if path.is_file() else None
+
+
+def is_lock_strict() -> bool:
+    """CONVGEN_LOCK_STRICT=1: what the lockfile lacks is an error, not the heuristic's choice and a warning."""
+    return _flag("CONVGEN_LOCK_STRICT")
+
+
+def forbidden_strategies() -> tuple[str, ...]:
+    """CONVGEN_FORBID: names of strategies, separated by commas, that are chosen only where a caller asks for them by name."""
+    return tuple(name.strip() for name in os.environ.get("CONVGEN_FORBID", "").split(",") if name.strip())
+
+
+def workspace_limit() -> int | None:
+    """CONVGEN_WORKSPACE_LIMIT: bytes of scratch memory that a call may use where its caller sets no limit; default any."""
+    if not os.environ.get("CONVGEN_WORKSPACE_LIMIT", "").strip():
+        return None
+    return _integer("CONVGEN_WORKSPACE_LIMIT", 0, "bytes, 0 or more", digits=15)
 
 
 def max_cpu_isa() -> str:
@@ -70,10 +115,26 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _integer(variable: str, default: int, allowed: str) -> int:
+def _integer(variable: str, default: int, allowed: str, *, digits: int = 9) -> int:
     text = os.environ.get(variable, "").strip()
     if not text:
         return default
-    if not re.fullmatch(r"[0-9]{1,9}", text):
+    if not re.fullmatch(rf"[0-9]{{1,{digits}}}", text):
         raise OptionError(f"{variable}={text!r} is not allowed; allowed: {allowed}")
     return int(text)
+
+
+def _seconds(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise OptionError(f"{variable}={text!r} is not allowed; allowed: seconds, 0 or more")
+    return float(text)
+
+
+def _flag(variable: str) -> bool:
+    value = os.environ.get(variable, "").strip()
+    if value not in ("", "0", "1"):
+        raise OptionError(f"{variable}={value!r} is not allowed; allowed: 0, 1")
+    return value == "1"

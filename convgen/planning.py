@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from convgen.choices import best_unpacked, known_plan
+from convgen.choices import TunedPlan, best_unpacked, known_plan, shipped_plan
 from convgen.driver import Plan, check_budget, check_limit, given_plan, heuristic_plan, thread_count
 from convgen.errors import OptionError, SpecError
+from convgen.locking import Call, active_lock, locked_plan
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
-from convgen.options import debug_level, tune_mode
+from convgen.options import debug_level, is_deterministic, lock_path, tune_budget, tune_mode, tune_problem_budget
+from convgen.options import workspace_limit as default_workspace_limit
 from convgen.source_files import write_source
 from convgen.spec import ConvSpec
 from convgen.tuning.space import Config
@@ -24,10 +26,14 @@ _SHARE = 0.5
 # Until when the autotune blocks around the running code may measure.
 _deadline: ContextVar[float] = ContextVar("convgen_autotune_deadline", default=0.0)
 
+# Seconds that this process has tuned for on its own accord.
+_spent = 0.0
+
 
 @contextlib.contextmanager
 def autotune(budget: float = 60.0) -> Iterator[None]:
-    """Inside, problems met for the first time are tuned, for ``budget`` seconds in total; outside, nothing is ever measured.
+    """Inside, problems met for the first time are tuned, for ``budget`` seconds in total; outside, nothing is measured unless
+    CONVGEN_TUNE=on. With a lockfile in force, CONVGEN_TUNE=off or CONVGEN_DETERMINISTIC=1 nothing is measured inside either.
 
     What the functions have compiled before the block is compiled again with what tuning finds. The block holds for the thread
     that opened it. Raises OptionError.
@@ -42,8 +48,13 @@ def autotune(budget: float = 60.0) -> Iterator[None]:
 
 
 def is_autotuning() -> bool:
-    """Whether an autotune block with time left is open."""
-    return time.perf_counter() < _deadline.get() and tune_mode() == "on"
+    """Whether an autotune block with time left is open, and measuring is not ruled out."""
+    return time.perf_counter() < _deadline.get() and tune_mode() != "off" and not _is_fixed()
+
+
+def _is_fixed() -> bool:
+    """Whether choices must not depend on what is measured now."""
+    return is_deterministic() or lock_path() is not None
 
 
 def plan_for(
@@ -54,27 +65,57 @@ def plan_for(
     machine: Machine | None = None,
     constant_weights: bool = True,
 ) -> Plan:
-    """The plan that "auto" means: the database's if it knows the problem (and CONVGEN_TUNE is not off), else the heuristic's.
+    """The plan that "auto" means. With a lockfile in force its choice; else what a person has pinned or tuning has found, here or
+    on a machine like this; else the heuristic's. CONVGEN_TUNE=off leaves the heuristic's alone.
 
-    Inside ``autotune`` an unknown problem is tuned first. Raises NotApplicable and WorkspaceLimitError.
+    Inside ``autotune``, or with CONVGEN_TUNE=on, an unknown problem is tuned first. Raises NotApplicable, WorkspaceLimitError and
+    LockError.
     """
     host = Machine.host()
-    where = machine or host
-    count = thread_count(threads)
-    if tune_mode() != "off" and where == host:
-        known = known_plan(spec, where, count, workspace_limit)
-        if known is None and is_autotuning():
-            # The tuner brings the oracle and the gates along, which a call outside of autotune never needs.
-            from convgen.tuner import tune
+    call = Call(spec, machine or host, thread_count(threads), workspace_limit, constant_weights)
+    if tune_mode() != "off" and call.machine == host:
+        lock = active_lock()
+        return free_plan(call) if lock is None else locked_plan(lock, call)
+    return _heuristic(call)
 
-            left = _deadline.get() - time.perf_counter()
-            found = tune(spec, max(0.0, left * _SHARE), threads=count, workspace_limit=workspace_limit)
-            assert not isinstance(found, list)
-            known = found
-        if known is not None:
-            limited = constant_weights or workspace_limit is not None
-            return known.plan if limited else best_unpacked(known, where)
-    return heuristic_plan(spec, where, workspace_limit, count, constant_weights=constant_weights)
+
+def free_plan(call: Call, *, may_measure: bool = True) -> Plan:
+    """The plan without regard to a lockfile."""
+    spec, limit = call.spec, call.workspace_limit
+    known = None
+    if tune_mode() != "off" and not is_deterministic():
+        where = (spec, call.machine, call.threads, limit)
+        known = known_plan(*where) or shipped_plan(*where)
+        if known is None and may_measure:
+            known = _first_sight(call)
+    if known is None:
+        return _heuristic(call)
+    return known.plan if call.constant_weights or limit is not None else best_unpacked(known, call.machine)
+
+
+def _heuristic(call: Call) -> Plan:
+    return heuristic_plan(
+        call.spec, call.machine, call.workspace_limit, call.threads, constant_weights=call.constant_weights
+    )
+
+
+def _first_sight(call: Call) -> TunedPlan | None:
+    """What tuning finds now, if this is the time for it."""
+    global _spent
+    begin = time.perf_counter()
+    is_asked = is_autotuning()
+    left = (_deadline.get() - begin) * _SHARE if is_asked else tune_budget() - _spent
+    if not is_asked and (tune_mode() != "on" or _is_fixed() or left <= 0):
+        return None
+    # The tuner brings the oracle and the gates along, which a call that measures nothing never needs.
+    from convgen.tuner import tune
+
+    budget = max(0.0, left) if is_asked else min(left, tune_problem_budget())
+    found = tune(call.spec, budget, threads=call.threads, workspace_limit=call.workspace_limit)
+    assert not isinstance(found, list)
+    if not is_asked:
+        _spent += time.perf_counter() - begin
+    return found
 
 
 def compile_spec(
@@ -91,12 +132,16 @@ def compile_spec(
 
     ``strategy`` "auto" takes what the database knows, else the heuristic's choice; a name takes that strategy with ``config`` or
     its default. ``threads`` None means CONVGEN_NUM_THREADS or all cores. ``workspace_limit``, in bytes, is never exceeded: "auto"
-    falls back to smaller and slower ways, at last to the reference, which needs nothing. ``machine`` masks features of this one.
-    "auto" takes weights to be packed once; without ``constant_weights``, as in training, packing them in each call counts.
-    Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, OptionError.
+    falls back to smaller and slower ways, at last to the reference, which needs nothing; None means CONVGEN_WORKSPACE_LIMIT, or
+    any. ``machine`` masks features of this one. "auto" takes weights to be packed once; without ``constant_weights``, as in
+    training, packing them in each call counts.
+
+    Raises SpecError, NotApplicable, WorkspaceLimitError, CompileError, LockError, OptionError.
     """
     _check_spec(spec)
     check_limit(workspace_limit)
+    if workspace_limit is None:
+        workspace_limit = default_workspace_limit()
     where = machine or Machine.host()
     _check_config(strategy, config)
     if strategy == "auto":

@@ -226,7 +226,14 @@ def compare_exact(result: np.ndarray, expected: np.ndarray) -> Comparison:
 def compare_bounded(
     result: np.ndarray, spec: ConvSpec, operands: Operands, *, integers: bool = False, algorithms: Algorithms = ()
 ) -> Comparison:
-    """Compares ``result`` with the oracle's within what rounding may do to a sum and the epilogue.
+    """Compares ``result`` with the oracle's within what rounding may do to a sum and the epilogue (see expect_bounded)."""
+    return expect_bounded(spec, operands, integers=integers, algorithms=algorithms).check(result)
+
+
+def expect_bounded(
+    spec: ConvSpec, operands: Operands, *, integers: bool = False, algorithms: Algorithms = ()
+) -> Expectation:
+    """What gate B demands: the oracle's value within what rounding may do to a sum and the epilogue.
 
     With K = ``reduction_length(spec)``, S the sum of absolute products and u the accumulator's unit roundoff, a sum
     is allowed min((K+1)u / (1 - (K+1)u), 4·sqrt(K)·u)·S, and storing y adds u_out·|y|. ``integers`` says that the
@@ -240,7 +247,7 @@ def compare_bounded(
     dtype = _result_dtype(spec)
     if not algorithms:
         rounding = _Rounding(0.0, 0.0, 0.0) if integers else _sums(spec)
-        return Expectation(*_expected_and_bound(spec, operands, rounding), dtype).check(result)
+        return Expectation(*_expected_and_bound(spec, operands, rounding), dtype)
     length = reduction_length(spec)
     expected = expected_error(algorithms, length, spec.dtype)
     error = PEAK * expected * _root_mean_square(spec, operands)
@@ -248,7 +255,7 @@ def compare_bounded(
     carried = _carried(spec, operands, error)
     share = error_limit(algorithms, length, spec.dtype) / (PEAK * expected)
     norm = share * float(np.linalg.norm(carried)) + float(np.linalg.norm(bound - carried))
-    return Expectation(value, bound, dtype, norm).check(result)
+    return Expectation(value, bound, dtype, norm)
 
 
 def relative_l2(result: np.ndarray, expected: Float64) -> float:

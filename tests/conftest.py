@@ -9,10 +9,24 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from convgen.tuning import shipped
+
 # A first example may compile a kernel, so a deadline would only measure the compiler.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+# Variables that choose what the tests run on, and not what is chosen for a problem.
+_KEPT = ("CONVGEN_CACHE_DIR", "CONVGEN_TEST_CACHE_DIR", "CONVGEN_MAX_CPU_ISA")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uncalibrated() -> Iterator[None]:
+    """What the heuristic chooses is the same before and after tuning."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convgen.tuner.CALIBRATED_BUDGET", float("inf"))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,15 +34,16 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns the kernel cache and database directory of this session, which child processes inherit.
 
     ``CONVGEN_TEST_CACHE_DIR`` names a directory that is kept from one session to the next. Variables that would change
-    what a kernel is or how it runs are removed.
+    what a kernel is or how it runs are removed, and what is shipped for some kinds of machine is not looked at.
     """
     kept = os.environ.get("CONVGEN_TEST_CACHE_DIR")
     directory = Path(kept).absolute() if kept else _session_folder(tmp_path_factory) / "convgen_cache"
     directory.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVGEN_CACHE_DIR", str(directory))
-        for name in ("CONVGEN_DEBUG", "CONVGEN_TUNE", "CONVGEN_NUM_THREADS"):
-            patch.delenv(name, raising=False)
+        for name in [name for name in os.environ if name.startswith("CONVGEN_") and name not in _KEPT]:
+            patch.delenv(name)
+        patch.setattr(shipped, "DEFAULTS", directory / "defaults")
         yield directory
 
 

@@ -221,7 +221,18 @@ def test_db_list(capsys: Output, cache_dir: Path, tmp_path: Path) -> None:
 def test_doctor_finds_everything(capsys: Output) -> None:
     out = run(capsys, "doctor")
     topics = [line.split()[:2] for line in out.splitlines() if not line.startswith(" ")]
-    for topic in ("versions", "machine", "features", "threads", "CUDA", "templates", "cache", "database", "self-test"):
+    for topic in (
+        "versions",
+        "machine",
+        "features",
+        "threads",
+        "choices",
+        "CUDA",
+        "templates",
+        "cache",
+        "database",
+        "self-test",
+    ):
         assert [topic, "ok"] in topics
     assert "convgen works on this machine" in out
 
@@ -261,6 +272,9 @@ def test_doctor_reports_what_fails(capsys: Output, tmp_path: Path, monkeypatch: 
         (["verify", TINY, "--strategy", "magic"], "strategy='magic' is unknown; allowed: auto, "),
         (["verify", TINY, "--seed", "-1"], "argument --seed: '-1' is not allowed"),
         (["db", "list", "--path", "missing"], "path='missing' cannot be read"),
+        (["db"], "required: ACTION"),
+        (["db", "pin", TINY], "required: --strategy"),
+        (["db", "export", "--format", "xml"], "invalid choice: 'xml'"),
     ],
 )
 def test_bad_requests_are_one_line(capsys: Output, argv: list[str], part: str) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from convgen import compile_ahead
-from convgen.compile_ahead import Helpers, can_help, serve
+from convgen.compile_ahead import Helpers
 from convgen.driver import Plan
+from convgen.examination import Verdict
+from convgen.helper_process import HelperProcess, can_help, serve
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
@@ -37,16 +39,16 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[subprocess.
     """The processes that take a helper's place; their code is in ``tmp_path``/helper.py."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start() -> subprocess.Popen[str]:
+    def start() -> HelperProcess:
         command = [sys.executable, "-S", str(tmp_path / "helper.py"), str(tmp_path / "asked")]
         processes.append(
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
         )
-        return processes[-1]
+        return HelperProcess(processes[-1])
 
-    monkeypatch.setattr(compile_ahead, "_started", start)
+    monkeypatch.setattr(compile_ahead, "start_helper", start)
     (tmp_path / "helper.py").write_text(ECHO)
     return processes
 
@@ -145,12 +147,74 @@ def test_no_helper_where_the_cache_cannot_be_shared_or_python_is_not_python(
 def test_what_is_served_is_in_the_cache(cache_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CONVGEN_CACHE_DIR", str(tmp_path))
     bad = Plan(SPEC, "nothing", PLANS[0].config, "measured")
-    requests = [json.dumps([plan.spec.to_json(), plan.strategy, str(plan.config)]) for plan in (bad, PLANS[0])]
+    requests = [json.dumps([plan.spec.to_json(), plan.strategy, str(plan.config), 1, ""]) for plan in (bad, PLANS[0])]
     monkeypatch.setattr("convgen.targets.cpu.build._addresses", {})
     answers = io.StringIO()
     serve(io.StringIO("\n".join(requests) + "\n"), answers)
     assert answers.getvalue() == "\n\n\n"
     assert list((tmp_path / "kernels").glob("*.obj"))
+
+
+VERDICT = """
+import json, sys
+print(flush=True)
+for line in sys.stdin:
+    print(json.dumps({"ok": json.loads(line)[-1] == "integers", "reason": "r", "error": 0.5}), flush=True)
+"""
+
+
+def test_a_helper_gives_its_verdict(started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text(VERDICT)
+    with Helpers(1) as helpers:
+        assert helpers.examine(PLANS[0], "integers") == Verdict(True, "r", 0.5)
+        assert helpers.examine(PLANS[0], "random") == Verdict(False, "r", 0.5)
+    assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "processes"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "random: it ended its process by SIGSEGV", 1),
+        ("os.abort()", "random: it ended its process by SIGABRT", 1),
+        ("sys.exit(3)", "random: its process was gone twice", 2),
+        ("time.sleep(1000)", "random: it ended its process by having no answer after 0.3 s", 1),
+        ("print('no verdict', flush=True)", "random: its process was gone twice", 2),
+    ],
+)
+def test_a_kernel_that_ends_its_process_is_wrong(
+    code: str,
+    reason: str,
+    processes: int,
+    started: list[subprocess.Popen[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 5.0)
+    helper = "import os, signal, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
+    (tmp_path / "helper.py").write_text(helper + code)
+    with Helpers(1) as helpers:
+        assert helpers.share(PLANS[:1], lambda plan: None, math.inf)
+        if "sleep" in code:
+            helpers.start()
+            while not helpers._helpers[0].is_there(5.0):
+                pass
+            monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 0.3)
+        assert helpers.examine(PLANS[0], "random") == Verdict(False, reason)
+        assert len(started) == processes
+        # The next kernel gets a process of its own.
+        (tmp_path / "helper.py").write_text(VERDICT)
+        monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 5.0)
+        assert helpers.examine(PLANS[1], "integers") == Verdict(True, "r", 0.5)
+
+
+def test_without_helpers_nobody_is_asked(started: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    with Helpers(0) as helpers:
+        assert helpers.examine(PLANS[0], "integers") is None
+    (tmp_path / "helper.py").write_text("raise SystemExit")
+    with Helpers(1) as helpers:
+        assert helpers.examine(PLANS[0], "integers") is None
+        assert helpers.examine(PLANS[0], "integers") is None
+    assert len(started) == 1
 
 
 @pytest.mark.slow

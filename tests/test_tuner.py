@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,17 +14,27 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import choices, tuner
+from convgen import choices, laboratory, tuner
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan, needed_bytes
-from convgen.errors import CompileError, OptionError, VerificationError, WorkspaceLimitError
+from convgen.errors import (
+    CompileError,
+    NoisyMachineWarning,
+    OptionError,
+    VerificationError,
+    VerificationWarning,
+    WorkspaceLimitError,
+)
+from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
+from convgen.runtime import host_lock
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
+from convgen.strategies.registry import STRATEGIES
 from convgen.tuning.database import Database
-from convgen.tuning.measure import Sample
-from convgen.verify import Operands, gate_a
+from convgen.tuning.search import Choice
+from convgen.verify import gate_a
 
 HOST = Machine.host()
 SPEC = ConvSpec(batch=1, in_channels=4, out_channels=40, spatial_size=(9, 8), kernel_size=3, padding=1)
@@ -46,22 +57,14 @@ def fake(monkeypatch: pytest.MonkeyPatch, _no_helpers: None) -> Callable[[Times]
     """Takes the seconds of an operator and returns the rounds: what was measured together."""
     rounds: list[list[str]] = []
 
-    class Call:
-        def __init__(self, op: CompiledConv) -> None:
-            self.op = op
-
     def install(times: Times) -> list[list[str]]:
-        def measure(calls: Sequence[Call], *, budget: float, rounds_min: int) -> tuple[Sample, ...]:
-            rounds.append([f"{call.op.plan.strategy} {call.op.plan.config}" for call in calls])
+        def run(lab: KernelLab, choices: Sequence[Choice]) -> tuple[float, ...]:
+            ops = [lab._op(choice) for choice in choices]
+            rounds.append([f"{op.plan.strategy} {op.plan.config}" for op in ops])
             # The clock runs faster from round to round, for all alike.
-            seconds = [times(call.op) / len(rounds) for call in calls]
-            return tuple(Sample(value, value, value, 1) for value in seconds)
+            return tuple(times(op) / len(rounds) for op in ops)
 
-        def caller(op: CompiledConv, operands: Operands) -> Call:
-            return Call(op)
-
-        monkeypatch.setattr(tuner, "measure", measure)
-        monkeypatch.setattr(tuner, "_caller", caller)
+        monkeypatch.setattr(KernelLab, "round", run)
         return rounds
 
     return install
@@ -88,12 +91,47 @@ def test_the_fastest_wins_and_is_remembered(fake: Callable[[Times], list[list[st
     assert convgen.compile(SPEC, threads=1).plan.origin == "database"
 
 
-def test_of_equals_the_heuristics_choice_is_kept(fake: Callable[[Times], list[list[str]]]) -> None:
+def test_of_equals_the_simplest_strategy_is_taken_and_of_its_own_the_heuristics_choice(
+    fake: Callable[[Times], list[list[str]]],
+) -> None:
     fake(lambda op: 1.0)
     found = tuned()
+    tried = {candidate.strategy for candidate in found.candidates}
+    assert len(tried) > 1
+    simplest = next(strategy.name for strategy in STRATEGIES if strategy.name in tried)
+    assert found.plan.strategy == simplest
     baseline = heuristic_plan(SPEC, HOST)
-    assert (found.plan.strategy, found.plan.config) == (baseline.strategy, baseline.config)
+    assert found.plan.config == baseline.config or baseline.strategy != simplest
     assert found.speedup == 1.0
+
+
+def test_what_was_measured_is_told_with_intervals_and_predictions(fake: Callable[[Times], list[list[str]]]) -> None:
+    fake(lambda op: 1.0)
+    for candidate in tuned().candidates:
+        assert candidate.low is not None
+        assert candidate.high is not None
+        assert 0 < candidate.low <= candidate.seconds <= candidate.high
+        assert candidate.count >= 7
+        assert candidate.predicted
+
+
+def test_a_noisy_machine_is_told_once(
+    fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "_warned_of_noise", [])
+    generator = random.Random(0)
+    fake(lambda op: generator.uniform(1.0, 2.0))
+    with pytest.warns(NoisyMachineWarning, match="times of the same kernel spread by [1-9]"):
+        tuned(budget=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned(budget=0.0, force=True)
+
+
+def test_the_state_of_the_cache_is_named() -> None:
+    with pytest.raises(OptionError, match="cache='hot'"):
+        tuned(cache="hot")
+    assert tuned(budget=0.0, cache="cold").seconds > 0
 
 
 def test_without_a_budget_only_the_heuristics_choice_is_measured(fake: Callable[[Times], list[list[str]]]) -> None:
@@ -128,9 +166,10 @@ def test_wrong_results_and_failures_to_compile_lose(
                 raise CompileError("this one cannot be compiled")
 
     monkeypatch.setattr(CompiledConv, "__call__", wrong)
-    monkeypatch.setattr(tuner, "CompiledConv", Failing)
+    monkeypatch.setattr(laboratory, "CompiledConv", Failing)
     fake(lambda op: 1.0)
-    found = tuned()
+    with pytest.warns(VerificationWarning, match="a kernel is wrong and not used"):
+        found = tuned()
     assert len(failed) == 1
     assert found.plan.config != baseline.config
     assert str(found.plan.config) not in failed
@@ -141,7 +180,7 @@ def test_wrong_results_and_failures_to_compile_lose(
 def test_nothing_right_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = CompiledConv.__call__
     monkeypatch.setattr(CompiledConv, "__call__", lambda self, *args, **named: genuine(self, *args, **named) + 1)
-    with pytest.raises(VerificationError, match="no candidate"):
+    with pytest.raises(VerificationError, match="no candidate"), pytest.warns(VerificationWarning):
         tuned(budget=0.0)
     assert known_plan(SPEC, HOST, 1) is None
 
@@ -209,7 +248,7 @@ def test_a_named_strategy_falls_back_to_its_smaller_configurations() -> None:
 
 def test_a_fork_in_the_middle_of_tuning_does_not_stop_the_child(fake: Callable[[Times], list[list[str]]]) -> None:
     fake(lambda op: 1.0)
-    with tuner._one_at_a_time[0]:
+    with host_lock._threads[0]:
         child = multiprocessing.get_context("fork").Process(target=tuned, kwargs={"budget": 0.0})
         child.start()
         child.join(60)

@@ -38,6 +38,44 @@ _COPIES = ("copy", "stream")
 
 
 @dataclass(frozen=True)
+class Position:
+    """Where a call stands under a roofline: what the direct algorithm computes and moves, and how fast that was done.
+
+    ``flops_share`` is of the peak, and exceeds 1 where an algorithm multiplies less; ``bytes_share`` is of the bandwidth of
+    copying as many bytes.
+    """
+
+    flops: int
+    bytes_moved: int
+    seconds: float
+    flops_share: float
+    bytes_share: float
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations for each byte."""
+        return self.flops / self.bytes_moved if self.bytes_moved else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Floating-point operations a second."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+    def describe(self) -> str:
+        """All of it in one line for a reader."""
+        return (
+            f"{self.flops / 1e6:.1f} MFLOP, {self.bytes_moved / 1e6:.2f} MB, {self.intensity:.1f} FLOP/B: "
+            f"{self.rate / 1e9:.1f} GF/s, {self.flops_share:.0%} of the peak, {self.bytes_share:.0%} of the bandwidth, "
+            f"bound by {self.bound}"
+        )
+
+    @property
+    def bound(self) -> str:
+        """What bounds the direct algorithm: the one of which a larger share is used."""
+        return "memory" if self.bytes_share > self.flops_share else "arithmetic"
+
+
+@dataclass(frozen=True)
 class Roofline:
     """What was measured for a number of threads.
 
@@ -57,6 +95,11 @@ class Roofline:
         """The better figure of two measurements of the same machine: what disturbed only one does not count."""
         copies = zip(self.copies, other.copies, strict=True)
         return Roofline(max(self.peak, other.peak), tuple(max(a, b) for a, b in copies))
+
+    def position(self, spec: ConvSpec, seconds: float) -> Position:
+        """Where a call that takes so many seconds stands."""
+        shares = [part / seconds if seconds else 0.0 for part in (self.flop_seconds(spec), self.byte_seconds(spec))]
+        return Position(spec.flops, spec.bytes_moved, seconds, *shares)
 
     def flop_seconds(self, spec: ConvSpec) -> float:
         """The time of the direct algorithm's multiply-adds at the peak."""

@@ -1,7 +1,7 @@
-"""The command ``convgen``: tune, emit, show, bench, verify, db list, doctor.
+"""The command ``convgen``: tune, explain, report, emit, show, bench, verify, db, lock, doctor.
 
-Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 something was found wrong (verify, doctor), 2 the
-request was not valid, 130 interrupted.
+Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 something was found wrong (verify, doctor, lock
+--check) or different (db diff), 2 the request was not valid, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ def _run(arguments: argparse.Namespace) -> int:
             from convgen.cli.tune_command import run_tune
 
             return run_tune(arguments)
+        case "explain":
+            from convgen.cli.explain_command import run_explain
+
+            return run_explain(arguments)
+        case "report":
+            from convgen.cli.report_command import run_report
+
+            return run_report(arguments)
         case "emit":
             from convgen.cli.source_commands import run_emit
 
@@ -72,9 +80,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return run_verify(arguments)
         case "db":
-            from convgen.cli.database_command import run_list
+            from convgen.cli.database_command import run_db
 
-            return run_list(arguments)
+            return run_db(arguments)
+        case "lock":
+            from convgen.cli.lock_command import run_lock
+
+            return run_lock(arguments)
         case _:
             from convgen.cli.doctor_command import run_doctor
 

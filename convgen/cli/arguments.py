@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from convgen import __version__
+from convgen.cli.database_arguments import add_db, add_lock
 from convgen.errors import OptionError
 from convgen.gpu import DEFAULT_CAPABILITY
 
@@ -45,11 +46,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         return commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
 
     _add_tune(command("tune", "find and store the fastest verified kernels of a network, and write their sources"))
+    _add_explain(command("explain", "tell why a problem is computed as it is, and why everything else is not"))
+    _add_report(command("report", "write what is chosen for a network, and why, as one page"))
     _add_emit(command("emit", "write a problem's source, which runs with numpy and numba alone"))
     _add_show(command("show", "print what a problem is lowered to"))
     _add_bench(command("bench", "measure convolutions side by side with other libraries"))
     _add_verify(command("verify", "hold generated kernels against the float64 oracle"))
-    _add_db(command("db", "look into the tuning database"))
+    add_db(command("db", "look into the tuning database, and exchange what tuning has found"))
+    add_lock(command("lock", "pin the choices for a network in a lockfile, or check that one is complete"), _add_source)
     command("doctor", "tell what convgen found on this machine, and compile and verify a small convolution")
     return parser.parse_args(argv)
 
@@ -66,8 +70,26 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the sources (default convgen-out/NAME)")
     parser.add_argument("--force", action="store_true", help="measure again what the database knows")
     parser.add_argument(
+        "--cache", default="warm", metavar="C", help="warm (default) or cold: what calls find in the caches"
+    )
+    parser.add_argument("--dask", metavar="ADDRESS", help="let the workers of a Dask scheduler tune")
+    parser.add_argument(
         "--emit", action=argparse.BooleanOptionalAction, default=True, help="write the sources (the default) or do not"
     )
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help=_SPEC)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of a call (default as for tune)")
+    parser.add_argument("--workspace-limit", type=int, metavar="B", help="bytes of scratch memory that a call may use")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of a call (default as for tune)")
+    parser.add_argument("--bench", metavar="FILE", help="the JSON of `convgen bench`, for what other libraries take")
+    parser.add_argument("--png", metavar="DIR", help="write the figures as PNG too (needs matplotlib)")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the page, HTML without other files")
 
 
 def _add_emit(parser: argparse.ArgumentParser) -> None:
@@ -118,13 +140,6 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="seed of the random operands (default 0)")
     parser.add_argument("--full", action="store_true", help="keep a network's image sizes, which are reduced otherwise")
     _add_target(parser)
-
-
-def _add_db(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    summary = "list what tuning has found"
-    listing = actions.add_parser("list", help=summary, description=f"{summary}.", allow_abbrev=False)
-    listing.add_argument("--path", metavar="FILE", help="a database other than the one in the cache directory")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 
 from convgen.choices import TunedPlan, database
 from convgen.cli.problems import Problem, Source, read_source
 from convgen.cli.report import Column, choice, milliseconds, print_line, print_table, progress, shape
 from convgen.driver import thread_count
+from convgen.errors import MissingDependencyError
 from convgen.machine import Machine
+from convgen.options import lock_path
 from convgen.source_files import make_folder, write_source
 from convgen.tuner import tune
 
@@ -37,25 +42,48 @@ def run_tune(arguments: argparse.Namespace) -> int:
     if arguments.emit:  # what cannot be written is better known before minutes of tuning
         make_folder(directory)
     left = max(0.0, arguments.budget - (time.perf_counter() - start))
-    results = _tune_all(source, left, threads, arguments.workspace_limit, arguments.force)
+    with _workers(arguments.dask) as executor:
+        results = _tune_all(source, left, arguments, executor)
     written = _emit_all(results, directory) if arguments.emit else "not written"
     print_table(_COLUMNS, [_row(*pair) for pair in zip(source.problems, results, strict=True)])
     for line in _summary(source, results, threads, time.perf_counter() - start):
         print_line(line)
     print_line(f"sources   {written}")
     print_line(f"database  {database().path}")
+    if lock_path() is not None:
+        print_line(f"lockfile  {lock_path()} decides until `convgen lock {arguments.source}` renews it")
     return 0
 
 
-def _tune_all(source: Source, budget: float, threads: int, workspace_limit: int | None, force: bool) -> list[TunedPlan]:
+@contextmanager
+def _workers(address: str | None) -> Iterator[Executor | None]:
+    """The executor of a Dask scheduler; None without an address. Raises MissingDependencyError and FleetError."""
+    if address is None:
+        yield None
+        return
+    try:
+        from convgen.dask_fleet import connected
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"dask={address!r} needs Dask, which is not installed: pip install 'convgen[fleet]'"
+        ) from error
+    with connected(address) as executor:
+        yield executor
+
+
+def _tune_all(
+    source: Source, budget: float, arguments: argparse.Namespace, executor: Executor | None
+) -> list[TunedPlan]:
     specs = [problem.spec for problem in source.problems]
     with progress(f"tuning {source.name}", len(specs)) as advance:
         results = tune(
             specs,
             budget,
-            threads=threads,
-            workspace_limit=workspace_limit,
-            force=force,
+            threads=arguments.threads,
+            workspace_limit=arguments.workspace_limit,
+            force=arguments.force,
+            cache=arguments.cache,
+            executor=executor,
             observer=lambda _, result: advance(str(result.plan.spec)),
         )
     assert isinstance(results, list)
@@ -82,7 +110,7 @@ def _row(problem: Problem, result: TunedPlan) -> tuple[str, ...]:
         f"{result.gflops:.1f}",
         f"{result.speedup:.2f}",
         f"{result.error:.1e}",
-        "measured" if result.measured else "found",
+        "measured" if result.measured else "pinned" if result.plan.origin == "pinned" else "found",
     )
 
 

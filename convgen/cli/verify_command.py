@@ -12,7 +12,7 @@ import numpy as np
 from convgen.cli.problems import Source, read_source
 from convgen.cli.report import Column, print_line, print_table, progress, shape
 from convgen.cuda.kernels import CudaConv
-from convgen.cuda.plans import plan_cuda
+from convgen.cuda.plans import algorithms_of_cuda_plan, plan_cuda
 from convgen.driver import algorithms_of_plan
 from convgen.errors import NotApplicable, SpecError
 from convgen.gpu import Gpu, gpu_of
@@ -163,7 +163,7 @@ class _CudaBench:
 
     def compiled(self, spec: ConvSpec, strategy: str) -> tuple[Run, Algorithms]:
         op = CudaConv(plan_cuda(spec, self.gpu, strategy), self.gpu)
-        return functools.partial(op.interpret, seed=self.seed), ()
+        return functools.partial(op.interpret, seed=self.seed), algorithms_of_cuda_plan(op.plan)
 
 
 def _bench(arguments: argparse.Namespace) -> _Bench:

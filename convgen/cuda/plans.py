@@ -11,8 +11,10 @@ from convgen.ir.nodes import Program
 from convgen.passes.pipeline import run_passes
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
+from convgen.strategies.base import Inexact
 from convgen.strategies.cuda.registry import gpu_applicable, gpu_strategy_named
 from convgen.targets.cuda.program import CudaProgram, lower_program
+from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
 
@@ -53,6 +55,12 @@ def build_cuda_program(plan: Plan, gpu: Gpu, observer: PassObserver | None = Non
     program = run_passes(schedule.nest.program, schedule.passes, observer)
     check_needs(program, schedule.nest.sizes)
     return program, dict(schedule.nest.sizes)
+
+
+def algorithms_of_cuda_plan(plan: Plan) -> Algorithms:
+    """The fast algorithms that a plan takes, by which its numbers are judged; none for plain sums."""
+    strategy = gpu_strategy_named(plan.strategy)
+    return strategy.algorithms(plan.spec, plan.config) if isinstance(strategy, Inexact) else ()
 
 
 def lower_cuda(plan: Plan, gpu: Gpu) -> CudaProgram:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convgen.spec import ConvSpec
+from convgen.transforms.split import Algorithms
 from convgen.verify import Expectation, Operands, expect_integers, integer_operands
 
 # Of the batch, so many images differ.
@@ -36,16 +37,16 @@ class Question:
         return f"image {wrong[0]} of the batch is not what image {wrong[0] % self.images} is" if len(wrong) else ""
 
 
-def integer_question(spec: ConvSpec, rng: np.random.Generator) -> Question:
-    """Small integers for every operand of a problem without fast algorithms.
+def integer_question(spec: ConvSpec, rng: np.random.Generator, algorithms: Algorithms = ()) -> Question:
+    """Small integers for every operand, on which kernels of these algorithms are exact, or nearly.
 
     The images of a batch are independent of each other, so two are enough for the oracle, and the batch repeats them; in a weight
     gradient they stand somewhere in a batch that is zero otherwise.
     """
     images = min(spec.batch, _IMAGES)
     small = spec.replace(batch=images)
-    operands = integer_operands(small, rng)
-    expected = expect_integers(small, operands)
+    operands = integer_operands(small, rng, algorithms)
+    expected = expect_integers(small, operands, algorithms)
     sums = spec.direction == "backward_weights"
     if spec.batch == images:
         return Question(operands, expected, 0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import datetime
 
 from convgen import __version__
-from convgen.choices import Candidate, TunedPlan, database
+from convgen.choices import TunedPlan, database
 from convgen.driver import Plan
 from convgen.gpu import Gpu, gpu_for
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.cuda.registry import gpu_applicable
 from convgen.targets.cuda.driver import DeviceFacts
-from convgen.tuning.database import Record
+from convgen.tuning.record import Record, current_tools
 from convgen.tuning.space import Config
 
 # A device has no number of threads to choose.
@@ -21,15 +21,21 @@ _THREADS = 0
 
 def known_result(spec: ConvSpec, facts: DeviceFacts) -> TunedPlan | None:
     """What the database knows of a problem on a device of these facts, if the strategy still offers it."""
-    record = database().find(spec.to_json(), facts.fingerprint(), _THREADS, __version__)
-    if record is None:
-        return None
     gpu = gpu_for(facts.capability)
-    if not _is_offered(spec, gpu, record.strategy, record.config):
+    offered = [
+        record
+        for record in database().find(spec.to_json(), facts.fingerprint())
+        if (record.threads, record.version) == (_THREADS, __version__)
+        and record.verified
+        and _is_offered(spec, gpu, record.strategy, record.config)
+    ]
+    if not offered:
         return None
+    record = offered[-1]
     plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
-    candidates = tuple(Candidate(name, Config.parse(text), seconds) for name, text, seconds in record.candidates)
-    return TunedPlan(plan, record.seconds, record.baseline_seconds, record.error, candidates, measured=False)
+    return TunedPlan(
+        plan, record.seconds, record.baseline_seconds, record.error, record.candidates, record.rejected, measured=False
+    )
 
 
 def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
@@ -47,7 +53,9 @@ def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
             error=result.error,
             verified="gate A",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            candidates=tuple((c.strategy, str(c.config), c.seconds) for c in result.candidates),
+            candidates=result.candidates,
+            rejected=result.rejected,
+            tools=current_tools(),
         )
     )
 

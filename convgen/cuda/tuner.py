@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from convgen.choices import Candidate, TunedPlan
+from convgen.choices import TunedPlan
 from convgen.cuda.device import Device, device_numbered
 from convgen.cuda.kernels import CudaConv
 from convgen.cuda.libraries.interface import DeviceArray
 from convgen.cuda.measure import Clock
-from convgen.cuda.plans import plan_cuda
-from convgen.cuda.questions import integer_question
+from convgen.cuda.plans import algorithms_of_cuda_plan, plan_cuda
+from convgen.cuda.questions import Question, integer_question
 from convgen.cuda.results import known_result, store_result
 from convgen.driver import Plan, check_budget
 from convgen.errors import CompileError, NotApplicable, VerificationError
@@ -22,6 +22,8 @@ from convgen.gpu import Gpu, gpu_for
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.cuda.registry import gpu_applicable
+from convgen.transforms.split import Algorithms
+from convgen.tuning.record import Candidate
 from convgen.tuning.search import Choice, Search
 from convgen.verify import Operands, compare_bounded, normal_operands
 
@@ -56,22 +58,30 @@ class DeviceBench:
         self._spec = spec
         self._device = device
         self._clock = Clock(device)
-        self._question = integer_question(spec, np.random.default_rng(0))
-        self._main, self._epilogue = self._there(self._question.operands)
+        self._questions: dict[Algorithms, tuple[Question, list[DeviceArray], dict[str, DeviceArray]]] = {}
 
     def flaw(self, op: CudaConv) -> str:
-        return self._question.flaw(op(*self._main, **self._epilogue).to_host())
+        question, main, epilogue = self._asked(op)
+        return question.flaw(op(*main, **epilogue).to_host())
 
     def seconds(self, ops: Sequence[CudaConv], budget: float) -> tuple[float, ...]:
         out = DeviceArray(self._spec.result_shape, self._spec.result_dtype, self._device)
-        first, second = self._main
-        packs = self._spec.direction != "backward_weights"
-        seconds = [op.pack(second) if packs else second for op in ops]
-        calls = [
-            lambda op=op, second=packed: op(first, second, **self._epilogue, out=out)
-            for op, packed in zip(ops, seconds, strict=True)
-        ]
-        return tuple(sample.median for sample in self._clock.measure(calls, budget=budget))
+        samples = self._clock.measure([self._call(op, out) for op in ops], budget=budget)
+        return tuple(sample.median for sample in samples)
+
+    def _call(self, op: CudaConv, out: DeviceArray) -> Callable[[], object]:
+        """A call with packed weights, where the direction has weights."""
+        _, (first, second), epilogue = self._asked(op)
+        packed = op.pack(second) if self._spec.direction != "backward_weights" else second
+        return lambda: op(first, packed, **epilogue, out=out)
+
+    def _asked(self, op: CudaConv) -> tuple[Question, list[DeviceArray], dict[str, DeviceArray]]:
+        """Integers on which an operator of these algorithms is exact, and they on the device."""
+        algorithms = algorithms_of_cuda_plan(op.plan)
+        if algorithms not in self._questions:
+            question = integer_question(self._spec, np.random.default_rng(0), algorithms)
+            self._questions[algorithms] = (question, *self._there(question.operands))
+        return self._questions[algorithms]
 
     def error(self, op: CudaConv) -> float:
         # The oracle takes long for large batches, and an error is as large in small ones.
@@ -79,7 +89,8 @@ class DeviceBench:
         small = CudaConv(Plan(spec, op.plan.strategy, op.plan.config, "measured"), op.gpu)
         operands = normal_operands(spec, np.random.default_rng(1))
         main, epilogue = self._there(operands)
-        return compare_bounded(small(*main, **epilogue).to_host(), spec, operands).relative_l2
+        result = small(*main, **epilogue).to_host()
+        return compare_bounded(result, spec, operands, algorithms=algorithms_of_cuda_plan(small.plan)).relative_l2
 
     def _there(self, operands: Operands) -> tuple[list[DeviceArray], dict[str, DeviceArray]]:
         ordinal = self._device.ordinal

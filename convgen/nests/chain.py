@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from convgen.ir.build import add, ceildiv, floordiv, mod, mul
-from convgen.ir.nodes import Alloc, Buffer, For, Index, Int, Load, Stmt, Store, Transform, Value, Var
+from convgen.ir.nodes import Alloc, Buffer, For, Index, Int, Load, Space, Stmt, Store, Transform, Value, Var
 from convgen.nests.classes import AxisClass
 from convgen.nests.nest import axis_letters, loops_around
 from convgen.transforms.bilinear import AxisAlgorithm
@@ -120,6 +120,23 @@ class Chain:
             others = tuple((f"i{x}", Int(step.after[axis])) for axis, x in enumerate(self.letters) if axis != step.axis)
             body += loops_around((registers,), others)
         return tuple(body)
+
+    def kept(self, space: Space, place: tuple[Index, ...]) -> tuple[Buffer, ...]:
+        """What is kept between two matrices, at every place of an array of the given shape."""
+        return tuple(
+            Buffer(self._kept(number), self.dtype, (*map(Int, step.after), *place), space)
+            for number, step in enumerate(self.steps[:-1])
+        )
+
+    def in_registers(
+        self, read: Callable[[Position], Value], write: Callable[[Position, Value], tuple[Stmt, ...]]
+    ) -> tuple[Stmt, ...]:
+        """The same with what is kept between two matrices in registers: all loops must be unrolled."""
+        body = self.body((), read, write)
+        for number, step in enumerate(self.steps[:-1]):
+            kept = Buffer(self._kept(number), self.dtype, tuple(map(Int, step.after)), "register")
+            body = (Alloc(kept, body),)
+        return body
 
     def _kept(self, number: int) -> str:
         return f"{self.name}_kept{number or ''}{self.suffix}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from convgen.errors import IRError
 from convgen.ir.nodes import (
@@ -20,7 +21,7 @@ from convgen.ir.nodes import (
     Store,
     Value,
 )
-from convgen.ir.rewrite import map_stages, map_value, variables
+from convgen.ir.rewrite import map_value, variables
 from convgen.ir.types import compute_dtype
 
 
@@ -29,41 +30,46 @@ class Predicate:
     """if c: alloc acc: { acc = 0; for r: if d: acc += x[i] * w[r]; y[i] = acc }
     →  alloc acc: { acc = 0; for r: acc += (x[i] if c and d else 0) * (w[r] if d else 0); if c: y[i] = acc }
 
-    A read is tested by the conditions that share a variable with its place. Guards stay around stores to memory.
+    in every stage that begins with ``stage``. A read is tested by the conditions that share a variable with its place. Guards
+    stay around stores to memory.
 
-    Requires: guards on a sum's own loops are on multiply-adds of which both factors are read at places that depend on the
-    guard. Ensures: the same is stored to memory; guards stand around stores to memory alone.
+    Requires: guards inside of an alloc, but around stores to memory, are on multiply-adds of which both factors are read at
+    places that depend on the guard. Ensures: the same is stored to memory; guards stand around stores to memory alone.
     """
+
+    stage: str = ""
 
     def __call__(self, program: Program) -> Program:
         scope = _Scope(program)
-        return map_stages(program, scope.block)
+        stages = tuple(
+            replace(stage, body=scope.block(stage.body)) if stage.name.startswith(self.stage) else stage
+            for stage in program.stages
+        )
+        return replace(program, stages=stages)
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """Where a statement stands: the guards around it, the registers, and the loops inside the innermost alloc."""
+    """Where a statement stands: the guards around it, and for each of the registers how many of them stand around its alloc."""
 
     program: Program
     guards: tuple[Less, ...] = ()
-    registers: frozenset[str] = frozenset()
-    inner: frozenset[str] = frozenset()
+    registers: Mapping[str, int] = field(default_factory=dict)
 
     def block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         return tuple(part for statement in body for part in self._statement(statement))
 
     def _statement(self, statement: Stmt) -> tuple[Stmt, ...]:
         match statement:
-            case For(var, _, body):
-                inside = replace(self, inner=self.inner | {var}) if self.registers else self
-                return (replace(statement, body=inside.block(body)),)
+            case For(_, _, body):
+                return (replace(statement, body=self.block(body)),)
             case If(condition, body):
                 return replace(self, guards=(*self.guards, condition)).block(body)
             case Alloc(buffer, body):
-                inside = replace(self, registers=self.registers | {buffer.name}, inner=frozenset())
+                inside = replace(self, registers={**self.registers, buffer.name: len(self.guards)})
                 return (Alloc(buffer, inside.block(body)),)
             case Store(buffer, _, value) if buffer in self.registers:
-                for guard in self.guards:
+                for guard in self.guards[self.registers[buffer] :]:
                     self._check_neutral(guard, value)
                 return (replace(statement, value=map_value(value, lambda index: index, self._tested)),)
             case Store():
@@ -77,9 +83,7 @@ class _Scope:
                 return (statement,)
 
     def _check_neutral(self, guard: Less, value: Value) -> None:
-        """A guard on a loop of the sum leaves nothing to add where it does not hold."""
-        if not (variables(guard.a) | variables(guard.b)) & self.inner:
-            return
+        """Where a guard inside of the alloc does not hold, nothing is left to add."""
         match value:
             case Fma(a, b, Load()) if self._depends(a, guard) and self._depends(b, guard):
                 pass

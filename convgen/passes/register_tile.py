@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
+from convgen.ir.affine import affine
 from convgen.ir.nodes import (
     Alloc,
     Buffer,
@@ -33,7 +34,7 @@ class RegisterTile:
     inside its buffer without it, because what they store is private.
 
     Requires: ``loops`` are perfectly nested around one alloc, of constant extent; the reduction's extents do not depend on
-    them; a memory buffer that is both read and stored is accessed at one place, in which every loop's variable is an index.
+    them; a memory buffer that is both read and stored is accessed at one place, in which each loop moves an index of its own.
     Ensures: each accumulator sees the same operations in the same order.
     """
 
@@ -86,8 +87,19 @@ class TileNest:
         for name in sorted(shared):
             accesses = (*stores(self.alloc.body), *reads(self.alloc.body))
             places = {access.index for access in accesses if access.buffer == name}
-            if len(places) != 1 or not {Var(var) for var, _ in self.loops} <= set(places.pop()):
+            if len(places) != 1 or not self._differs(places.pop()):
                 raise IRError(f"{name} is read and stored in the nest")
+
+    def _differs(self, place: tuple[Index, ...]) -> bool:
+        """Whether each iteration has a place of its own: with each loop one index moves that no other loop moves."""
+        names = {name for name, _ in self.loops}
+
+        def moves(index: Index, name: str) -> bool:
+            form = affine(index)
+            others = variables(form.without(Var(name)).index()) & names
+            return form.coefficient(Var(name)) != 0 and not others
+
+        return all(any(moves(index, name) for index in place) for name in names)
 
     def distributed(self) -> tuple[Stmt, ...]:
         buffer = self.alloc.buffer

@@ -170,12 +170,15 @@ class _Unit:
                 raise IRError(f"{self.register.name} is not summed by a loop {self.step.reduction} of whole tiles")
         (store,) = tuple(stores((statement,)))
         match store.value:
-            case Fma(Load() as x, Load() as w, Load(sums)) if sums == self.register.name:
+            case Fma(Load() as x, Load() as w, Load(sums)) if sums == self.register.name and self._are_local(x, w):
                 pass
             case _:
                 raise IRError(f"{self.register.name} is not a sum of products of two local buffers")
-        if self._side(x) == 1:
+        sides = self._side(x), self._side(w)
+        if sides == (1, 0):
             x, w = w, x
+        elif sides != (0, 1):
+            raise IRError(f"{x.buffer} and {w.buffer} are both read along {self.step.loops[sides[0]]}")
         tiles = [self._operand(0, x), self._operand(1, w)]
         dots = [
             TileDot(self.register.name, (warp, i, j), tiles[0].name, (i,), tiles[1].name, (j,), turned=True)
@@ -184,6 +187,10 @@ class _Unit:
         step: tuple[Stmt, ...] = (*self._loads(0, x, tiles[0]), *self._loads(1, w, tiles[1]), *dots)
         inner: tuple[Stmt, ...] = (Alloc(tiles[0], (Alloc(tiles[1], step),)),)
         return self._warps(For(f"{self.step.reduction}_step", steps, inner))
+
+    def _are_local(self, *factors: Load) -> bool:
+        names = [factor.buffer for factor in factors]
+        return all(self.program.has_buffer(name) and self.program.buffer(name).space == "local" for name in names)
 
     def _side(self, load: Load) -> int:
         """Which of the loops the factor runs along."""

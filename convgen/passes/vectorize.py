@@ -44,8 +44,8 @@ class Vectorize:
 
     Lanes of several terms run along the axis before the last.
 
-    A guard ``if e + l < n`` becomes the count of lanes of every load and store inside; loops inside stay, and register buffers
-    that are allocated inside become buffers of vectors.
+    A guard ``if e + l < n`` becomes the count of lanes of every load and store inside, and a choice by it between a load and zero
+    the count of that load; loops inside stay, and register buffers that are allocated inside become buffers of vectors.
 
     With ``spreads`` a read of x[.., l // r * s + c] with c < s becomes one of the s * L / r elements from c elements before its
     place on, spread over the lanes.
@@ -194,11 +194,35 @@ class _Lanes:
             case Where(test, a, b):
                 return Where(self._wide(test), self._wide(a), self._wide(b))
             case Choose(conditions, a, b):
-                if any(self.var in variables(c.a) | variables(c.b) for c in conditions):
-                    raise IRError(f"a choice depends on {self.var}")
-                return Choose(conditions, self._wide(a), self._wide(b))
+                return self._choose(conditions, a, b)
             case _:
                 raise IRError(f"{type(value).__name__} is already a vector")
 
+    def _choose(self, conditions: tuple[Less, ...], a: Value, b: Value) -> Value:
+        """The count of lanes of one condition that depends on them limits the load that is chosen: the others are zero."""
+        counts = [count for condition in conditions if (count := self._lane_count(condition)) is not None]
+        others = tuple(condition for condition in conditions if self.var not in variables(condition.a))
+        lanes = self
+        if counts:
+            if len(counts) > 1 or self.count is not None or not _is_load_or_zero(a) or not _is_zero(b):
+                raise IRError(f"a choice depends on {self.var}, not between one load and zero")
+            lanes = replace(self, count=counts[0])
+        chosen = lanes._wide(a)
+        return Choose(others, chosen, self._wide(b)) if others else chosen
+
     def _splat(self, value: Value) -> Value:
         return Splat(value, self.lanes)
+
+
+def _is_zero(value: Value) -> bool:
+    return isinstance(value, Const) and value.value == 0
+
+
+def _is_load_or_zero(value: Value) -> bool:
+    match value:
+        case Load():
+            return True
+        case Choose(_, a, b):
+            return _is_load_or_zero(a) and _is_zero(b)
+        case _:
+            return False

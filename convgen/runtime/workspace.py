@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from convgen.errors import OptionError, ShapeError
 
 ALIGNMENT = 64
+# How memory of a shape and type is made.
+Allocate = Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[np.generic]]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
@@ -31,11 +34,12 @@ class WorkspacePool:
     A buffer is made when none is free and lives as long as the pool. A pool of 0 bytes hands out the address 0.
     """
 
-    def __init__(self, nbytes: int) -> None:
-        """Raises OptionError when ``nbytes`` is negative."""
+    def __init__(self, nbytes: int, allocate: Allocate = aligned_empty) -> None:
+        """``allocate`` makes memory that is aligned so. Raises OptionError when ``nbytes`` is negative."""
         if nbytes < 0:
             raise OptionError(f"nbytes={nbytes!r} is negative; allowed: 0 and more")
         self.nbytes = nbytes
+        self._allocate = allocate
         # list.append and list.pop are atomic, so the free list needs no lock.
         self._free: list[int] = []
         self._buffers: list[npt.NDArray[np.generic]] = []
@@ -52,7 +56,7 @@ class WorkspacePool:
         try:
             return self._free.pop()
         except IndexError:
-            buffer = aligned_empty((self.nbytes,), np.uint8)
+            buffer = self._allocate((self.nbytes,), np.uint8)
         self._buffers.append(buffer)
         address: int = buffer.__array_interface__["data"][0]
         return address

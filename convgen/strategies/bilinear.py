@@ -91,7 +91,7 @@ class Shape:
 def general_refusal(spec: ConvSpec) -> str | None:
     """Why no bilinear algorithm applies to a problem, whatever its matrices."""
     if spec.direction == "backward_weights":
-        return "direction='backward_weights' has no transform over pixels here"
+        return "direction='backward_weights' is left to winograd_weights"
     if spec.dtype == "int8":
         return "dtype='int8' has no fractions"
     if spec.groups > 1 and min(spec.made_channels, spec.reduced_channels) < FEWEST_CHANNELS:
@@ -187,8 +187,8 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         weights, points = _streamed_seconds(machine, row, reduced, lanes, config, shape.tiles)
         # Weights are asked for while others are used.
         seconds = max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
-        source = _transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
-        inverse = _transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
+        source = transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
+        inverse = transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
             seconds += 2 * shape.points * size * shape.tiles * reduced / rates.last
@@ -228,7 +228,7 @@ def _streamed_seconds(
     return weights_read / rate, points_read / rates.last
 
 
-def _transform_cycles(maps: list[LinearProgram]) -> float:
+def transform_cycles(maps: list[LinearProgram]) -> float:
     """Cycles of one vector of channels through the maps of all axes: arithmetic, loads and stores."""
     extents = [linear.inputs for linear in maps]
     cycles = 0.0

@@ -50,7 +50,7 @@ class Fft:
             return f"stride={spec.stride} throws results away"
         if max(spec.kernel_size) < SHORTEST:
             return f"kernel_size={spec.kernel_size} is shorter than {SHORTEST}"
-        if not any(True for _ in self._sizes(spec)):
+        if not any(True for _ in self.sizes(spec)):
             return f"kernel_size={spec.kernel_size} with accuracy={spec.accuracy!r} admits no transform that saves products"
         return None
 
@@ -62,28 +62,28 @@ class Fft:
             return self.predicted_seconds(spec, config, machine)
 
         configs = {
-            n: sorted(blocked_configs(spec, machine, shapes(spec, _along(n)), n=n), key=seconds)
-            for n in self._sizes(spec)
+            n: sorted(blocked_configs(spec, machine, shapes(spec, length_along(n)), n=n), key=seconds)
+            for n in self.sizes(spec)
         }
         best = sorted(configs, key=lambda n: seconds(configs[n][0]))[:MOST_SIZES]
         return tuple(sorted((config for n in best for config in configs[n]), key=seconds))
 
     def error_bound(self, spec: ConvSpec) -> float:
         """That of the least accurate length in the space."""
-        return max((_error(spec, n) for n in self._sizes(spec)), default=0.0)
+        return max((_error(spec, n) for n in self.sizes(spec)), default=0.0)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
-        return bilinear_seconds(spec, machine, shapes(spec, _along(config["n"])), config)
+        return bilinear_seconds(spec, machine, shapes(spec, length_along(config["n"])), config)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
-        return bilinear_schedule(spec, _along(config["n"]), config, machine)
+        return bilinear_schedule(spec, length_along(config["n"]), config, machine)
 
     def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
         """Those of the residue class that takes the most points."""
-        return max(shapes(spec, _along(config["n"])), key=lambda shape: shape.points).algorithms
+        return max(shapes(spec, length_along(config["n"])), key=lambda shape: shape.points).algorithms
 
     @staticmethod
-    def _sizes(spec: ConvSpec) -> Iterator[int]:
+    def sizes(spec: ConvSpec) -> Iterator[int]:
         """The lengths that save products and are accurate enough; the first that holds the whole image, without regard to strides
         or dilation, is the last."""
         whole = max(
@@ -92,13 +92,13 @@ class Fft:
         for n in SIZES:
             if n <= max(spec.kernel_size):
                 continue
-            if any(shape.saves for shape in shapes(spec, _along(n))) and _error(spec, n) <= transform_limit(spec):
+            if any(shape.saves for shape in shapes(spec, length_along(n))) and _error(spec, n) <= transform_limit(spec):
                 yield n
             if n >= whole:
                 return
 
 
-def _along(n: int) -> Choose:
+def length_along(n: int) -> Choose:
     """The transform of length n for an axis, or one result at a time where there is a single tap."""
 
     def choose(axis: AxisClass) -> AxisAlgorithm:
@@ -110,4 +110,4 @@ def _along(n: int) -> Choose:
 
 
 def _error(spec: ConvSpec, n: int) -> float:
-    return bilinear_error(spec, shapes(spec, _along(n)))
+    return bilinear_error(spec, shapes(spec, length_along(n)))

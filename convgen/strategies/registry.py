@@ -16,6 +16,7 @@ from convgen.strategies.implicit_gemm import ImplicitGemm
 from convgen.strategies.pointwise import Pointwise
 from convgen.strategies.reference import Reference
 from convgen.strategies.winograd import Winograd
+from convgen.strategies.winograd_weights import WinogradWeights
 from convgen.tuning.space import Config
 
 STRATEGIES: tuple[Strategy, ...] = (
@@ -25,6 +26,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     Im2colGemm(),
     ImplicitGemm(),
     Winograd(),
+    WinogradWeights(),
     Fft(),
     Reference(),
 )

@@ -52,7 +52,7 @@ class Winograd:
         reason = general_refusal(spec)
         if reason is not None:
             return reason
-        if not any(True for _ in self._outputs(spec)):
+        if not any(True for _ in self.outputs(spec)):
             return (
                 f"kernel_size={spec.kernel_size} with accuracy={spec.accuracy!r} admits no F(m, r) that saves products"
             )
@@ -64,8 +64,8 @@ class Winograd:
     def space(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         configs = (
             config
-            for m in self._outputs(spec)
-            for config in blocked_configs(spec, machine, shapes(spec, _along(m)), m=m)
+            for m in self.outputs(spec)
+            for config in blocked_configs(spec, machine, shapes(spec, outputs_along(m)), m=m)
         )
         ranked = sorted(configs, key=lambda config: self.predicted_seconds(spec, config, machine))
         usual = self._usual(spec, machine)
@@ -73,17 +73,17 @@ class Winograd:
 
     def error_bound(self, spec: ConvSpec) -> float:
         """That of the least accurate F(m, r) in the space."""
-        return max((_error(spec, m) for m in self._outputs(spec)), default=0.0)
+        return max((_error(spec, m) for m in self.outputs(spec)), default=0.0)
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, machine: Machine) -> float:
-        return bilinear_seconds(spec, machine, shapes(spec, _along(config["m"])), config)
+        return bilinear_seconds(spec, machine, shapes(spec, outputs_along(config["m"])), config)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
-        return bilinear_schedule(spec, _along(config["m"]), config, machine)
+        return bilinear_schedule(spec, outputs_along(config["m"]), config, machine)
 
     def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
         """Those of the residue class that takes the most points."""
-        return max(shapes(spec, _along(config["m"])), key=lambda shape: shape.points).algorithms
+        return max(shapes(spec, outputs_along(config["m"])), key=lambda shape: shape.points).algorithms
 
     def _usual(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         """The configuration of images of any size with tiles in plenty. With few channels to sum over, for which the transforms
@@ -91,20 +91,20 @@ class Winograd:
         if spec.reduced_channels < FEWEST_SHARED:
             return ()
         is_small = spec.reduced_channels <= MOST_CHANNELS and all(step == 1 for step in spec.stride)
-        m = next((m for m in ((6, 4) if is_small else (4,)) if m in self._outputs(spec)), None)
-        config = None if m is None else usual_config(spec, machine, shapes(spec, _along(m)), m=m)
+        m = next((m for m in ((6, 4) if is_small else (4,)) if m in self.outputs(spec)), None)
+        config = None if m is None else usual_config(spec, machine, shapes(spec, outputs_along(m)), m=m)
         return () if config is None else (config,)
 
     @staticmethod
-    def _outputs(spec: ConvSpec) -> Iterator[int]:
+    def outputs(spec: ConvSpec) -> Iterator[int]:
         """The m that save products and are accurate enough."""
         for m in OUTPUTS:
-            found = shapes(spec, _along(m))
+            found = shapes(spec, outputs_along(m))
             if any(shape.saves for shape in found) and _error(spec, m) <= transform_limit(spec):
                 yield m
 
 
-def _along(m: int) -> Choose:
+def outputs_along(m: int) -> Choose:
     """F(m, taps) for an axis, by residues of a stride; one result at a time where there is a single tap."""
 
     def choose(axis: AxisClass) -> AxisAlgorithm:
@@ -123,4 +123,4 @@ def _in_pieces(outputs: int, taps: int) -> AxisAlgorithm:
 
 
 def _error(spec: ConvSpec, m: int) -> float:
-    return bilinear_error(spec, shapes(spec, _along(m)))
+    return bilinear_error(spec, shapes(spec, outputs_along(m)))

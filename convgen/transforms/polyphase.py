@@ -43,6 +43,33 @@ def strided(make: Make, outputs: int, taps: int, stride: int) -> AxisAlgorithm:
 
 
 @cache
+def spread(make: Make, outputs: int, taps: int, step: int) -> AxisAlgorithm:
+    """The algorithm of y[i] = sum_j x[i + step j] w[j], from ``make(outputs, taps)`` for each residue of the outputs.
+
+    So a convolution with a stride has its weights' gradient: the pixels of ``w`` lie that many apart in ``x``. A tile reads
+    (taps - 1) step + outputs values. Raises SpecError unless all numbers are positive.
+    """
+    check_positive(outputs=outputs, taps=taps, step=step)
+    if step == 1:
+        return make(outputs, taps)
+    parts = [_Part(make(len(range(first, outputs, step)), taps), first, step) for first in range(min(step, outputs))]
+    name = f"{'+'.join(part.algorithm.name for part in parts)}*{step}"
+    return _outputs_apart(name, outputs, taps, (taps - 1) * step + outputs, parts)
+
+
+@cache
+def runs(make: Make, lengths: tuple[int, ...], taps: int) -> AxisAlgorithm:
+    """The algorithm of many outputs, cut into runs of the given lengths: those of the gradient of a long filter. Raises SpecError
+    without runs."""
+    if not lengths:
+        raise SpecError("lengths=() is not valid; allowed: one length or more")
+    parts = [_Part(make(length, taps), sum(lengths[:place]), 1) for place, length in enumerate(lengths)]
+    name = "|".join(part.algorithm.name for part in parts)
+    outputs = sum(lengths)
+    return _outputs_apart(name, outputs, taps, outputs + taps - 1, parts)
+
+
+@cache
 def pieces(make: Make, outputs: int, lengths: tuple[int, ...]) -> AxisAlgorithm:
     """The algorithm of a long filter, cut into pieces of the given lengths. Raises SpecError without pieces."""
     if not lengths:
@@ -67,6 +94,22 @@ def _side_by_side(name: str, outputs: int, taps: int, tile: int, parts: Sequence
     )
 
 
+def _outputs_apart(name: str, outputs: int, taps: int, tile: int, parts: Sequence[_Part]) -> AxisAlgorithm:
+    """Algorithms with the same weights, each for the outputs of which it reads the values."""
+    algorithms = [part.algorithm for part in parts]
+    results = _beside([a.output for a in algorithms])
+    numbers = [place for part in parts for place in _places(part, part.algorithm.outputs)]
+    order = sorted(range(outputs), key=numbers.__getitem__)
+    return AxisAlgorithm(
+        name=name,
+        outputs=outputs,
+        taps=taps,
+        input=_joined(tile, [(a.input, _places(p, a.tile)) for p, a in zip(parts, algorithms, strict=True)]),
+        weight=_joined(taps, [(a.weight, list(range(taps))) for a in algorithms]),
+        output=LinearProgram(results.inputs, results.steps, tuple(results.outputs[place] for place in order)),
+    )
+
+
 def _places(part: _Part, count: int) -> list[int]:
     return [part.first + part.step * i for i in range(count)]
 
@@ -84,15 +127,19 @@ def _joined(inputs: int, programs: Sequence[tuple[LinearProgram, list[int]]]) ->
     return LinearProgram(inputs, tuple(steps), tuple(outputs))
 
 
-def _added(programs: Sequence[LinearProgram]) -> LinearProgram:
-    """Programs on inputs that follow one another; their outputs are added."""
-    first = 0
-    inputs = sum(program.inputs for program in programs)
-    joined = []
+def _beside(programs: Sequence[LinearProgram]) -> LinearProgram:
+    """Programs on inputs that follow one another; the outputs of all, one after another."""
+    first, joined = 0, []
     for program in programs:
         joined.append((program, list(range(first, first + program.inputs))))
         first += program.inputs
-    whole = _joined(inputs, joined)
+    return _joined(first, joined)
+
+
+def _added(programs: Sequence[LinearProgram]) -> LinearProgram:
+    """Programs on inputs that follow one another; their outputs are added."""
+    whole = _beside(programs)
+    inputs = whole.inputs
     count = len(programs[0].outputs)
     steps = list(whole.steps)
     totals = list(whole.outputs[:count])

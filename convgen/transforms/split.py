@@ -13,15 +13,19 @@ from convgen.transforms.bilinear import AxisAlgorithm
 
 # The unit roundoff of bfloat16, and the root mean square of rounding errors over it, for evenly spread leading digits.
 _UNIT, _MEAN_SHARE = 2.0**-8, 0.41
+# The unit roundoff of TF32, in which matrix units take float32.
+TF32_UNIT = 2.0**-11
 # Errors of finite samples scatter.
 _SAFETY = 1.15
 
 
 @dataclass(frozen=True)
 class Split:
-    """Two factors in so many ``pieces`` each; products whose numbers add up to as many, or more, are left out."""
+    """Two factors in so many ``pieces`` each, of a type with the given unit roundoff (bfloat16's, or TF32's); products whose
+    numbers add up to as many, or more, are left out."""
 
     pieces: int = 2
+    unit: float = _UNIT
 
     @property
     def products(self) -> tuple[tuple[int, int], ...]:
@@ -34,7 +38,7 @@ class Split:
     def relative_error(self) -> float:
         """The relative L2 error to expect at most of sums: of what remains of either factor, and of the products left out."""
         omitted = self.pieces - 1
-        return _SAFETY * math.sqrt(2 + omitted) * (_MEAN_SHARE * _UNIT) ** self.pieces
+        return _SAFETY * math.sqrt(2 + omitted) * (_MEAN_SHARE * self.unit) ** self.pieces
 
 
 # What computes a convolution with other rounding errors than plain sums have: an algorithm for each axis, or factors in pieces.

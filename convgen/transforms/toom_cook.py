@@ -54,6 +54,30 @@ def winograd(outputs: int, taps: int) -> AxisAlgorithm:
     )
 
 
+@cache
+def winograd_gradient(taps: int, pixels: int) -> AxisAlgorithm:
+    """Returns F(taps, pixels) for the gradient of ``taps`` weights, summed over tiles of ``pixels`` of the other image.
+
+    There both operands are transformed tile by tile and the points are summed over all tiles before ``output`` is applied once,
+    so that all denominators are in ``output``: the factors of ``input`` and ``weight`` are integers or fractions of a power of
+    two. Errors as ``winograd``.
+    """
+    plain = winograd(taps, pixels)
+    if plain.name == "direct":
+        return plain
+    points = POINTS[: plain.tile - 1]
+    scales = (*(_scale(points, a) for a in points), Fraction(1))
+    outputs = zip(*_powers(points, taps), strict=True)
+    return AxisAlgorithm(
+        name=f"gradient F({taps},{pixels})",
+        outputs=taps,
+        taps=pixels,
+        input=plain.input,
+        weight=from_matrix(_powers(points, pixels)),
+        output=from_matrix([tuple(a / s for a, s in zip(row, scales, strict=True)) for row in outputs]),
+    )
+
+
 def _input_matrix(points: tuple[Fraction, ...]) -> list[Polynomial]:
     """B^T: row i holds the coefficients of the product of (x - a_j) over all j other than i; all j for infinity."""
     rows = [(*_from_roots(points[:i] + points[i + 1 :]), Fraction(0)) for i in range(len(points))]
@@ -64,9 +88,13 @@ def _weight_matrix(points: tuple[Fraction, ...], taps: int) -> list[Polynomial]:
     """G: powers of each point, divided by what row i of B^T takes on at a_i."""
     rows = _powers(points, taps)
     for i, a in enumerate(points):
-        scale = math.prod((a - b for b in points if b != a), start=Fraction(1))
-        rows[i] = tuple(entry / scale for entry in rows[i])
+        rows[i] = tuple(entry / _scale(points, a) for entry in rows[i])
     return rows
+
+
+def _scale(points: tuple[Fraction, ...], a: Fraction) -> Fraction:
+    """The product of (a - b) over all other points b."""
+    return math.prod((a - b for b in points if b != a), start=Fraction(1))
 
 
 def _powers(points: tuple[Fraction, ...], count: int) -> list[Polynomial]:

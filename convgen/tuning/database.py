@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import sqlite3
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,78 +15,35 @@ from types import TracebackType
 from typing import Literal, TypeVar
 
 from convgen import options
-from convgen.errors import CacheWarning
-from convgen.tuning.space import Config
+from convgen.errors import CacheWarning, ExchangeError, OptionError
+from convgen.tuning.record import Key, Record, unite
+from convgen.tuning.schema import (
+    OF_KEY,
+    REPLACE,
+    SCHEMA_VERSION,
+    SELECT,
+    ForeignSchema,
+    create,
+    decode,
+    encode,
+    key_columns,
+    migrate,
+    version_of,
+)
 
-SCHEMA_VERSION = 2
 FILE_NAME = "tuning.sqlite"
 
-_CREATE_RESULTS = """CREATE TABLE results (
-    problem TEXT NOT NULL, fingerprint TEXT NOT NULL, threads INTEGER NOT NULL, version TEXT NOT NULL,
-    workspace_limit INTEGER NOT NULL,
-    strategy TEXT NOT NULL, config TEXT NOT NULL, seconds REAL NOT NULL, baseline_seconds REAL NOT NULL,
-    error REAL NOT NULL, verified TEXT NOT NULL, created TEXT NOT NULL, candidates TEXT NOT NULL,
-    digest TEXT NOT NULL, PRIMARY KEY (problem, fingerprint, threads, version, workspace_limit))"""
-_CREATE = (
-    "CREATE TABLE schema (version INTEGER NOT NULL)",
-    f"INSERT INTO schema VALUES ({SCHEMA_VERSION})",
-    _CREATE_RESULTS,
-)
-_COLUMNS = (
-    "problem, fingerprint, threads, version, workspace_limit, strategy, config, seconds, baseline_seconds, error, "
-    "verified, created, candidates, digest"
-)
-_SELECT = f"SELECT {_COLUMNS} FROM results"
-_REPLACE = f"REPLACE INTO results ({_COLUMNS}) VALUES ({', '.join('?' * 14)})"
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Another process holds the file for longer than we wait; it will not do so forever.
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-# Stored for no limit.
-_NO_LIMIT = -1
+# The end of a claim that is further off, in seconds, is a damaged one or one of a wrong clock.
+LONGEST_CLAIM = 24 * 3600.0
 
-Key = tuple[str, str, int, str, int]
 _Answer = TypeVar("_Answer")
 
 # Files this process has already warned about.
 _warned: dict[Path, object] = {}
-
-
-@dataclass(frozen=True)
-class Record:
-    """The outcome of tuning one problem on one machine.
-
-    ``problem`` is ``ConvSpec.to_json()``, ``fingerprint`` the machine's, ``version`` convgen's. ``seconds`` is the
-    median time of ``strategy`` with ``config``, ``baseline_seconds`` that of the heuristic's choice in the same run,
-    ``error`` the relative L2 error against the oracle, ``verified`` the gate that was passed, ``created`` the time of
-    storing (UTC, ISO 8601). ``candidates`` holds (strategy, text of the configuration, median seconds) of everything
-    measured. ``workspace_limit`` is the limit in bytes under which it was found, if there was one.
-    """
-
-    problem: str
-    fingerprint: str
-    threads: int
-    version: str
-    strategy: str
-    config: Config
-    seconds: float
-    baseline_seconds: float
-    error: float
-    verified: str
-    created: str
-    candidates: tuple[tuple[str, str, float], ...] = ()
-    workspace_limit: int | None = None
-
-    @property
-    def key(self) -> Key:
-        """What a record is found by; of two with the same key the later one counts."""
-        return _key(self.problem, self.fingerprint, self.threads, self.version, self.workspace_limit)
-
-
-def _key(problem: str, fingerprint: str, threads: int, version: str, limit: int | None) -> Key:
-    return (problem, fingerprint, threads, version, _NO_LIMIT if limit is None else limit)
-
-
-class _ForeignSchema(Exception):
-    """The file is a database, but not one that this version reads; the message says why."""
 
 
 class _DamagedFile(sqlite3.DatabaseError):
@@ -96,20 +52,42 @@ class _DamagedFile(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
-class Database:
-    """The records in the SQLite file ``path``, which is made by the first ``store``.
+@dataclass(frozen=True)
+class _Pending:
+    """A record that is to be written, in the place of what it ousts."""
 
-    Every call opens the file anew: nothing is held across a fork, between threads, or when the file is removed.
-    Nothing that is wrong with the file stops a caller: a damaged one is renamed to ``path``.broken and begun anew, what
-    cannot be read counts as absent and what cannot be written is kept in memory; one CacheWarning per process and file
-    says so. ``timeout`` is how many seconds to wait for other processes. ``close`` tries once more to write what is in
-    memory only.
+    record: Record
+    replaces: bool
+
+    def ousts(self, other: Record) -> bool:
+        """Whether another record gives way."""
+        same = other.key == self.record.key and other.is_pinned == self.record.is_pinned
+        return self.replaces and same
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Writes it into the tables of this version."""
+        if self.replaces:
+            pins = "origin = 'pinned'" if self.record.is_pinned else "origin <> 'pinned'"
+            connection.execute(f"DELETE FROM results WHERE {OF_KEY} AND {pins}", key_columns(self.record.key))
+        rows = connection.execute(f"{SELECT} WHERE id = ?", (self.record.identity,)).fetchall()
+        there = [record for record in map(decode, rows) if record is not None]
+        connection.execute(REPLACE, encode(unite(there, (self.record,))[0]))
+
+
+class Database:
+    """The records in the SQLite file ``path``, which is made by the first that is stored.
+
+    Every call opens the file anew: nothing is held across a fork, between threads, or when the file is removed. A file of an
+    earlier version is read as it is and moved forward by the first that is stored. Nothing that is wrong with the file stops a
+    caller: a damaged one is renamed to ``path``.broken and begun anew, what cannot be read counts as absent and what cannot be
+    written is kept in memory; one CacheWarning per process and file says so. ``timeout`` is how many seconds to wait for other
+    processes. ``close`` tries once more to write what is in memory only.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float = 30.0) -> None:
         self.path = Path(path).absolute()
         self._timeout = timeout
-        self._unwritten: dict[Key, Record] = {}
+        self._unwritten: dict[str, _Pending] = {}
         self._readable = True
         self._writable = True
 
@@ -121,62 +99,157 @@ class Database:
     ) -> None:
         self.close()
 
-    def find(
-        self, problem: str, fingerprint: str, threads: int, version: str, workspace_limit: int | None = None
-    ) -> Record | None:
-        """Returns the record stored last under this key, or None."""
-        key = _key(problem, fingerprint, threads, version, workspace_limit)
-        if key in self._unwritten:
-            return self._unwritten[key]
-        where = " WHERE problem = ? AND fingerprint = ? AND threads = ? AND version = ? AND workspace_limit = ?"
-        return next(iter(self._select(_SELECT + where, key)), None)
+    def find(self, problem: str, fingerprint: str) -> tuple[Record, ...]:
+        """Returns all records of a problem on a machine, the oldest first."""
+        return self._found(" WHERE problem = ? AND fingerprint = ?", (problem, fingerprint))
 
     def records(self) -> tuple[Record, ...]:
         """Returns all records, the oldest first."""
-        found = {record.key: record for record in self._select(_SELECT)}
-        return tuple(sorted((found | self._unwritten).values(), key=lambda record: (record.created, record.key)))
+        return self._found("", ())
 
     def store(self, record: Record) -> None:
-        """Adds ``record``, in the place of one with the same key."""
-        self._unwritten[record.key] = record
-        if self._writable:
-            self._write_all()
+        """Adds ``record`` in the place of all with its key, pins aside; of a pin, in the place of the pin with its key."""
+        self._pend([_Pending(record, replaces=True)])
+
+    def add(self, records: Iterable[Record]) -> int:
+        """Adds records beside those there are, and returns how many are new.
+
+        Of copies of a record the one that came the shortest way is kept: what was measured here stays so.
+        """
+        known = {record.identity for record in self.records()}
+        added = unite(records)
+        self._pend([_Pending(record, replaces=False) for record in added])
+        return sum(record.identity not in known for record in added)
+
+    def remove(self, records: Iterable[Record]) -> int:
+        """Removes records and returns how many; raises OptionError where the file cannot be written."""
+        identities = [record.identity for record in records]
+        for identity in identities:
+            self._unwritten.pop(identity, None)
+        if not identities or not self.path.exists():
+            return 0
+
+        def delete(connection: sqlite3.Connection) -> int:
+            before = connection.total_changes
+            connection.executemany("DELETE FROM results WHERE id = ?", [(identity,) for identity in identities])
+            return connection.total_changes - before
+
+        try:
+            return self._attempt("rw", lambda connection: self._transaction(connection, delete))
+        except (sqlite3.Error, OSError, ForeignSchema) as error:
+            raise OptionError(f"the tuning database {str(self.path)!r} cannot be written: {error}") from error
+
+    def claim(self, key: Key, owner: str, until: float, is_gone: Callable[[str], bool]) -> float | None:
+        """Claims a key until a time (seconds since 1970) and returns None; if another owner's claim stands, returns its end.
+
+        A claim whose time is over, or further off than LONGEST_CLAIM, or whose owner ``is_gone`` gives way. Where the file
+        cannot be written, nothing is shared and every claim is granted.
+        """
+
+        def attempt(connection: sqlite3.Connection) -> float | None:
+            found = connection.execute(f"SELECT owner, until FROM claims WHERE {OF_KEY}", key_columns(key)).fetchone()
+            match found:
+                case (str(other), float(end)) if 0 < end - time.time() < LONGEST_CLAIM and other != owner:
+                    if not is_gone(other):
+                        return end
+            connection.execute("REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)", (*key_columns(key), owner, until))
+            return None
+
+        return self._shared(attempt)
+
+    def release(self, key: Key, owner: str) -> None:
+        """Ends the owner's claim."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            connection.execute(f"DELETE FROM claims WHERE {OF_KEY} AND owner = ?", (*key_columns(key), owner))
+
+        self._shared(delete)
+
+    def _shared(self, action: Callable[[sqlite3.Connection], _Answer]) -> _Answer | None:
+        """What the action returns, None where the file cannot be written."""
+        if not self._writable:
+            return None
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self._attempt("rwc", lambda connection: self._transaction(connection, action))
+        except (sqlite3.Error, OSError, ForeignSchema) as error:
+            self._writable = _kind(error) in _BUSY
+            self._warn(f"cannot be written ({error})")
+            return None
 
     def close(self) -> None:
         """Tries once more to write what is in memory only; the database may still be used."""
         if self._unwritten:
             self._write_all()
 
-    def _select(self, query: str, arguments: Key | tuple[()] = ()) -> list[Record]:
+    def _pend(self, pending: Iterable[_Pending]) -> None:
+        for each in pending:
+            # The last comes last: it ousts those before it.
+            self._unwritten.pop(each.record.identity, None)
+            self._unwritten[each.record.identity] = each
+        if self._unwritten and self._writable:
+            self._write_all()
+
+    def _found(self, condition: str, arguments: tuple[str, ...]) -> tuple[Record, ...]:
+        pending = tuple(self._unwritten.values())
+        found = self._select(condition, arguments)
+        if not pending:
+            return tuple(found)
+        for each in pending:
+            if arguments in ((), (each.record.problem, each.record.fingerprint)):
+                found = [*(record for record in found if not each.ousts(record)), each.record]
+        return unite(found)
+
+    def _select(self, condition: str, arguments: tuple[str, ...]) -> list[Record]:
         if not self._readable or not os.path.lexists(self.path):
             return []
         try:
-            rows = self._attempt("rw", lambda connection: _rows(connection, query, arguments))
-        except (sqlite3.Error, OSError, _ForeignSchema) as error:
-            self._readable = self._writable = False
+            records = self._attempt("rw", lambda connection: _read(connection, condition, arguments))
+        except (sqlite3.Error, OSError, ForeignSchema) as error:
+            if _kind(error) not in _BUSY:
+                self._readable = self._writable = False
             self._warn(f"cannot be read ({error})")
             return []
-        records = [_decode(row) for row in rows]
         if None in records:
             self._warn("holds a damaged record, which is ignored")
         return [record for record in records if record is not None]
 
     def _write_all(self) -> None:
-        records = tuple(self._unwritten.values())
+        pending = tuple(self._unwritten.values())
+
+        def write(connection: sqlite3.Connection) -> None:
+            for each in pending:
+                each.write(connection)
+
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._attempt("rwc", lambda connection: _write(connection, records))
-        except _ForeignSchema as error:
+            self._attempt("rwc", lambda connection: self._transaction(connection, write))
+        except ForeignSchema as error:
             self._readable = self._writable = False
             self._warn(f"cannot be used ({error})")
         except (sqlite3.Error, OSError) as error:
-            self._writable = False
+            self._writable = _kind(error) in _BUSY
             self._warn(f"cannot be written ({error})")
         else:
-            for record in records:
+            for each in pending:
                 # Another thread may have replaced it meanwhile.
-                if self._unwritten.get(record.key) is record:
-                    del self._unwritten[record.key]
+                if self._unwritten.get(each.record.identity) is each:
+                    del self._unwritten[each.record.identity]
+
+    def _transaction(self, connection: sqlite3.Connection, action: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
+        """What the action returns, done wholly or not at all, on the tables of this version."""
+        connection.execute("BEGIN IMMEDIATE")
+        version = version_of(connection)
+        if version is None:
+            create(connection)
+        elif connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
+            # Such tables can swallow a row without an error.
+            raise _DamagedFile("its tables contradict each other")
+        elif version != SCHEMA_VERSION and migrate(connection, version):
+            self._warn("held a damaged record, which is left out")
+        answer = action(connection)
+        connection.execute("COMMIT")
+        return answer
 
     def _attempt(self, mode: Literal["rw", "rwc"], action: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
         """The result of ``action``; a damaged file is set aside and a new one begun, once."""
@@ -184,8 +257,7 @@ class Database:
         try:
             return self._with_connection(mode, action)
         except sqlite3.DatabaseError as error:
-            # The low byte is the kind of an error, the others its details.
-            if (getattr(error, "sqlite_errorcode", 0) & 0xFF) not in _DAMAGE:
+            if _kind(error) not in _DAMAGE:
                 raise
             self._set_aside(opened, error)
         return self._with_connection("rwc", action)
@@ -227,6 +299,19 @@ class Database:
             warnings.warn(f"the tuning database {str(self.path)!r} {what}; {consequence}", CacheWarning, stacklevel=4)
 
 
+def records_in(path: Path) -> tuple[Record, ...]:
+    """Returns the records of another database, whatever its version, and leaves the file as it is; damaged ones are left out.
+
+    Raises ExchangeError for what is not a tuning database.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = _read(connection, "", ())
+    except (sqlite3.Error, ForeignSchema, UnicodeDecodeError) as error:
+        raise ExchangeError(f"path={str(path)!r} is not a tuning database of convgen: {error}") from error
+    return unite(record for record in found if record is not None)
+
+
 def default_path() -> Path:
     """Returns where this user's database is, in the cache directory; raises OptionError where that is a file."""
     return options.cache_dir() / FILE_NAME
@@ -239,71 +324,20 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return (status.st_dev, status.st_ino)
 
 
-def _rows(connection: sqlite3.Connection, query: str, arguments: Key | tuple[()]) -> list[tuple[object, ...]]:
-    return connection.execute(query, arguments).fetchall() if _has_schema(connection) else []
+def _read(connection: sqlite3.Connection, condition: str, arguments: tuple[str, ...]) -> list[Record | None]:
+    """The records that meet a condition, and None for each that is damaged."""
+    version = version_of(connection)
+    if version is None:
+        return []
+    if version == SCHEMA_VERSION:
+        return [decode(row) for row in connection.execute(f"{SELECT}{condition} ORDER BY created, id", arguments)]
+    # Moved forward in a copy: the file itself may be one that nobody can write.
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+        connection.backup(copy)
+        lost = migrate(copy, version)
+        return [*_read(copy, condition, arguments), *[None] * lost]
 
 
-def _write(connection: sqlite3.Connection, records: tuple[Record, ...]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    if not _has_schema(connection):
-        for statement in _CREATE:
-            connection.execute(statement)
-    elif connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]:
-        # Such tables can swallow a row without an error.
-        raise _DamagedFile("its tables contradict each other")
-    connection.executemany(_REPLACE, [_encode(record) for record in records])
-    connection.execute("COMMIT")
-
-
-def _has_schema(connection: sqlite3.Connection) -> bool:
-    """Whether the tables are there; False in an empty file. Raises _ForeignSchema for any others."""
-    tables = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall())
-    if not tables:
-        return False
-    if not {"schema", "results"} <= tables.keys():
-        raise _ForeignSchema(f"its tables are {', '.join(sorted(tables))}")
-    versions = [version for (version,) in connection.execute("SELECT version FROM schema")]
-    if versions != [SCHEMA_VERSION]:
-        found = ", ".join(map(str, versions)) or "none"
-        raise _ForeignSchema(f"its schema version is {found}, this convgen reads {SCHEMA_VERSION}")
-    if tables["results"] != _CREATE_RESULTS:
-        raise _ForeignSchema("its columns are others")
-    return True
-
-
-def _encode(record: Record) -> tuple[object, ...]:
-    row = (
-        *record.key,
-        record.strategy,
-        json.dumps(dict(record.config.values)),
-        float(record.seconds),
-        float(record.baseline_seconds),
-        float(record.error),
-        record.verified,
-        record.created,
-        json.dumps(record.candidates),
-    )
-    return (*row, _digest(row))
-
-
-def _decode(row: tuple[object, ...]) -> Record | None:
-    """Returns the record, or None where the row is not what was written."""
-    *columns, digest = row
-    if digest != _digest(tuple(columns)):
-        return None
-    match columns:
-        case [
-            str(problem), str(fingerprint), int(threads), str(version), int(limit), str(strategy), str(config),
-            float(seconds), float(baseline), float(error), str(verified), str(created), str(candidates),
-        ]:  # fmt: skip
-            chosen = Config(tuple(json.loads(config).items()))
-            measured = tuple((name, text, time) for name, text, time in json.loads(candidates))
-            key = (problem, fingerprint, threads, version)
-            given = None if limit == _NO_LIMIT else limit
-            return Record(*key, strategy, chosen, seconds, baseline, error, verified, created, measured, given)
-        case _:
-            return None
-
-
-def _digest(row: tuple[object, ...]) -> str:
-    return hashlib.sha256(repr(row).encode()).hexdigest()
+def _kind(error: Exception) -> int:
+    """SQLite's code of an error without its details, which are in the upper bytes; 0 for others."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,10 +1,20 @@
-"""How fast processors are, as far as choosing between configurations needs to know: measured once for each kind of core."""
+"""How fast processors are, as far as choosing between configurations needs to know: measured once for each kind of core.
+
+Of a kind that is not known the peak and the bandwidths count that ``calibration.py`` has measured, if it has, and the rest is
+as of the kind that is most like it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from convgen.machine import Machine
+from convgen.options import cache_dir, is_deterministic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +73,78 @@ _OTHERS = Rates(
 )
 
 
+# Multiply-adds that a core begins in a cycle, and what each counts.
+_FMA_PORTS, _FLOPS = 2, 2
+
+
 def rates_of(machine: Machine) -> Rates:
     """The rates of a machine's core, whatever the feature level it is lowered to."""
-    return _KNOWN.get(machine.core, _OTHERS)
+    if machine.core in _KNOWN:
+        return _KNOWN[machine.core]
+    return _OTHERS if is_deterministic() else _measured(machine) or _OTHERS
+
+
+def is_known(machine: Machine) -> bool:
+    """Whether a machine's rates need no calibration."""
+    return machine.core in _KNOWN
+
+
+def measured_rates(machine: Machine, peak: float, copies: Sequence[tuple[int, float]]) -> Rates:
+    """The rates of one thread that computes ``peak`` float32 operations a second; ``copies`` are pairs of bytes (read and
+    written) and bytes a second, in ascending order of size."""
+    lanes = machine.vector_bytes // 4
+    clock = peak / (_FLOPS * _FMA_PORTS * lanes)
+    cache, last = (_bandwidth(copies, size / 2) for size in (machine.l2_bytes, machine.l3_bytes))
+    like = min((*_KNOWN.values(), _OTHERS), key=lambda rates: abs(math.log(rates.last / rates.clock / (last / clock))))
+    scale = last / like.last
+    return replace(
+        like,
+        clock=clock,
+        cache=cache,
+        last=last,
+        memory=copies[-1][1],
+        stream=like.stream * scale,
+        shared=like.shared * scale,
+    )
+
+
+def measurements_path(machine: Machine) -> Path:
+    """The file of what was measured of a machine itself."""
+    return cache_dir() / "machines" / f"{machine.fingerprint()}.json"
+
+
+def measurement_key(threads: int, dtype: str) -> str:
+    """The name of a measurement in that file."""
+    return f"{dtype}, {threads} threads"
+
+
+def read_measurements(path: Path) -> dict[str, object]:
+    """What the file holds; nothing where it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def forget_measurements() -> None:
+    """Rates are read again: something was measured."""
+    _measured.cache_clear()
+
+
+@functools.cache
+def _measured(machine: Machine) -> Rates | None:
+    """The rates by the file; None if it does not have them."""
+    match read_measurements(measurements_path(machine)).get(measurement_key(1, "float32")):
+        case {"peak": float(peak), "copies": [*copies]} if peak > 0 and copies:
+            try:
+                return measured_rates(machine, peak, [(int(nbytes), float(rate)) for nbytes, rate in copies])
+            except (TypeError, ValueError, ZeroDivisionError):
+                return None
+        case _:
+            return None
+
+
+def _bandwidth(copies: Sequence[tuple[int, float]], nbytes: float) -> float:
+    """That of the largest copy that is no larger, or of the smallest."""
+    return next((rate for size, rate in reversed(copies) if size <= nbytes), copies[0][1])

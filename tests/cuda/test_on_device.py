@@ -8,6 +8,7 @@ import pytest
 import convgen.cuda
 from convgen.cuda import DeviceArray
 from convgen.cuda.device import device_numbered
+from convgen.cuda.plans import algorithms_of_cuda_plan
 from convgen.cuda.questions import integer_question
 from convgen.errors import ConvgenError
 from convgen.gpu import gpu_for
@@ -43,10 +44,10 @@ def test_integers_are_exact(direction: str, dtype: str, groups: int) -> None:
         dtype=dtype,
     ).replace(direction=direction)
     gpu = gpu_for(device_numbered().facts.capability)
-    question = integer_question(spec, np.random.default_rng(0))
-    first, second = map(DeviceArray.from_host, question.operands.main)
     for strategy in gpu_applicable(spec, gpu):
         op = convgen.cuda.compile(spec, strategy.name, device=0)
+        question = integer_question(spec, np.random.default_rng(0), algorithms_of_cuda_plan(op.plan))
+        first, second = map(DeviceArray.from_host, question.operands.main)
         assert question.flaw(op(first, second).to_host()) == "", strategy.name
 
 

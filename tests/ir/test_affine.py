@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convgen.ir.affine import Affine, affine, bounds, rejoined, simplified
+from convgen.ir.affine import Affine, _split_by_grain, affine, bounds, rejoined, simplified
 from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum, mod, mul, sub
 from convgen.ir.interp import evaluate_index
 from convgen.ir.nodes import Index, IndexOp, Int, Var
@@ -85,6 +87,52 @@ def test_division_by_a_tile_size_is_resolved() -> None:
     assert simplified(mod(position, 4), inner) == Var("i")
     assert simplified(floordiv(add(position, 4), 4), inner) == add("b", 1)
     assert simplified(floordiv(position, 4), {"i": Int(5)}) == IndexOp("//", position, Int(4))
+
+
+@st.composite
+def positions(draw: st.DrawFn) -> tuple[Index, int, dict[str, Index], dict[str, int]]:
+    """A sum of multiples of loops, a divisor that shares factors with them, the loops' extents and values within them."""
+    step = draw(st.sampled_from((2, 3, 4, 6, 8, 12, 32)))
+    grains = [n for n in range(1, 2 * step) if step % n == 0 or n % step == 0]
+    counts = {name: draw(st.integers(1, 9)) for name in LOOPS}
+    terms = [mul(name, draw(st.sampled_from((*grains, 5, -2)))) for name in draw(st.permutations(LOOPS))]
+    form = add(*terms, mul("N", draw(st.sampled_from((0, 0, step, 1)))), draw(st.integers(-step, 2 * step)))
+    known = draw(st.sets(st.sampled_from(LOOPS), min_size=1))
+    values = {name: draw(st.integers(0, count - 1)) for name, count in counts.items()} | SIZES
+    return form, step, {name: Int(counts[name]) for name in sorted(known)}, values
+
+
+@settings(max_examples=300)
+@given(positions())
+def test_quotients_and_remainders_of_positions_keep_their_value(
+    case: tuple[Index, int, dict[str, Index], dict[str, int]],
+) -> None:
+    form, step, extents, values = case
+    value = evaluate_index(form, values)
+    assert evaluate_index(simplified(floordiv(form, step), extents), values) == value // step
+    assert evaluate_index(simplified(mod(form, step), extents), values) == value % step
+
+
+@settings(max_examples=300)
+@given(positions())
+def test_a_form_is_split_at_a_grain(case: tuple[Index, int, dict[str, Index], dict[str, int]]) -> None:
+    """Both parts make the form; the fine one is smaller than a divisor of the step that divides the coarse one."""
+    form, step, extents, values = case
+    coarse, fine = _split_by_grain(affine(form), step, extents)
+    low, rest = (evaluate_index(part.index(), values) for part in (fine, coarse))
+    assert low + rest == evaluate_index(form, values)
+    grain = math.gcd(step, coarse.constant, *(factor for _, factor in coarse.terms))
+    assert not fine.terms or 0 <= low < grain
+
+
+def test_what_is_less_than_a_grain_leaves_a_quotient() -> None:
+    """A thread of 32, of which four make a row, in a block of rows."""
+    extents = {"lane": Int(4)}
+    place = add(mul("t", 8), mul("lane", 2), 1)
+    assert simplified(floordiv(place, 32), extents) == floordiv(mul("t", 8), 32)
+    assert simplified(mod(place, 32), extents) == add(mod(mul("t", 8), 32), mul("lane", 2), 1)
+    far = {"lane": Int(5)}
+    assert simplified(floordiv(place, 32), far) == IndexOp("//", simplified(place), Int(32))
 
 
 def test_terms_are_collected_and_cancel() -> None:

@@ -10,10 +10,14 @@ from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
+    Barrier,
     Buffer,
     Choose,
     Const,
     Convert,
+    CopyAsync,
+    CopyGroup,
+    CopyWait,
     Dot,
     Fma,
     For,
@@ -102,8 +106,27 @@ def every_node() -> Program:
         Buffer("l", "float32", (n, n), "local"),
         Buffer("z", "float32", (n, n), "workspace"),
     )
+    thread, warp = Var("thread"), Var("warp")
+    begin = CopyAsync("l", (Int(0), thread), "z", (n, thread), 4, (Less(thread, n), Less(Int(-1), n)))
+    turned: tuple[Stmt, ...] = (
+        TileLoad("b", (), "w", (n, Int(0)), 0, turned=True),
+        TileDot("c", (warp,), "a", (), "b", (), turned=True),
+    )
+    shared = For(
+        "block",
+        n,
+        (
+            For("thread", Int(64), (begin, CopyAsync("l", (n, n), "z", (n, thread), 1)), "thread"),
+            CopyGroup(),
+            CopyWait(2),
+            CopyWait(0),
+            Barrier(),
+            For("warp", Int(2), turned, "warp"),
+        ),
+        "parallel",
+    )
     bound = Stage("first", (nest,), (("limit", IndexOp("//", n, Int(2))), ("offset", Int(-1))))
-    return Program("everything", ("N",), buffers, (bound, Stage("empty", ())))
+    return Program("everything", ("N",), buffers, (bound, Stage("threads", (shared,)), Stage("empty", ())))
 
 
 def test_text_of_every_node() -> None:

@@ -20,15 +20,19 @@ from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.predicate import Predicate
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
+from convgen.passes.share_loops import ShareLoops
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
+from convgen.passes.split_sum import SplitSum
 from convgen.passes.tile import Tile
 from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
@@ -43,14 +47,18 @@ MOVES: tuple[str, ...] = (
     "ExpandPadding",
     "Flatten",
     "FuseEpilogue",
+    "LaunchGrid",
     "Pack",
     "Pad",
     "Parallelize",
+    "Predicate",
     "RegisterTile",
     "Relayout",
     "Reorder",
+    "ShareLoops",
     "Simplify",
     "Skip",
+    "SplitSum",
     "Tile",
     "Trim",
     "Unpack",
@@ -103,6 +111,14 @@ class Schedule:
                 return (ExpandPadding(()),)
             case "FuseEpilogue":
                 return (FuseEpilogue("epilogue", "sums"),)
+            case "LaunchGrid":
+                return self._launch_grid()
+            case "Predicate":
+                return (ExpandPadding(()), Predicate())
+            case "ShareLoops":
+                return self._share_loops()
+            case "SplitSum":
+                return self._split_sum()
             case "Simplify":
                 return (Simplify(keep_unit_loops=self.draw(st.booleans())),)
             case "Vectorize":
@@ -181,6 +197,50 @@ class Schedule:
         if not nest:
             return ()
         return (Parallelize(stage.name, tuple(loop.var for loop in nest[: self.draw(st.integers(1, len(nest)))])),)
+
+    def _independent(self, stage: Stage) -> list[For]:
+        """The loops of a stage, where no iteration depends on another; else nothing."""
+        nest = chain(stage)
+        try:
+            run_passes(self.program, [Parallelize(stage.name, tuple(loop.var for loop in nest))])
+        except PassError:
+            return []
+        return nest
+
+    def _launch_grid(self) -> Sequence[Pass]:
+        stage = self._stage()
+        alone = [other.name for other in self.program.stages if other.name.startswith(stage.name)] == [stage.name]
+        nest = self._independent(stage)
+        if not alone or not nest:
+            return ()
+        return (LaunchGrid(stage.name, self.draw(st.integers(1, 5)), self.draw(st.integers(0, len(nest) - 1))),)
+
+    def _share_loops(self) -> Sequence[Pass]:
+        """The innermost loops of constant extents, of names that no other stage has."""
+        stage = self._stage()
+        names: list[str] = []
+        for loop in reversed(self._independent(stage)):
+            owners = [s.name for s in self.program.stages for other in loops(s.body) if other.var == loop.var]
+            if not isinstance(loop.extent, Int) or owners != [stage.name]:
+                break
+            names.insert(0, loop.var)
+        if not names:
+            return ()
+        return (ShareLoops(tuple(names), self._fresh("shared"), self.draw(st.integers(1, 5)), self._pick((1, 1, 2))),)
+
+    def _split_sum(self) -> Sequence[Pass]:
+        found = [
+            (stage.name, inner.var)
+            for stage in self.program.stages
+            for statement in statements(stage.body)
+            if isinstance(statement, Alloc)
+            for inner in statement.body
+            if isinstance(inner, For)
+        ]
+        if not found:
+            return ()
+        stage, loop = self._pick(found)
+        return (SplitSum(stage, loop, self.draw(st.integers(2, 3)), self._fresh("parts")),)
 
     def _reorder(self) -> Sequence[Pass]:
         deep = [stage for stage in self.program.stages if len(chain(stage)) > 1]

@@ -9,6 +9,7 @@ from convgen.ir.nodes import (
     Alloc,
     Arith,
     Buffer,
+    Choose,
     Const,
     Fma,
     For,
@@ -72,6 +73,26 @@ def product() -> Program:
     update = loop("r", 3, put("acc", value=Fma(at("x", "i", "r"), at("w", "r", "j"), at("acc"))))
     nest = loop("i", "M", loop("j", 6, accumulate(update, finish=put("y", "i", "j", value=at("acc")))))
     return program((buffer("x", "M", 3), buffer("w", 3, 6), buffer("y", "M", 6)), nest)
+
+
+def added_product() -> Program:
+    """s[2 i + 1, j] = sum over r of x[i, r] * w[r, j] from the first column on, the others' sums added to it."""
+    update = loop("r", 3, put("acc", value=Fma(at("x", "i", "r"), at("w", "r", "j"), at("acc"))))
+    row = add(mul("i", 2), 1)
+    total = put("s", row, "j", value=Arith("+", at("s", row, "j"), at("acc")))
+    sums = (put("acc", value=ZERO), update, If(Less(Int(0), Var("b")), (total,)))
+    body = (*sums, If(Less(Var("b"), Int(1)), (put("s", row, "j", value=at("acc")),)))
+    alloc = Alloc(Buffer("acc", "float32", (), "register"), body)
+    nest = loop("b", 2, loop("i", 2, loop("j", 4, alloc)))
+    copy = loop("p", 2, loop("q", 4, put("y", "p", "q", value=at("s", add(mul("p", 2), 1), "q"))))
+    return program((buffer("x", 2, 3), buffer("w", 3, 4), buffer("y", 2, 4), buffer("s", 4, 4)), nest, copy, sizes=())
+
+
+def chosen_lanes(*conditions: Less) -> Program:
+    """y[i, l] = x[i, l] if the conditions hold else 0."""
+    value = Choose(conditions, at("x", "i", "l"), ZERO)
+    nest = loop("i", 2, loop("l", 4, put("y", "i", "l", value=value)))
+    return program((buffer("x", 2, 3), buffer("y", 2, 4)), nest, sizes=())
 
 
 def long_product() -> Program:

@@ -18,26 +18,35 @@ from convgen.passes.clear_padding import ClearPadding
 from convgen.passes.collapse import Collapse
 from convgen.passes.compute_at import ComputeAt
 from convgen.passes.copy_in import CopiedAxis, CopyIn
+from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.dot_products import DotProducts
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
+from convgen.passes.pipeline_copies import PipelineCopies
+from convgen.passes.predicate import Predicate
 from convgen.passes.prefetch import PrefetchReads
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.round_up import RoundUp
+from convgen.passes.share_loops import ShareLoops
 from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
 from convgen.passes.split_padding import SplitPadding
+from convgen.passes.split_sum import SplitSum
+from convgen.passes.stage_shared import StageShared
+from convgen.passes.synchronize import Synchronize
 from convgen.passes.tensorize import Tensorize
+from convgen.passes.tensorize_warps import TensorizeWarps
 from convgen.passes.tile import Tile
 from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
@@ -47,6 +56,7 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.unsigned import Unsigned
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
+from convgen.passes.whole_vectors import WholeVectors
 from tests.ir.golden import assert_golden
 from tests.passes import small
 from tests.programs import random_operands
@@ -92,6 +102,53 @@ PAIRS = Pack(
 )
 QUADS = Pack("w", "wp", (PackedAxis(0, "block", 4), PackedAxis(1), PackedAxis(0, "place", 4)))
 
+# A block of sums a task, of four rows and columns, in steps of two terms; then one factor in memory that the task's threads
+# share; then both, and the sums dealt out to four threads.
+BLOCKED: tuple[Pass, ...] = (
+    Tile("i", 4, "ib", "i"),
+    Tile("j", 4, "jb", "j"),
+    Tile("r", 2, "rb", "r"),
+    Predicate(),
+    Reorder("main", ("ib", "jb", "i", "j")),
+    RegisterTile(("i", "j")),
+    Parallelize("main", ("ib", "jb")),
+)
+SHARED: tuple[Pass, ...] = (*BLOCKED, StageShared("rb", "x", "xs", ("r", "i"), 1))
+KEPT = Simplify(keep_unit_loops=True)
+DEALT: tuple[Pass, ...] = (
+    *SHARED,
+    ShareLoops(("xs_r", "xs_i"), "xs", 4),
+    StageShared("rb", "w", "ws", ("r", "j")),
+    ShareLoops(("ws_r", "ws_j"), "ws", 4),
+    KEPT,
+    Unroll("xs_lane"),
+    Unroll("ws_lane"),
+    Distribute("main", (ThreadAxis("i", 2, 2, 1), ThreadAxis("j", 1, 2, 2)), ("rb",)),
+    *map(Unroll, ("i_outer", "i_inner", "j_outer", "j_inner")),
+)
+# The same where a warp makes 16 times 16 sums in tiles of 16 times 8, of factors that lie along the sum and along their side.
+WARPS: tuple[Pass, ...] = (
+    Tile("i", 16, "ib", "i"),
+    Tile("j", 16, "jb", "j"),
+    Tile("r", 16, "rb", "r"),
+    Predicate(),
+    Reorder("main", ("ib", "jb", "i", "j")),
+    RegisterTile(("i", "j")),
+    Parallelize("main", ("ib", "jb")),
+    StageShared("rb", "x", "xs", ("i", "r")),
+    ShareLoops(("xs_i", "xs_r"), "xs", 32, 8),
+    StageShared("rb", "w", "ws", ("r", "j"), 8),
+    ShareLoops(("ws_r", "ws_j"), "ws", 32, 8),
+    KEPT,
+    WholeVectors("xs_lane"),
+    Vectorize("xs_lane"),
+    WholeVectors("ws_lane"),
+    Vectorize("ws_lane"),
+    TensorizeWarps("main", ("i", "j"), "r", (1, 1), (16, 8, 16), "sums", 4),
+    Distribute("main", (ThreadAxis("i", 8, 2, 1), ThreadAxis("j", 1, 16, 1)), ("rb",)),
+)
+HALVES = ("bfloat16", "bfloat16")
+
 
 CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "tile_guard": (small.double(), (Tile("i", 4, "block", "inner"),)),
@@ -102,6 +159,11 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "register_tile": (small.product(), (Tile("i", 2, "block", "px"), RegisterTile(("px", "j")))),
     "vectorize": (small.product(), (RegisterTile(("j",)), Vectorize("j"))),
     "vectorize_guard": (small.double(), (Tile("j", 4, "block", "lane"), Vectorize("lane"))),
+    "vectorize_choice": (
+        small.chosen_lanes(Less(Var("i"), Int(1)), Less(Var("l"), Int(3))),
+        (Vectorize("l"),),
+    ),
+    "register_tile_added": (small.added_product(), (RegisterTile(("i", "j")), Vectorize("j"))),
     "tile_by_a_size": (small.double(), (Tile("i", Var("K"), "block", "inner", "clamp"),)),
     "compute_at": (small.padded_sums(), (Tile("j", 2, "t", "u", "overlap"), ComputeAt("main", "t", (Int(4),)))),
     "unpack_at": (
@@ -226,6 +288,36 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
+    "predicate": (small.product(), (Tile("i", 2, "ib", "px"), Tile("r", 2, "rb", "t"), Predicate(), Simplify())),
+    "predicate_padding": (
+        small.padded_window(),
+        (ExpandPadding(()), Tile("i", 2, "ib", "px"), Tile("k", 2, "kb", "t"), Predicate(), Simplify()),
+    ),
+    "launch_grid": (small.double(), (LaunchGrid("main", 4),)),
+    "launch_grid_kept": (small.with_epilogue(), (LaunchGrid("stage", 2), LaunchGrid("main", 1))),
+    "launch_grid_inside": (small.double(), (LaunchGrid("main", 2, keep=1),)),
+    "split_sum": (small.product(), (SplitSum("main", "r", 2, "part_of_y"),)),
+    "whole_vectors": (
+        small.product(),
+        (Tile("j", 4, "jb", "j"), Tile("j", 2, "jt", "lane"), Predicate(), WholeVectors("lane")),
+    ),
+    "whole_vectors_kept": (small.double(), (Tile("j", 4, "jb", "lane"), WholeVectors("lane"))),
+    "stage_shared": (small.product(), SHARED),
+    "share_loops": (small.product(), (*SHARED, ShareLoops(("xs_r", "xs_i"), "xs", 3, 2), KEPT)),
+    "distribute": (small.product(), (*DEALT, Simplify())),
+    "synchronize": (small.product(), (*DEALT, Simplify(), Synchronize())),
+    "pipeline_copies": (
+        small.product(),
+        (*DEALT, PipelineCopies("rb", ("xs", "ws"), 3), Simplify(), Synchronize(("xs", "ws"))),
+    ),
+    "tensorize_warps": (
+        small.narrow_product(HALVES, "float32", 32, lanes=16),
+        (*WARPS, Simplify(), Synchronize()),
+    ),
+    "pipeline_tiles": (
+        small.narrow_product(HALVES, "float32", 40, lanes=24),
+        (*WARPS, PipelineCopies("rb", ("xs", "ws"), 2), Simplify(), Synchronize(("xs", "ws"))),
+    ),
 }
 
 

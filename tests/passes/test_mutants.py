@@ -9,7 +9,7 @@ import pytest
 
 from convgen.ir import build
 from convgen.ir.nodes import For, Index, Int, Less, Stage, Stmt, Store, Value
-from convgen.passes import expand_padding, pad, simplify, tile
+from convgen.passes import expand_padding, launch_grid, pad, predicate, share_loops, simplify, split_sum, tile
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.register_tile import TileNest
@@ -75,6 +75,11 @@ MUTANTS: dict[str, tuple[str, object, str, object]] = {
     "extents stay where they were": ("Reorder", Reorder, "_reorder", extents_stay),
     "nothing is copied back": ("Unpack", Unpack, "_copy_stage", unmoved_copy),
     "only stores move": ("Relayout", Relayout, "_value", lambda self, value: value),
+    "the last threads are not launched": ("LaunchGrid", launch_grid, "ceildiv", build.floordiv),
+    "every thread goes along the first loop": ("LaunchGrid", launch_grid, "mod", lambda a, b: build.add(a)),
+    "what is kept out of a sum is read": ("Predicate", predicate._Scope, "_depends", lambda self, value, guard: False),
+    "neighbours are counted twice": ("ShareLoops", share_loops, "floordiv", lambda a, b: build.add(a)),
+    "parts overlap": ("SplitSum", split_sum, "mul", lambda a, b: build.add(a)),
     "the epilogue runs at transposed places": ("FuseEpilogue", FuseEpilogue, "_store", transposed(FuseEpilogue._store)),
 }
 

@@ -67,6 +67,7 @@ from tests.passes.small import (
     at,
     buffer,
     chained,
+    chosen_lanes,
     double,
     double_sum,
     double_vectors,
@@ -159,6 +160,13 @@ def read_back() -> Program:
     """y[i] = acc + y[i + 1]: the nest reads what it stores in other iterations."""
     finish = put("y", "i", value=Arith("+", at("acc"), at("y", add("i", 1))))
     return program((buffer("y", 4),), loop("i", 3, accumulate(finish=finish)), sizes=())
+
+
+def crossing_sums() -> Program:
+    """y[i + j, 0] = y[i + j, 0] + acc: iterations of two loops meet at one place."""
+    place = (add("i", "j"), 0)
+    finish = put("y", *place, value=Arith("+", at("acc"), at("y", *place)))
+    return program((buffer("y", 5, 1),), loop("i", 2, loop("j", 3, accumulate(finish=finish))), sizes=())
 
 
 def begun_sums() -> Program:
@@ -367,6 +375,13 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("vectorize moving stores", Vectorize("l"), shifting_copy(), "y is stored and accessed at different places"),
     ("vectorize bound", Vectorize("l"), guarded_lanes(Less(Int(0), Var("l"))), "bound of a guard depends on l"),
     ("vectorize steps", Vectorize("l"), guarded_lanes(Less(mul("l", 2), Int(5))), "not in steps of 1 of l"),
+    (
+        "vectorize two choices",
+        Vectorize("l"),
+        chosen_lanes(Less(Var("l"), Int(3)), Less(add("l", 1), Int(4))),
+        "a choice depends on l, not between one load and zero",
+    ),
+    ("register_tile crossing", RegisterTile(("i", "j")), crossing_sums(), "y.* is read and stored"),
     (
         "vectorize two guards",
         Vectorize("l"),

@@ -16,8 +16,6 @@ from convgen.passes.vectorize import Vectorize
 from convgen.runtime.launch import Launcher
 from convgen.runtime.workspace import WorkspacePool
 from convgen.targets.cpu.program import lower_program
-from convgen.targets.cpu.transforms import transform_lines
-from convgen.transforms.linear import Add, LinearProgram, Sub
 from tests.passes.small import DIFFERENCES, transformed_columns
 
 IMAGES = 5
@@ -61,11 +59,3 @@ def test_a_task_finds_nothing_in_local_memory() -> None:
     x = np.ones((1, 3, 2), np.float32)
     broken = replace(program, stages=stages)
     assert np.isnan(interpret(broken, {"M": 1}, {"x": x})["y"]).all()
-
-
-def test_outputs_that_are_inputs_of_other_places() -> None:
-    swap = LinearProgram(2, (Add(0, 1), Sub(0, 1)), (1, 0, 3, 2))
-    lines = list(transform_lines(swap, "d", ["d0", "d1", "d2", "d3"], "float32", 1, lambda operation: operation.kind))
-    names = {"d0": 5, "d1": 3}
-    exec("\n".join(lines), {"add": lambda a, b: a + b, "sub": lambda a, b: a - b}, names)
-    assert [names[f"d{i}"] for i in range(4)] == [3, 5, 2, 8]

@@ -12,7 +12,7 @@ import pytest
 from convgen.errors import SpecError
 from convgen.transforms.bilinear import AxisAlgorithm, direct
 from convgen.transforms.linear import LinearProgram
-from convgen.transforms.toom_cook import POINTS, winograd
+from convgen.transforms.toom_cook import POINTS, winograd, winograd_gradient
 
 
 def random_fractions(*shape: int) -> np.ndarray:
@@ -45,6 +45,17 @@ def test_it_is_exactly_a_correlation(outputs: int, taps: int) -> None:
     x, w = random_fractions(algorithm.tile), random_fractions(taps)
     assert (compute((algorithm,), x, w) == correlate(x, w)).all()
     assert algorithm.points == algorithm.tile == outputs + taps - 1
+
+
+@pytest.mark.parametrize("pixels", range(1, 7))
+@pytest.mark.parametrize("taps", range(1, 6))
+def test_a_gradient_keeps_its_denominators_for_the_sums(taps: int, pixels: int) -> None:
+    algorithm = winograd_gradient(taps, pixels)
+    x, w = random_fractions(algorithm.tile), random_fractions(pixels)
+    assert (compute((algorithm,), x, w) == correlate(x, w)).all()
+    for program in (algorithm.input, algorithm.weight):
+        denominators = {Fraction(entry).denominator for row in program.matrix() for entry in row}
+        assert all(denominator & (denominator - 1) == 0 for denominator in denominators)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from convgen import options
-from convgen.errors import CacheWarning
+from convgen.errors import CacheWarning, OptionError
 from convgen.spec import ConvSpec
-from convgen.tuning.database import Database, Record, default_path
+from convgen.tuning.database import Database, default_path
+from convgen.tuning.record import Candidate, Record
 from convgen.tuning.space import Config
 
 PROBLEM = ConvSpec(batch=1, in_channels=3, out_channels=4, spatial_size=(5, 5), kernel_size=3)
@@ -35,9 +36,17 @@ RECORD = Record(
     error=2e-7,
     verified="A",
     created="2025-01-02T03:04:05+00:00",
-    candidates=(("direct", "pixels=7 lanes=64", 1.25e-3), ("reference", "-", 7.0)),
+    candidates=(
+        Candidate("direct", Config.of(pixels=7, lanes=64), 1.25e-3, 1.2e-3, 1.3e-3, 40, 1e-3),
+        Candidate("reference", Config(), 7.0),
+    ),
+    rejected=("winograd m=4: 1 of 75 elements are wrong",),
+    tools="numba 1",
+    host="h",
 )
-OTHER = dataclasses.replace(RECORD, threads=1, created="2025-01-02T03:04:06+00:00")
+OTHER = dataclasses.replace(
+    RECORD, fingerprint="fedcba9876543210", threads=1, created="2025-01-02T03:04:06+00:00", candidates=(), rejected=()
+)
 PAGE = 4096
 
 
@@ -69,27 +78,22 @@ def execute(path: Path, *statements: str) -> None:
 
 def test_what_is_stored_is_found_by_another(filled: Path) -> None:
     database = Database(filled)
-    assert database.find(*RECORD.key) == RECORD
+    assert database.find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
     assert database.records() == (RECORD,)
 
 
-@pytest.mark.parametrize("field", ["problem", "fingerprint", "threads", "version"])
-def test_every_part_of_the_key_matters(filled: Path, field: str) -> None:
-    key = {"problem": RECORD.problem, "fingerprint": RECORD.fingerprint, "threads": 2, "version": "0.1.0"}
-    changed = {"problem": PROBLEM.replace(dtype="float64").to_json(), "fingerprint": "f", "threads": 3, "version": "2"}
-    assert Database(filled).find(**(key | {field: changed[field]})) is None  # type: ignore[arg-type]
+def test_problem_and_machine_are_looked_for(filled: Path) -> None:
+    database = Database(filled)
+    assert database.find(PROBLEM.replace(dtype="float64").to_json(), RECORD.fingerprint) == ()
+    assert database.find(RECORD.problem, "f") == ()
 
 
-def test_a_result_under_a_limit_stands_beside_the_one_without(filled: Path) -> None:
-    small = dataclasses.replace(RECORD, config=Config.of(lanes=16), workspace_limit=0, created="2026-01-01")
-    with Database(filled) as database:
-        database.store(small)
-    key = (RECORD.problem, RECORD.fingerprint, RECORD.threads, RECORD.version)
-    found = Database(filled)
-    assert found.records() == (RECORD, small)
-    assert found.find(*key) == found.find(*key, None) == RECORD
-    assert found.find(*key, 0) == small
-    assert found.find(*key, 1) is None
+@pytest.mark.parametrize("field", ["threads", "version", "workspace_limit", "origin"])
+def test_another_key_stands_beside(filled: Path, field: str) -> None:
+    changes = {"threads": 3, "version": "2", "workspace_limit": 0, "origin": "pinned"}
+    other = dataclasses.replace(RECORD, created="2026-01-01", **{field: changes[field]})  # type: ignore[arg-type]
+    Database(filled).store(other)
+    assert Database(filled).find(RECORD.problem, RECORD.fingerprint) == (RECORD, other)
 
 
 def test_the_same_key_replaces_and_others_do_not(filled: Path) -> None:
@@ -98,18 +102,18 @@ def test_the_same_key_replaces_and_others_do_not(filled: Path) -> None:
         database.store(OTHER)
         database.store(newer)
     assert Database(filled).records() == (OTHER, newer)
-    assert Database(filled).find(*RECORD.key) == newer
+    assert Database(filled).find(RECORD.problem, RECORD.fingerprint) == (newer,)
 
 
 def test_an_empty_configuration_and_no_candidates(path: Path) -> None:
     plain = dataclasses.replace(RECORD, config=Config(), candidates=(), error=0.0)
     Database(path).store(plain)
-    assert Database(path).find(*RECORD.key) == plain
+    assert Database(path).find(RECORD.problem, RECORD.fingerprint) == (plain,)
 
 
 def test_looking_makes_no_file(tmp_path: Path) -> None:
     database = Database(tmp_path / "none" / "tuning.sqlite")
-    assert database.find(*RECORD.key) is None
+    assert database.find(RECORD.problem, RECORD.fingerprint) == ()
     assert database.records() == ()
     database.close()
     assert list(tmp_path.iterdir()) == []
@@ -120,14 +124,14 @@ def test_the_default_path_is_in_the_cache_directory(monkeypatch: pytest.MonkeyPa
     assert default_path().parent == options.cache_dir()
     Database(default_path()).store(RECORD)
     assert default_path().is_file()
-    assert Database(default_path()).find(*RECORD.key) == RECORD
+    assert Database(default_path()).find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
 
 
 def test_a_file_removed_meanwhile_is_begun_anew(filled: Path) -> None:
     database = Database(filled)
-    assert database.find(*RECORD.key) == RECORD
+    assert database.find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
     filled.unlink()
-    assert database.find(*RECORD.key) is None
+    assert database.find(RECORD.problem, RECORD.fingerprint) == ()
     database.store(OTHER)
     assert Database(filled).records() == (OTHER,)
 
@@ -161,12 +165,12 @@ def test_a_damaged_file_is_set_aside(filled: Path, damage: Callable[[bytes], byt
     with one_warning(filled):
         match first:
             case "find":
-                assert database.find(*RECORD.key) is None
+                assert database.find(RECORD.problem, RECORD.fingerprint) == ()
             case "records":
                 assert database.records() == ()
         database.store(OTHER)
-        assert database.find(*OTHER.key) == OTHER
-        assert database.find(*RECORD.key) is None
+        assert database.find(OTHER.problem, OTHER.fingerprint) == (OTHER,)
+        assert database.find(RECORD.problem, RECORD.fingerprint) == ()
         assert Database(filled).records() == (OTHER,)
     assert filled.with_name("tuning.sqlite.broken").read_bytes() == damaged
 
@@ -194,7 +198,7 @@ def test_tables_that_contradict_each_other_are_not_written_to(filled: Path) -> N
         database = Database(filled)
         database.store(RECORD)
         assert database.records() == (RECORD,)
-        assert Database(filled).find(*RECORD.key) == RECORD
+        assert Database(filled).find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
     assert filled.with_name("tuning.sqlite.broken").exists()
 
 
@@ -203,14 +207,14 @@ def test_a_damaged_record_is_ignored_and_may_be_replaced(filled: Path) -> None:
     execute(filled, "UPDATE results SET seconds = 0.0 WHERE threads = 2")
     with one_warning(filled):
         database = Database(filled)
-        assert database.find(*RECORD.key) is None
+        assert database.find(RECORD.problem, RECORD.fingerprint) == ()
         assert database.records() == (OTHER,)
         database.store(RECORD)
-        assert Database(filled).find(*RECORD.key) == RECORD
+        assert Database(filled).find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
 
 
 SCHEMAS = {
-    "newer": ("UPDATE schema SET version = 3",),
+    "newer": ("UPDATE schema SET version = 4",),
     "older": ("UPDATE schema SET version = 0",),
     "no-version": ("DELETE FROM schema",),
     "text-as-version": ("UPDATE schema SET version = 'x'",),
@@ -231,9 +235,9 @@ def test_another_schema_is_left_alone(filled: Path, statements: tuple[str, ...],
     content = filled.read_bytes()
     with one_warning(filled), Database(filled) as database:
         if look_first:
-            assert database.find(*RECORD.key) is None
+            assert database.find(RECORD.problem, RECORD.fingerprint) == ()
         database.store(OTHER)
-        assert database.find(*OTHER.key) == OTHER
+        assert database.find(OTHER.problem, OTHER.fingerprint) == (OTHER,)
         assert database.records() == (OTHER,)
     assert filled.read_bytes() == content
     assert [entry.name for entry in filled.parent.iterdir()] == [filled.name]
@@ -264,9 +268,9 @@ def test_what_cannot_be_a_database_is_kept_in_memory(path: Path, obstacle: Calla
     with one_warning(path):
         for _ in range(2):
             with Database(path) as database:
-                assert database.find(*RECORD.key) is None
+                assert database.find(RECORD.problem, RECORD.fingerprint) == ()
                 database.store(RECORD)
-                assert database.find(*RECORD.key) == RECORD
+                assert database.find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
                 assert database.records() == (RECORD,)
 
 
@@ -274,9 +278,9 @@ def test_a_damaged_file_that_cannot_be_renamed(filled: Path) -> None:
     filled.write_bytes(b"damaged" * 1000)
     (filled.with_name(filled.name + ".broken") / "full").mkdir(parents=True)
     with one_warning(filled), Database(filled) as database:
-        assert database.find(*RECORD.key) is None
+        assert database.find(RECORD.problem, RECORD.fingerprint) == ()
         database.store(RECORD)
-        assert database.find(*RECORD.key) == RECORD
+        assert database.find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
     assert filled.read_bytes() == b"damaged" * 1000
 
 
@@ -300,7 +304,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Mon
     with one_warning(path):
         database = Database(path)
         database.store(RECORD)
-        assert database.find(*RECORD.key) == RECORD
+        assert database.find(RECORD.problem, RECORD.fingerprint) == (RECORD,)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -318,7 +322,7 @@ def test_a_read_only_directory_is_still_read(filled: Path) -> None:
 
 
 def test_a_full_disk(filled: Path) -> None:
-    bulky = dataclasses.replace(OTHER, candidates=(("direct", "x" * (64 << 10), 1.0),))
+    bulky = dataclasses.replace(OTHER, rejected=("x" * (64 << 10),))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (filled.stat().st_size + 100, limits[1]))
     try:
@@ -337,9 +341,9 @@ def test_a_locked_database_is_waited_for_and_then_left(filled: Path) -> None:
     with one_warning(filled), closing(sqlite3.connect(filled, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         database = Database(filled, timeout=0.01)
-        assert database.find(*RECORD.key) is None
+        assert database.find(RECORD.problem, RECORD.fingerprint) == ()
         database.store(OTHER)
-        assert database.find(*OTHER.key) == OTHER
+        assert database.find(OTHER.problem, OTHER.fingerprint) == (OTHER,)
         other.execute("ROLLBACK")
         database.close()
     assert Database(filled).records() == (RECORD, OTHER)
@@ -358,7 +362,8 @@ def test_a_lock_that_is_released_in_time(filled: Path) -> None:
 WRITER = """
 import dataclasses, sys, warnings
 warnings.simplefilter("error")
-from convgen.tuning.database import Database, Record
+from convgen.tuning.database import Database
+from convgen.tuning.record import Record
 from convgen.tuning.space import Config
 path, name = sys.argv[1:]
 for index in range(15):
@@ -366,7 +371,7 @@ for index in range(15):
     with Database(path, timeout=60.0) as database:
         database.store(record)
         database.store(dataclasses.replace(record, problem="shared"))
-        assert database.find(*record.key) == record
+        assert database.find(record.problem, record.fingerprint) == (record,)
 """
 
 
@@ -395,3 +400,66 @@ def test_threads_may_store_into_one_object(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(record.threads for record in Database(path).records()) == list(range(1, 9))
+
+
+def test_what_waited_for_others_is_written_with_the_next(filled: Path) -> None:
+    with one_warning(filled), closing(sqlite3.connect(filled, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        database = Database(filled, timeout=0.01)
+        database.store(OTHER)
+        other.execute("ROLLBACK")
+        third = dataclasses.replace(OTHER, threads=7)
+        database.store(third)
+    assert set(Database(filled).records()) == {RECORD, OTHER, third}
+
+
+def test_records_are_added_beside_and_counted_once(filled: Path) -> None:
+    rival = dataclasses.replace(RECORD, strategy="winograd", origin="imported", source="theirs")
+    assert Database(filled).add([RECORD, rival, rival, OTHER]) == 2
+    assert Database(filled).add([rival]) == 0
+    assert set(Database(filled).find(RECORD.problem, RECORD.fingerprint)) == {RECORD, rival}
+
+
+def test_a_copy_that_came_back_is_the_record_itself(filled: Path) -> None:
+    returned = dataclasses.replace(RECORD, origin="merged", source="theirs", host="")
+    Database(filled).add([returned])
+    assert Database(filled).records() == (RECORD,)
+
+
+def test_removing(filled: Path) -> None:
+    database = Database(filled)
+    database.store(OTHER)
+    assert database.remove([RECORD, dataclasses.replace(RECORD, threads=9)]) == 1
+    assert Database(filled).records() == (OTHER,)
+    assert database.remove([]) == 0
+    assert Database(filled.with_name("none")).remove([RECORD]) == 0
+    with closing(sqlite3.connect(filled, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OptionError, match="cannot be written: database is locked"):
+            Database(filled, timeout=0.01).remove([OTHER])
+
+
+def test_an_identity_is_the_same_in_every_version() -> None:
+    assert RECORD.identity == "bf27c297d93ca5311e5bf0de48488f1b19698928"
+    assert dataclasses.replace(RECORD, origin="merged", source="x", host="y").identity == RECORD.identity
+    for changed in (
+        {"origin": "pinned"},
+        {"seconds": 2.0},
+        {"config": Config.of(lanes=64, pixels=7)},
+        {"rejected": ()},
+    ):
+        assert dataclasses.replace(RECORD, **changed).identity != RECORD.identity
+
+
+def test_in_memory_too_the_last_of_a_key_counts(path: Path) -> None:
+    path.mkdir()
+    with one_warning(path):
+        database = Database(path)
+        other = dataclasses.replace(RECORD, strategy="winograd")
+        for record in (RECORD, other, RECORD):
+            database.store(record)
+        assert database.records() == (RECORD,)
+        database.add([other])
+        assert set(database.records()) == {RECORD, other}
+        with pytest.raises(OptionError, match="cannot be written: not a file"):
+            database.remove([other])

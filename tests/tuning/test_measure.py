@@ -6,11 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 import convgen.tuning.measure
 from convgen.errors import OptionError
-from convgen.tuning.measure import MIN_SAMPLE_SECONDS, Sample, measure
+from convgen.tuning.measure import ATTEMPTS, MIN_SAMPLE_SECONDS, Sample, TimedCall, flushed_by, measure
 
 
 class Clock:
@@ -106,6 +107,47 @@ def test_calibration_ends_where_the_clock_does_not_move(monkeypatch: pytest.Monk
 
     (sample,) = measure([lambda: None], budget=0, rounds_min=1, clock=clock)
     assert sample == Sample(1e-3, 1e-3, 1e-3, 1)
+
+
+def test_disturbed_runs_are_repeated_and_counted() -> None:
+    clock = Clock()
+    waits = iter([0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0])
+    waited = [0.0]
+
+    def call() -> None:
+        wait = next(waits)
+        waited[0] += wait
+        clock.now += 1.0 + wait
+
+    timed = TimedCall(call, waited=lambda: waited[0], clock=clock)
+    timed.calibrate()
+    assert [timed.seconds(), timed.seconds()] == [1.0, 1.0]
+    assert (timed.runs, timed.disturbed) == (3, 1)
+
+
+def test_where_all_runs_are_disturbed_the_shortest_counts() -> None:
+    clock = Clock()
+    lengths = itertools.chain([1.0, 1.0], itertools.cycle([5.0, 3.0, 4.0]))
+    timed = TimedCall(clock.function("a", lengths), waited=lambda: clock.now, clock=clock)
+    assert timed.seconds() == 3.0
+    assert (timed.runs, timed.disturbed) == (ATTEMPTS, ATTEMPTS)
+
+
+def test_cold_caches_are_written_before_each_single_call() -> None:
+    clock = Clock()
+    flushed = np.zeros(4, np.uint8)
+    seen: list[int] = []
+
+    def call() -> None:
+        seen.append(int(flushed[0]))
+        clock.now += 1e-6
+
+    timed = TimedCall(call, flushed=flushed, clock=clock)
+    assert [timed.seconds() for _ in range(3)] == pytest.approx([1e-6] * 3)
+    assert seen == [0, 1, 2, 3]
+    assert flushed_by("warm", 4) is None
+    with pytest.raises(OptionError, match="cache='hot'"):
+        measure([call], budget=0.0, cache="hot")  # type: ignore[arg-type]
 
 
 def test_no_functions_no_samples() -> None:

@@ -125,7 +125,7 @@ def _gather_schedule(spec: ConvSpec, config: Config) -> Schedule:
         packed_weights(spec, nest),
         Tile(f"o{letters[-1]}", config["pixels"], "strip", "px"),
         Tile("g", config["lanes"], "channels", "lane"),
-        Predicate(),
+        Predicate("conv"),
         Reorder("conv", (*blocks, "px", "lane")),
         RegisterTile(("px", "lane")),
         LaunchGrid("conv", THREADS),

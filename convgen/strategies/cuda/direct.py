@@ -93,7 +93,7 @@ class Direct:
             packed_weights(spec, nest),
             Tile(row, config["pixels"], "strip", "px"),
             Tile("oc", config["lanes"], "channels", "lane"),
-            Predicate(),
+            Predicate("conv"),
             Reorder("conv", (*blocks, "px", "lane")),
             RegisterTile(("px", "lane")),
             LaunchGrid("conv", THREADS),

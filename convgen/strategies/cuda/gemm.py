@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convgen.dtypes import DTYPES
-from convgen.gpu import WARP
+from convgen.gpu import WARP, Gpu
 from convgen.passes.distribute import Distribute, ThreadAxis
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.parallelize import Parallelize
@@ -30,6 +30,7 @@ from convgen.passes.tile import Tile
 from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.whole_vectors import WholeVectors
+from convgen.passes.widen_reads import WidenReads
 from convgen.strategies.cuda.base import PLAIN_THREADS
 from convgen.tuning.space import Config
 
@@ -41,6 +42,20 @@ RUN = 4
 PAD = 4
 # The same for matrix units, which read 8 rows of 16 bytes at once.
 MATRIX_PAD = 8
+
+# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
+COPIES_SINCE = (8, 0)
+EXPOSED = 0.5
+
+# Elements of 16 bits that a thread copies at once.
+MATRIX_LANES = 8
+# Cycles between products of tiles that a scheduler's matrix unit takes (mma.sync reaches two thirds of the unit's peak), and
+# instructions of a copy with its address and tests, and of a step besides.
+MATRIX_CYCLES = 6.0
+COPY_ISSUES = 18.0
+STEP_ISSUES = 24.0
+# Terms of a sum that are written out one after another.
+UNROLLED = 4
 
 # What the factors in shared memory are called.
 FACTORS = ("rows", "cols")
@@ -82,6 +97,26 @@ class Tiling:
     def threads(self) -> int:
         tiles = (self.rows // self.row_tile) * (self.cols // self.col_tile)
         return tiles * WARP if self.matrix else tiles
+
+    @property
+    def sum_cost(self) -> float:
+        """What a multiply-add takes, 1 at least: with its share of the instructions around it, and of waiting."""
+        if self.matrix:
+            return max(1.0, self._issued / (MATRIX_CYCLES * self._products)) * (1 + EXPOSED / self.stages**2)
+        reads = (self.row_tile + self.col_tile) / (2 * self.row_tile * self.col_tile) + 8 / self.threads
+        return (1 + reads) * (1 + EXPOSED / self.stages**2)
+
+    @property
+    def _products(self) -> float:
+        """The products of tiles that a warp makes in a step of ``depth`` terms."""
+        return self.row_tile / 16 * self.col_tile / 8 * self.depth / 16
+
+    @property
+    def _issued(self) -> float:
+        """The instructions that a warp issues for them: loads of tiles, and copies with their addresses and tests."""
+        loads = (self.row_tile / 16 + self.col_tile / 8) * self.depth / 16
+        copies = self.depth * (self.rows + self.cols) / (MATRIX_LANES * self.threads)
+        return STEP_ISSUES + self._products + loads + COPY_ISSUES * copies
 
     def shared_bytes(self, dtype: str) -> int:
         """Bounds the shared memory of both factors, in whose place are the sums that matrix units have made."""
@@ -129,12 +164,12 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
         Tile("row", tiling.rows, "row_block", "row"),
         Tile("col", tiling.cols, "col_block", "col"),
         Tile("k", tiling.depth, "k_block", "k"),
-        Predicate(),
+        Predicate("conv"),
         Reorder("conv", (*blocks, *sides)),
         RegisterTile(sides),
         Parallelize("conv", blocks),
-        *_staging_passes("rows", "row", product.row, tiling),
-        *_staging_passes("cols", "col", product.col, tiling),
+        *_staging_passes("rows", "row", product.row, tiling, in_order=bool(tiling.matrix) or _reads_rows(product)),
+        *_staging_passes("cols", "col", product.col, tiling, in_order=bool(tiling.matrix)),
         Simplify(keep_unit_loops=True),
         *_lane_passes("rows", product.row),
         *_lane_passes("cols", product.col),
@@ -157,10 +192,18 @@ def _thread_passes(product: Product, tiling: Tiling, sides: tuple[str, str]) -> 
     is_wide = along_cols and product.lanes > 1
     registers = ("row_outer", "row_inner", "col_outer", *(() if is_wide else ("col_inner",)))
     return (
+        Tile("k", UNROLLED, "k_some", "k_term"),
         Distribute("conv", tuple(axes[side] for side in sides), ("k_block",)),
+        Unroll("k_term"),
         *((WholeVectors("col_inner"), Vectorize("col_inner")) if is_wide else ()),
         *map(Unroll, registers),
+        *((Simplify(keep_unit_loops=True), WidenReads("rows", UNROLLED)) if _reads_rows(product) else ()),
     )
+
+
+def _reads_rows(product: Product) -> bool:
+    """Whether threads read several terms of a row at once, so that their copy may be made in whole accesses too."""
+    return product.row.along == "sum" and product.row.lanes == UNROLLED == product.lanes and product.result == "col"
 
 
 def _warp_passes(product: Product, tiling: Tiling, sides: tuple[str, str], shape: MatrixShape) -> tuple[Pass, ...]:
@@ -188,10 +231,10 @@ def _thread_axis(side: str, block: int, tile: int, run: int) -> ThreadAxis:
     return ThreadAxis(side, tile // inner, block // tile, inner)
 
 
-def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling) -> tuple[Pass, ...]:
-    """A factor's copy in shared memory: neighbouring threads read neighbours in memory. Matrix units take what lies in either
-    order; threads want their own side last."""
-    axes = ("k", side) if factor.along == "side" or not tiling.matrix else (side, "k")
+def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling, *, in_order: bool) -> tuple[Pass, ...]:
+    """A factor's copy in shared memory: neighbouring threads read neighbours in memory. ``in_order`` they stay neighbours there;
+    else those along the factor's own side are."""
+    axes = ("k", side) if factor.along == "side" or not in_order else (side, "k")
     loops = (f"{into}_k", f"{into}_{side}") if factor.along == "side" else (f"{into}_{side}", f"{into}_k")
     stage = StageShared("k_block", factor.buffer, into, axes, MATRIX_PAD if tiling.matrix else PAD)
     return stage, ShareLoops(loops, into, tiling.threads, factor.lanes)
@@ -200,6 +243,11 @@ def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling) -> tup
 def _lane_passes(into: str, factor: Factor) -> tuple[Pass, ...]:
     lane = f"{into}_lane"
     return (WholeVectors(lane), Vectorize(lane)) if factor.lanes > 1 else (Unroll(lane),)
+
+
+def copy_stages(gpu: Gpu) -> tuple[int, ...]:
+    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
+    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
 
 
 def access_lanes(dtype: str, extent: int, most: int = RUN) -> int:
@@ -242,7 +290,13 @@ _SHAPES = (
 )
 # The same of warps.
 _WARP_SHAPES = (
+    (256, 128, 64, 64),
+    (128, 256, 64, 64),
+    (128, 128, 64, 64),
     (128, 128, 64, 32),
+    (256, 64, 64, 32),
+    (128, 64, 64, 32),
+    (64, 128, 32, 64),
     (128, 64, 32, 32),
     (64, 128, 32, 32),
     (64, 64, 32, 32),

@@ -18,20 +18,24 @@ from convgen.passes.collapse import Collapse
 from convgen.passes.pipeline import Pass
 from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
+from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Schedule, windows_refusal
 from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
 from convgen.strategies.cuda.gemm import (
+    MATRIX_LANES,
     RUN,
     Factor,
     MatrixShape,
     Product,
     Tiling,
     access_lanes,
+    copy_stages,
     product_passes,
     tilings,
 )
 from convgen.strategies.direct_weights import plain_size
 from convgen.strategies.reference import sum_error_bound
+from convgen.transforms.split import TF32_UNIT, Algorithms, Split
 from convgen.tuning.space import Config
 
 # Blocks with fewer threads do not hide how long memory takes.
@@ -43,15 +47,11 @@ FEWEST_TERMS = 128
 MOST_PARTS = 64
 # Groups with fewer channels leave most of a tile empty.
 FEWEST_CHANNELS = 4
-# The types whose products the matrix units make exactly, and sum in float32; how many elements a thread copies at once for them.
-MATRIX_DTYPES = ("bfloat16", "float16")
-MATRIX_SHAPE = (16, 8, 16)
-MATRIX_LANES = 8
+# The products that kernels are written for, summed in float32.
+MATRIX_SHAPES: dict[str, MatrixShape] = {"bfloat16": (16, 8, 16), "float16": (16, 8, 16), "float32": (16, 8, 8)}
+TF32 = Split(1, TF32_UNIT)
 # How much faster they are than multiply-adds of float32, of what can be reached.
-MATRIX_SPEED = 8
-# The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
-COPIES_SINCE = (8, 0)
-EXPOSED = 0.5
+MATRIX_SPEED = 10
 # What starting a kernel takes.
 LAUNCH_SECONDS = 3e-6
 
@@ -79,7 +79,7 @@ class ImplicitGemm:
             replace(staged, split=split)
             for matrix in kinds
             for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
-            for staged in (replace(tiling, stages=stages) for stages in _stages(gpu))
+            for staged in (replace(tiling, stages=stages) for stages in copy_stages(gpu))
             if staged.shared_bytes(spec.dtype) <= gpu.shared_per_block
             for split in _splits(spec, tiling, gpu)
         ]
@@ -87,7 +87,12 @@ class ImplicitGemm:
         return tuple(sorted(configs, key=lambda config: self.predicted_seconds(spec, config, gpu)))
 
     def error_bound(self, spec: ConvSpec) -> float:
-        return sum_error_bound(spec)
+        rounded = spec.dtype == "float32" and accuracy_limit(spec) >= TF32.relative_error and spec.accuracy != "strict"
+        return max(sum_error_bound(spec), TF32.relative_error if rounded else 0.0)
+
+    def algorithms(self, spec: ConvSpec, config: Config) -> Algorithms:
+        """What numbers rounded to TF32 are held to."""
+        return (TF32,) if spec.dtype == "float32" and config["matrix"] else ()
 
     def predicted_seconds(self, spec: ConvSpec, config: Config, gpu: Gpu) -> float:
         tiling = Tiling.of(config)
@@ -95,16 +100,12 @@ class ImplicitGemm:
         waves = math.ceil(blocks / gpu.multiprocessors) / blocks
         terms = extents(spec)[2] / tiling.split
         macs = blocks * tiling.rows * tiling.cols * terms
-        # A multiply-add for each pair of a thread's rows and columns, and a quarter of a load for each of them.
-        cost = 1 + (tiling.row_tile + tiling.col_tile) / (2 * tiling.row_tile * tiling.col_tile) + 8 / tiling.threads
-        seconds = macs * cost * waves / gpu.peak * gpu.multiprocessors
+        seconds = macs * tiling.sum_cost * waves / gpu.peak * gpu.multiprocessors
         moved = spec.bytes_moved + 2 * (tiling.split > 1) * tiling.split * 4 * math.prod(spec.result_shape)
         if spec.dtype == "float64":
             seconds *= 2
         if tiling.matrix:
-            seconds /= MATRIX_SPEED
-        # What is not hidden of waiting for memory.
-        seconds *= 1 + EXPOSED / tiling.stages**2
+            seconds /= MATRIX_SPEED / (2 if spec.dtype == "float32" else 1)
         return max(seconds, moved / gpu.bandwidth) + LAUNCH_SECONDS * (1 + (tiling.split > 1))
 
     def schedule(self, spec: ConvSpec, config: Config, gpu: Gpu) -> Schedule:
@@ -114,9 +115,14 @@ class ImplicitGemm:
 
 
 def matrix_shape(spec: ConvSpec, gpu: Gpu) -> MatrixShape | None:
-    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy."""
+    """The (m, n, k) of the matrix units' product for a problem's type, where they keep its accuracy: float32 is rounded to TF32,
+    never in "strict"."""
     shape = gpu.matrix_shapes.get(spec.dtype)
-    return shape if spec.dtype in MATRIX_DTYPES and shape == MATRIX_SHAPE else None
+    if shape is None or shape != MATRIX_SHAPES.get(spec.dtype):
+        return None
+    if spec.dtype == "float32" and (spec.accuracy == "strict" or accuracy_limit(spec) < TF32.relative_error):
+        return None
+    return shape
 
 
 def extents(spec: ConvSpec) -> tuple[int, int, int]:
@@ -138,11 +144,6 @@ def blocks_of(spec: ConvSpec, tiling: Tiling) -> int:
     return tiling.split * classes * spec.groups * math.ceil(rows / tiling.rows) * math.ceil(cols / tiling.cols)
 
 
-def _stages(gpu: Gpu) -> tuple[int, ...]:
-    """How many iterations ahead factors may be on their way, and one: devices before 8.0 wait for each copy."""
-    return (3, 2, 1) if gpu.capability >= COPIES_SINCE else (1,)
-
-
 def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
     """In how many parts a sum may be worth making: one, and as many as give every multiprocessor its blocks."""
     terms = extents(spec)[2]
@@ -161,7 +162,9 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) 
     last = spec.layout == "channels_last"
     lanes = access_lanes(spec.result_dtype, spec.made_channels) if last else 1
     widest = MATRIX_LANES if tiling.matrix else RUN
-    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last and tiling.matrix else 1
+    windows = access_lanes(spec.dtype, spec.reduced_channels, widest) if last else 1
+    if not tiling.matrix and not windows == lanes == RUN:
+        windows = 1
     product = Product(
         outer=group,
         row=Factor(nest.source, "sum" if last else "side", windows),

@@ -63,7 +63,7 @@ from convgen.targets.cpu.mentions import WORKER_BYTES, mentioned_names
 from convgen.targets.cpu.operations import BITS_DTYPE, TERMS_DTYPE, Operation
 from convgen.targets.cpu.places import INDENT, WIDTH, Places
 from convgen.targets.cpu.tiles import Tiles, tiles_of
-from convgen.targets.cpu.transforms import transform_lines
+from convgen.transforms.lines import transform_lines
 
 # The bytes of an accumulator of the matrix unit.
 LANE_BYTES = 4
@@ -313,7 +313,15 @@ class _Writer(Places):
         for rest in itertools.product(*map(range, extents[1:-1])):
             places = [(Int(i), *map(Int, rest), *([Int(0)] if len(extents) > 1 else [])) for i in range(extents[0])]
             names = [self.register(buffer.name, place, lanes) for place in places]
-            for text in transform_lines(transform.map, buffer.name, names, buffer.dtype, lanes, self.use):
+            maker = f"np.{buffer.dtype}" if lanes == 1 else self.use(Operation("splat", buffer.dtype, lanes))
+
+            def named(kind: str, lanes: int = lanes) -> str:
+                return self.use(Operation(kind, buffer.dtype, lanes))
+
+            def constant(number: float, maker: str = maker) -> str:
+                return f"{maker}({number!r})"
+
+            for text in transform_lines(transform.map, buffer.name, names, constant, named):
                 self.line(text)
 
     def transpose(self, transpose: Transpose) -> None:

@@ -105,11 +105,12 @@ def _assembled(stage: LoweredStage, gpu: Gpu) -> tuple[bytes, str]:
     except ImportError as error:
         raise _missing("machine code for GPUs") from error
     options = LinkerOptions(arch=f"sm_{_digits(gpu)}", verbose=True)
-    linker = Linker(ObjectCode.from_ptx(stage_ptx(stage, gpu).encode()), options=options)
+    ptx = ObjectCode.from_ptx(stage_ptx(stage, gpu).encode())
     try:
+        linker = Linker(ptx, options=options)
         code = linker.link("cubin").code
     except Exception as error:
-        raise CompileError(f"ptxas refuses stage {stage.name}: {linker.get_error_log() or error}") from error
+        raise CompileError(f"ptxas refuses stage {stage.name}: {error}") from error
     return bytes(code), linker.get_info_log()
 
 

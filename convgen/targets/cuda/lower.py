@@ -38,6 +38,7 @@ from convgen.ir.nodes import (
     Load,
     Program,
     Splat,
+    Spread,
     Stage,
     Stmt,
     Store,
@@ -46,6 +47,7 @@ from convgen.ir.nodes import (
     TileStmt,
     TileStore,
     TileZero,
+    Transform,
     Value,
     Var,
     Where,
@@ -54,6 +56,7 @@ from convgen.ir.printer import format_index
 from convgen.ir.rewrite import loops, map_statement, reads, statements, stores, values, variables
 from convgen.ir.types import compute_dtype, value_type
 from convgen.targets.cuda.operations import Operation
+from convgen.transforms.lines import transform_lines
 
 INDENT = "    "
 # Arrays in shared memory begin at multiples of the widest access.
@@ -233,6 +236,8 @@ class _Writer:
 
     def compound(self, statement: Stmt) -> None:
         match statement:
+            case Transform():
+                self.transform(statement)
             case Barrier():
                 self.line("cuda.syncthreads()")
             case CopyAsync():
@@ -264,6 +269,24 @@ class _Writer:
                 self.block(body)
             case _:
                 raise IRError(f"a {type(statement).__name__.lower()} cannot be lowered to CUDA")
+
+    def transform(self, transform: Transform) -> None:
+        """The steps of the matrix on a thread's registers."""
+        buffer = self.registers[transform.buffer]
+        if len(buffer.shape) != 1 or not isinstance(extent := buffer.shape[0], Int):
+            raise IRError(
+                f"stage {self.stage.name}: a matrix is applied to {buffer.name}, which has more axes than one"
+            )
+        names = [self.register(buffer.name, (Int(i),), 1) for i in range(extent.value)]
+        self.line(f"# {transform.label}")
+
+        def named(kind: str) -> str:
+            return self.use(Operation(kind, buffer.dtype))
+
+        for text in transform_lines(
+            transform.map, buffer.name, names, lambda number: f"np.{buffer.dtype}({number!r})", named
+        ):
+            self.line(text)
 
     # ---- the matrix units of a warp: each thread has its part of a tile, as the PTX ISA says under "Matrix fragments"
 
@@ -495,6 +518,9 @@ class _Writer:
                 return f"{self.use(operation)}({buffer}, {self.place(buffer, index)})"
             case Splat(a, lanes):
                 return f"{self.use(Operation('splat', self.dtype(a), lanes))}({self.value(a)})"
+            case Spread(a, lanes, repeat, _, first) if repeat == lanes:
+                operation = Operation("lane", self.dtype(a), lanes, pattern=(self.lanes(a), first))
+                return f"{self.use(operation)}({self.value(a)})"
             case Fma(a, b, c):
                 return self.call("fma", a, b, c)
             case Arith(op, a, b):

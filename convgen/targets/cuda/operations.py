@@ -46,12 +46,16 @@ _FUNCTIONS = {"exp": "__nv_exp", "tanh": "__nv_tanh", "erf": "__nv_erf"}
 
 @dataclass(frozen=True, order=True)
 class Operation:
-    """One operation on ``lanes`` elements computed as ``dtype`` and, for loads, stores and conversions, kept as ``storage``."""
+    """One operation on ``lanes`` elements computed as ``dtype`` and, for loads, stores and conversions, kept as ``storage``.
+
+    ``pattern`` says of how many lanes which one is broadcast.
+    """
 
     kind: str
     dtype: str
     lanes: int = 1
     storage: str = ""
+    pattern: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,7 +69,7 @@ class Operation:
         if self.kind in TILE_KINDS:
             return f"{self.kind}_{_SHORT[self.storage]}{f'x{self.lanes}' if self.lanes > 1 else ''}"
         stored = f"{_SHORT[self.storage]}_" if self.storage not in ("", self.dtype) else ""
-        return f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}"
+        return "_".join((f"{self.kind}_{stored}{type_name(self.dtype, self.lanes)}", *map(str, self.pattern)))
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def vector_texts(operations: tuple[Operation, ...]) -> tuple[VectorText, ...]:
     computed = [op for op in operations if op.lanes > 1 and op.kind not in (*TILE_KINDS, *COPY_KINDS)]
     kinds = {(op.dtype, op.lanes) for op in computed}
     kinds |= {(op.storage, op.lanes) for op in computed if op.kind == "convert"}
+    kinds |= {(op.dtype, op.pattern[0]) for op in operations if op.kind == "lane"}
     if any(op.kind in TILE_KINDS for op in operations):
         kinds |= {("int32", 4), ("int32", 2), ("float32", 4)}
     if any(op.kind.startswith("half") for op in operations):
@@ -113,6 +118,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
                 needed.add("quotient")
             case "splat" | "where":
                 needed.add(op.kind)
+            case "lane":
+                needed.add("splat")
             case "half0" | "half1":
                 needed.add("half")
             case "copy_async" | "copy_group" | "copy_wait":
@@ -180,6 +187,10 @@ def operation_text(op: Operation) -> OperationText:
         case "half0" | "half1":
             first = 2 * int(op.kind == "half1")
             return OperationText(op.name, kind, "f32x4,", f"lambda b, x: half(b, x, {first})")
+        case "lane":
+            source, lane = type_name(op.dtype, op.pattern[0]), op.pattern[1]
+            emit = f"lambda b, x: splat(b, b.extract_element(x, ir.IntType(32)({lane})), {kind}.llvm)"
+            return OperationText(op.name, kind, f"{source},", emit)
         case "splat":
             scalar = f"{type_name(op.dtype, 1)},"
             return OperationText(op.name, kind, scalar, f"lambda b, x: splat(b, x, {kind}.llvm)")

@@ -80,8 +80,10 @@ def address_of(memory: Source, op: Op) -> Reader:
     match memory:
         case SlotMem(base, offset):
             read = reader(base, f"u{width_of(base.type)}", op)
+            if offset == 0:
+                return lambda frame: read(frame).astype(np.uint64, copy=False)
             amount = np.uint64(offset % (1 << 64))
-            return lambda frame: read(frame).astype(np.uint64) + amount
+            return lambda frame: read(frame).astype(np.uint64, copy=False) + amount
         case Mem(Imm(value)):
             constant = np.uint64(value)
             return lambda frame: constant
@@ -115,15 +117,15 @@ def _per_space(form: _Form, address: Reader, run: Callable[[Frame, str, Value], 
 
 def _loaded(frame: Frame, op: Op, form: _Form, space: str, address: Value) -> Value:
     """What the lanes at work read: [lane] or [lane][number], or [] or [number] where all read the same."""
-    size = form.size
+    size, constant = form.size, "nc" in op.opcode
     if space == "global":
         chosen = address if not address.ndim or frame.active is None else address[frame.active]
         accesses = frame.memory.find(frame, chosen, size)
         for access in accesses:
             if not form.strong:
-                frame.memory.read(frame, access, size)
+                frame.memory.read(frame, access, size, constant=constant)
         if accesses[0].chosen is None:
-            return accesses[0].allocation.rows(size, form.element)[accesses[0].place]
+            return accesses[0].allocation.rows(size, form.element).take(accesses[0].place, axis=0)
         made = np.empty((len(chosen), form.count), unsigned(8 * form.element))
         for access in accesses:
             rows = access.allocation.rows(size, form.element)[access.place]
@@ -135,7 +137,7 @@ def _loaded(frame: Frame, op: Op, form: _Form, space: str, address: Value) -> Va
     place = frame.shared.place(frame, chosen, size)
     if not form.strong:
         frame.shared.read(frame, op, frame.shared.granules(place, size))
-    return frame.shared.rows(size, form.element)[place]
+    return frame.shared.rows(size, form.element).take(place, axis=0)
 
 
 def _load(op: Op, context: Context) -> Step:
@@ -292,27 +294,24 @@ def _copy_size(op: Op) -> int:
 def _copied(frame: Frame, address: Array, counts: Array, size: int) -> Array:
     """The bytes of copies, as words [lane][number]: ``counts`` of them are read, the others are zero."""
     data = np.zeros((len(address), size), np.uint8)
-    for count in np.unique(counts):
-        if count == 0:
-            continue
-        lanes = np.flatnonzero(counts == count)
-        whole = size if count == size else 1
-        numbers = lanes if frame.active is None else frame.active[lanes]
-        mask = np.zeros(frame.batch.lanes, np.bool_)
-        mask[numbers] = True
-        crooked = address[lanes] & np.uint64(size - 1)
+    everyone = np.arange(len(address)) if frame.active is None else frame.active
+    for count in (size,) if (counts == size).all() else np.unique(counts[counts > 0]):
+        chosen = np.flatnonzero(counts == count)
+        crooked = address[chosen] & np.uint64(size - 1) != 0
         if crooked.any():
-            raise Fault(
-                "misaligned", f"copies {size} bytes from an address that is no multiple", int(numbers[crooked.argmax()])
-            )
+            lane = int(everyone[chosen[crooked.argmax()]])
+            raise Fault("misaligned", f"copies {size} bytes from an address that is not a multiple of them", lane)
+        mask = np.zeros(frame.batch.lanes, np.bool_)
+        mask[everyone[chosen]] = True
+        # A part of the whole size is read byte by byte.
+        step = size if count == size else 1
         with frame.narrowed(mask):
-            for start in range(0, int(count), whole):
-                part = address[lanes] + np.uint64(start)
-                for access in frame.memory.find(frame, part, whole):
-                    frame.memory.read(frame, access, whole)
-                    rows = access.allocation.bytes[: len(access.allocation.bytes) // whole * whole].reshape(-1, whole)
-                    mine = lanes if access.chosen is None else lanes[access.chosen]
-                    data[mine, start : start + whole] = rows[access.place]
+            for start in range(0, int(count), step):
+                for access in frame.memory.find(frame, address[chosen] + np.uint64(start), step):
+                    frame.memory.read(frame, access, step)
+                    lanes = chosen if access.chosen is None else chosen[access.chosen]
+                    whole = access.allocation.bytes[: len(access.allocation.bytes) // step * step]
+                    data[lanes, start : start + step] = whole.reshape(-1, step)[access.place]
     return data.view(np.uint32)
 
 

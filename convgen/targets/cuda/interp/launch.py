@@ -25,8 +25,8 @@ from convgen.targets.cuda.interp.syntax import Module, Variable
 from convgen.targets.cuda.interp.types import Array, storage_type, width_of
 
 Triple: TypeAlias = tuple[int, int, int]
-# As many threads as keep a register's numbers in the first-level cache, and NumPy's cost for a call small.
-_LANES = 8192
+# Few enough that registers stay in the second-level cache, many enough that the cost of a NumPy call is small.
+_LANES = 16384
 _ARGUMENT_GAP = 1 << 30
 
 

@@ -178,7 +178,7 @@ def _load_matrix(op: Op, context: Context) -> Step:
         """[warp][matrix][row][word], from the addresses of the lanes at work."""
         place = frame.shared.place(frame, frame.chosen(given), 16)
         frame.shared.read(frame, op, frame.shared.granules(place, 16), thread=-1)
-        return frame.shared.rows(16, 4)[place].reshape(-1, count, 8, 4)
+        return frame.shared.rows(16, 4).take(place, axis=0).reshape(-1, count, 8, 4)
 
     def run(frame: Frame) -> None:
         warps = whole_warps(frame)

@@ -95,7 +95,13 @@ class GlobalMemory:
         low = int(address.min())
         allocation = self._allocation(low)
         if allocation is not None and int(address.max()) + size <= allocation.end:
-            return [Access(allocation, (address - np.uint64(allocation.base)).astype(np.int64) // size, None)]
+            return [
+                Access(
+                    allocation,
+                    (address - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    None,
+                )
+            ]
         address = np.atleast_1d(address)
         which = np.searchsorted(np.array(self._bases, np.uint64), address, side="right").astype(np.int64) - 1
         found = []
@@ -109,7 +115,13 @@ class GlobalMemory:
             if beyond.any():
                 first = int(beyond.argmax())
                 self._outside(lanes, int(there[first]), int(chosen[first]), size)
-            found.append(Access(allocation, (there - np.uint64(allocation.base)).astype(np.int64) // size, chosen))
+            found.append(
+                Access(
+                    allocation,
+                    (there - np.uint64(allocation.base) >> np.uint64(size.bit_length() - 1)).astype(np.int64),
+                    chosen,
+                )
+            )
         return found
 
     def _allocation(self, address: int) -> Allocation | None:
@@ -137,14 +149,24 @@ class GlobalMemory:
 
     # Rules.
 
-    def read(self, lanes: Lanes, access: Access, size: int) -> None:
-        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier."""
+    def read(self, lanes: Lanes, access: Access, size: int, *, constant: bool = False) -> None:
+        """Holds a read against the shadow: what another block writes, or another thread wrote since the last barrier.
+
+        ``constant`` reads, whose caches do not see writes, must not meet any write of the launch.
+
+        That a thread of the same block writes later what was read is not noticed here, as it is in shared memory.
+        """
         allocation = access.allocation
         if not allocation.writable or not self._races:
             return
         granules = allocation.granules(access.place, size)
         if allocation.written:
             words = allocation.writers[granules]
+            if constant and words.any():
+                where = self._lanes(lanes, access)[
+                    int(np.argmax(np.reshape(words, (np.size(access.place), -1)).any(axis=1)))
+                ]
+                raise Fault("race", f"reads {allocation.name} as constant (.nc), which the launch writes", int(where))
             self._hold(lanes, access, words, granules, "reads", atomic=False)
         numbers = self._lanes(lanes, access)
         block = (lanes.batch.grid_block[numbers] + 1).astype(np.int32)

@@ -14,7 +14,7 @@ import numpy as np
 
 from convgen.targets.cuda.interp.types import Value
 
-F32_TINY = np.float64(2.0**-126)
+F32_TINY = np.float32(2.0**-126)
 # Where the low bits of a float64 are these, it lies half way between two float32.
 _LOW = np.uint64((1 << 29) - 1)
 _HALF = np.uint64(1 << 28)
@@ -73,8 +73,11 @@ def fma32(a: Value, b: Value, c: Value) -> Value:
     product = a.astype(np.float64) * b
     total = product + c
     result = total.astype(np.float32)
-    magnitude = np.abs(total)
-    twice = (total.view(np.uint64) & _LOW == _HALF) | ((magnitude < F32_TINY) & (magnitude > 0))
+    twice = total.view(np.uint64) & _LOW == _HALF
+    magnitude = np.abs(result)
+    # The least of numbers with a NaN among them is NaN.
+    if not magnitude.min() > F32_TINY:
+        twice |= (magnitude <= F32_TINY) & (total != 0)
     if twice.any():
         exact = to_odd(*two_sum(product, np.asarray(c).astype(np.float64))).astype(np.float32)
         result = np.where(twice, exact, result)

@@ -12,7 +12,8 @@ from convgen.targets.cuda.interp.build import Code
 from convgen.targets.cuda.interp.fault import Fault
 from convgen.targets.cuda.interp.frame import Frame
 from convgen.targets.cuda.interp.program import Branch, Exit, Jump, Op, Switch, Wait
-from convgen.targets.cuda.interp.steps import reader
+from convgen.targets.cuda.interp.steps import reader, unknown
+from convgen.targets.cuda.interp.syntax import Imm
 from convgen.targets.cuda.interp.types import Array, Value
 
 
@@ -147,10 +148,10 @@ class Scheduler:
 
     def _release(self, number: int, mask: Array) -> None:
         """Lets lanes go on from a place, some of their warps before the others if the order is random."""
-        if self._order is None:
+        batch = self._frame.batch
+        if self._order is None or batch.warps == 1:
             self._add(self._ready, number, mask)
             return
-        batch = self._frame.batch
         early = self._order.integers(0, 2, (batch.blocks, batch.warps)).astype(np.bool_)
         lanes = np.repeat(early, 32, axis=1)[:, : batch.threads].reshape(-1)
         for groups, part in ((self._ready, mask & lanes), (self._held, mask & ~lanes)):
@@ -161,6 +162,9 @@ class Scheduler:
 
     def _arrive(self, number: int, wait: Wait, mask: Array) -> None:
         frame, batch = self._frame, self._frame.batch
+        match wait.op.sources:
+            case (_, Imm(count)) if count != batch.threads:
+                raise unknown(wait.op, f"is supported for all {batch.threads} threads of the block alone")
         if number in self._waiting:
             mask = mask | self._waiting.pop(number)[1]
         if mask.all():

@@ -57,7 +57,9 @@ class SharedMemory:
             row[start // granule : -(-stop // granule)] = 0
         self._words = np.tile(row, batch.blocks)
         self._lines = np.zeros(len(self._words), np.int32)
-        self._base = batch.block * self.size
+        # Where each lane's block begins, in units of 1, 2, 4, 8 and 16 bytes.
+        self._bases = [batch.block * (self.size >> shift) for shift in range(5)]
+        self._ops: dict[int, Op] = {}
         self._log: list[_Read] = []
         self._writes = 0
         self._readers: Array | None = None
@@ -66,24 +68,25 @@ class SharedMemory:
 
     def place(self, lanes: Lanes, address: Array, size: int) -> Array:
         """Where each lane at work accesses ``size`` bytes, in units of them. Faults outside of memory and where misaligned."""
-        outside = address > np.uint64(self.size - size) if len(address) else address
-        if outside.any():
-            lane = int(outside.argmax())
+        # Two reductions tell that all is well; only faults look at single lanes.
+        if len(address) and int(address.max()) > self.size - size:
+            lane = int((address > np.uint64(self.size - size)).argmax())
             raise Fault(
                 "out of bounds",
                 f"shared address {int(address[lane])} of {size} bytes is beyond the {self.size} bytes of the block",
                 lanes.lane_of(lane),
             )
-        crooked = address & np.uint64(size - 1)
-        if crooked.any():
-            lane = int((crooked != 0).argmax())
+        if int(np.bitwise_or.reduce(address)) & (size - 1):
+            lane = int((address & np.uint64(size - 1) != 0).argmax())
             raise Fault(
                 "misaligned",
                 f"shared address {int(address[lane])} is not a multiple of the {size} bytes accessed",
                 lanes.lane_of(lane),
             )
-        base = self._base if lanes.active is None else self._base[lanes.active]
-        return (base + address.view(np.int64)) // size
+        shift = size.bit_length() - 1
+        base = self._bases[shift] if lanes.active is None else self._bases[shift][lanes.active]
+        place: Array = base + (address >> np.uint64(shift)).view(np.int64)
+        return place
 
     def rows(self, size: int, element: int) -> Array:
         """Memory as rows of ``size`` bytes, of elements of ``element`` bytes."""
@@ -99,7 +102,7 @@ class SharedMemory:
 
     def read(self, lanes: Lanes, op: Op, granules: Array, thread: int | None = None) -> None:
         """Holds a read by the lanes at work against the shadow, and notes it. ``thread`` stands for the lanes' own."""
-        words = self._words[granules]
+        words = self._words.take(granules)
         if not words.size:
             return
         if words.min() <= 0:
@@ -118,26 +121,27 @@ class SharedMemory:
         words = self._words[granules]
         if not words.size:
             return words
-        others: Array = np.zeros(words.shape, np.bool_) if atomic else words
         if words.min() < 0:
             self._refuse(lanes, words, granules, "writes", uninitialised=False)
+        tags = self._tags(lanes, granules, lanes.active)
         if self._races:
             race = self._unordered(lanes, words, lanes.active, None)
-            if race is not None and atomic:
-                others = race & (words & ATOMIC != 0)
-                race = race & ~others if (race & ~others).any() else None
-            if race is not None:
+            if atomic:
+                others = np.zeros(words.shape, np.bool_) if race is None else race & (words & ATOMIC != 0)
+                race = None if race is None else race & ~others
+                tags = np.where(others, tags | SEVERAL, tags | ATOMIC)
+            if race is not None and race.any():
                 self._race(lanes, race, words, granules, "writes", "wrote")
-        tags = self._tags(lanes, granules, lanes.active)
-        if atomic:
-            tags = np.where(others, tags | SEVERAL, tags | ATOMIC)
         self._words[granules] = -tags if begun else tags
         if self._races:
-            clash = np.abs(self._words[granules]) != tags
-            if clash.any() and not atomic:
-                self._race(lanes, clash, np.abs(self._words[granules]), granules, "writes", "writes at the same time")
-            self._words[granules[clash]] |= SEVERAL
+            now = np.abs(self._words[granules])
+            clash = now != tags
+            if clash.any():
+                if not atomic:
+                    self._race(lanes, clash, now, granules, "writes", "writes at the same time")
+                self._words[granules[clash]] |= SEVERAL
         self._lines[granules] = op.line
+        self._ops[op.line] = op
         self._writes += 1
         return words
 
@@ -241,7 +245,8 @@ class SharedMemory:
                     + (int(words[first]) & THREAD_MASK) % ATOMIC % self._batch.threads
                 )
                 reason = self._story("writes", int(words[first]), int(granules[first]), "writes")
-                raise Fault("race", f"{reason}, and other warps read it before", lane)
+                blamed = self._ops.get(int(self._lines[granules[first]]))
+                raise Fault("race", f"{reason}, and other warps read it before", lane, blamed)
         if blocks is None:
             self._readers = None
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("numba.cuda.extending", reason="needs the extra `cuda`")
+pytest.importorskip("numba_cuda", reason="needs the extra `cuda`")
 
 from llvmlite import ir
 from numba import cuda, float32, int32, int64, types, uint32

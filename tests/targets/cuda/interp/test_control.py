@@ -215,6 +215,12 @@ def test_a_guarded_barrier_hangs() -> None:
     assert words("\tmov.u32 %r1, 7;\n\tsetp.lt.u32 %p1, %t, 99;\n\t@%p1 bar.sync 0;").tolist() == [7] * 64
 
 
+def test_barriers_of_part_of_a_block_are_refused() -> None:
+    assert words("\tmov.u32 %r1, 7;\n\tbarrier.sync 1, 64;").tolist() == [7] * 64
+    with pytest.raises(PtxError, match="all 64 threads of the block alone"):
+        words("\tmov.u32 %r1, 7;\n\tbar.sync 1, 32;")
+
+
 def test_blocks_pass_barriers_on_their_own() -> None:
     """Each block goes round as often as its number says, with a barrier each time."""
     body = """

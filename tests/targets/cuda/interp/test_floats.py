@@ -150,6 +150,9 @@ def test_fused_sums_of_float64_are_rounded_once() -> None:
     for x, y, z, result in zip(a, b, c, made, strict=True):
         exact = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
         assert float(result) == (rounded(exact, np.float64, "rn") if exact else 0.0), (x, y, z)
+    huge = [np.array([value]) for value in (1.7e308, 1 - 2.0**-53, -1.6e308)]
+    exact = Fraction(1.7e308) * Fraction(1 - 2.0**-53) - Fraction(1.6e308)
+    assert evaluate("\tfma.rn.f64 %d, %a, %b, %c;", np.float64, *huge)[0] == float(exact)
     values, others = pairs(SPECIAL, np.float64)
     made = evaluate("\tfma.rn.f64 %d, %a, %b, %b;", np.float64, values, others)
     with np.errstate(all="ignore"):

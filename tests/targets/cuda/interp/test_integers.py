@@ -203,6 +203,10 @@ def test_saturation_and_differences() -> None:
     made = evaluate("\tdp4a.s32.u32 %d, %a, %b, 3;", np.int32, a, b)
     left, right = a.view(np.int8).reshape(-1, 4).astype(int), b.view(np.uint8).reshape(-1, 4).astype(int)
     assert made.tolist() == ((left * right).sum(1) + 3).tolist()
+    halves = a.view(np.int16).reshape(-1, 2).astype(int)
+    for part, columns in (("lo", right[:, :2]), ("hi", right[:, 2:])):
+        made = evaluate(f"\tdp2a.{part}.s32.u32 %d, %a, %b, 3;", np.int32, a, b)
+        assert made.tolist() == ((halves * columns).sum(1) + 3).tolist()
 
 
 @pytest.mark.parametrize("kind", ["s32", "u32", "s64", "u64", "s16", "u16"])

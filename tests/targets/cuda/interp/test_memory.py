@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -185,6 +187,11 @@ $again:
     fault = fault_of(body.format("%r2"))
     assert fault.kind == "race"
     assert "other warps read it before" in fault.reason
+    # All threads read the last one's place together; it writes there.
+    body = body.replace("mov.u32 %r4, 0;", "mov.u32 %r4, 0;\n\tadd.u32 %r7, %r9, 252;").format("%r7")
+    last = "setp.eq.u32 %p2, %t, 63;\n\t@%p2 st.shared.u32 [%r7], %t;"
+    fault = fault_of(last.join(body.rsplit("st.shared.u32 [%r1], %t;", 1)))
+    assert (fault.kind, fault.text) == ("race", "@%p2 st.shared.u32 [%r7], %t;")
 
 
 # Asynchronous copies.
@@ -296,6 +303,43 @@ def test_races_in_global_memory() -> None:
     both = "\tld.global.u32 %r3, [%rd9];\n\tbar.sync 0;\n\tsetp.eq.u32 %p1, %block, 1;\n\t@%p1 st.global.u32 [%rd9], 5;"
     assert fault_of(both, blocks=2).kind == "race"
     assert shared(both.replace("@%p1 ", "").replace("st.global.u32 [%rd9], 5;", ""), blocks=2).any()
+
+
+@pytest.mark.parametrize("lanes", [16384, 1])
+def test_blocks_that_follow_each_other_race_all_the_same(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convgen.targets.cuda.interp.launch._LANES", lanes)
+    turns = "\tsetp.eq.u32 %p1, %block, 0;\n\t@%p1 st.global.u32 [%rd9], %t;\n\tbar.sync 0;\n\t@!%p1 {0};"
+    assert fault_of(turns.format("ld.global.u32 %r3, [%rd9]"), blocks=2).kind == "race"
+    assert fault_of(turns.format("st.global.u32 [%rd9], %t"), blocks=2).kind == "race"
+    assert fault_of(turns.format("red.global.add.u32 [%rd9], 1"), blocks=2).kind == "race"
+    assert shared(turns.format("st.shared.u32 [%r1], %t"), blocks=2).tolist() == list(range(64))
+
+
+def test_a_barrier_of_one_block_is_none_for_another() -> None:
+    body = """
+	st.shared.u32 [%r1], %t;
+	setp.ne.u32 %p1, %block, {0};
+	@%p1 bra $on;
+	bar.sync 0;
+$on:
+	ld.shared.u32 %r3, [%r2];
+"""
+    for number in (0, 1):
+        fault = fault_of(body.format(number), blocks=2)
+        assert (fault.kind, fault.block) == ("race", (1 - number, 0, 0))
+
+
+def test_constant_reads_of_what_is_written() -> None:
+    """Even a thread's own write is not seen through the read-only cache."""
+    assert fault_of("\tst.global.u32 [%rd9], %t;\n\tld.global.nc.u32 %r3, [%rd9];").kind == "race"
+    assert shared("\tst.global.u32 [%rd9], %t;\n\tld.global.u32 %r3, [%rd9];").any()
+
+
+def test_faults_travel_between_processes() -> None:
+    fault = fault_of("\tst.global.u32 [%rd9+4], 3;")
+    again = pickle.loads(pickle.dumps(fault))
+    assert isinstance(again, KernelFault)
+    assert (str(again), vars(again)) == (str(fault), vars(fault))
 
 
 def test_atomic_operations() -> None:

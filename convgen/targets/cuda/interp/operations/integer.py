@@ -183,19 +183,26 @@ def _lookup(a: Value, b: Value, c: Value, table: Value) -> Value:
     return made
 
 
-def _dot4(op: Op) -> Pure:
-    """dp4a: a sum of four products of bytes, and a number."""
-    first, second = op.opcode[1], op.opcode[2]
+def _dot(op: Op) -> Pure:
+    """dp4a: a sum of four products of bytes, and a number; dp2a: of two halves by the lower or upper two bytes."""
+    match op.opcode:
+        case ("dp4a", first, second):
+            count, upper = 4, False
+        case ("dp2a", "lo" | "hi" as part, first, second):
+            count, upper = 2, part == "hi"
+        case _:
+            raise unknown(op)
     if {first, second} - {"s32", "u32"}:
         raise unknown(op)
     result = "u32" if first == second == "u32" else "s32"
 
-    def parts(value: Value, kind: str) -> Value:
-        flat = np.ascontiguousarray(value).reshape(-1).view(np.int8 if kind == "s32" else np.uint8)
-        return flat.reshape(*value.shape, 4).astype(np.int64)
+    def parts(value: Value, kind: str, number: int) -> Value:
+        narrow = np.dtype(f"{'i' if kind == 's32' else 'u'}{4 // number}")
+        return np.ascontiguousarray(value).reshape(-1).view(narrow).reshape(*value.shape, number).astype(np.int64)
 
     def function(a: Value, b: Value, c: Value) -> Value:
-        total = (parts(a, first) * parts(b, second)).sum(-1) + c.astype(np.int64)
+        chosen = parts(b, second, 4)[..., 4 - count if upper else 0 :][..., :count]
+        total = (parts(a, first, count) * chosen).sum(-1) + c.astype(np.int64)
         return total.astype(numpy_type(result))
 
     return Pure(function, (first, second, result), (result,))
@@ -344,7 +351,8 @@ _BUILDERS: dict[str, Callable[[Op, str], Pure]] = {
     "bfi": lambda op, kind: Pure(_insert, (kind, kind, "u32", "u32"), (kind,)),
     "lop3": lambda op, kind: Pure(_lookup, ("b32",) * 4, ("b32",)),
     "sad": lambda op, kind: Pure(lambda a, b, c: c + np.where(a < b, b - a, a - b), (kind,) * 3, (kind,)),
-    "dp4a": lambda op, kind: _dot4(op),
+    "dp4a": lambda op, kind: _dot(op),
+    "dp2a": lambda op, kind: _dot(op),
 }
 
 

@@ -1,0 +1,1 @@
+"""What was chosen for a network, and why, as one page."""
