@@ -16,7 +16,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from convgen import __version__
-from convgen.errors import ConvgenError, VerificationError
+from convgen.cuda.device import device_numbered
+from convgen.errors import ConvgenError, MissingDependencyError, NotApplicable, VerificationError
 from convgen.locking import active_lock
 from convgen.machine import Machine
 from convgen.options import cache_dir, forbidden_strategies, is_deterministic, num_threads, tune_mode
@@ -24,6 +25,7 @@ from convgen.planning import compile_spec
 from convgen.render import template_dir
 from convgen.runtime.threads import loaded_libraries, parallel_entry
 from convgen.spec import ConvSpec
+from convgen.targets.cuda.driver import driver as cuda_driver
 from convgen.tuning.database import Database, default_path
 from convgen.tuning.shipped import shipped_records
 from convgen.verify import gate_a, gate_b
@@ -31,6 +33,7 @@ from convgen.verify import gate_a, gate_b
 State = Literal["ok", "warning", "failed"]
 _NEEDED = ("numpy", "numba", "llvmlite", "ml_dtypes", "jinja2", "platformdirs", "rich")
 _OPTIONAL = ("onnx", "torch")
+_CUDA = ("numba-cuda", "cuda-core", "nvidia-nvjitlink")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def examine() -> tuple[Finding, ...]:
         ("threads", lambda: Finding("threads", f"{num_threads()} a call")),
         ("choices", _choices),
         ("OpenMP", _openmp),
+        ("CUDA", _cuda),
         ("templates", _templates),
         ("cache", _cache),
         ("database", _database),
@@ -105,6 +109,16 @@ def _openmp() -> Finding:
             "OpenMP", "libgomp was not found; Python's threads, which start more slowly, take its place", "warning"
         )
     return Finding("OpenMP", next(iter(loaded_libraries("libgomp")), "libgomp"))
+
+
+def _cuda() -> Finding:
+    compiler = ", ".join(f"{name} {_installed(name)}" for name in _CUDA)
+    try:
+        count = cuda_driver().device_count()
+        devices = "; ".join(device_numbered(i).facts.describe() for i in range(count))
+    except (MissingDependencyError, NotApplicable) as error:
+        devices = str(error)
+    return Finding("CUDA", f"{compiler}; {devices}")
 
 
 def _templates() -> Finding:

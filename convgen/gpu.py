@@ -77,3 +77,13 @@ def gpu_of(capability: str) -> Gpu:
             return gpu
     allowed = ", ".join(gpu.name for gpu in GPUS)
     raise OptionError(f"capability={capability!r} is unknown; allowed: {allowed}")
+
+
+def gpu_for(capability: tuple[int, int]) -> Gpu:
+    """The kind of GPU whose kernels a device of this capability runs best: the nearest below it of the same major number.
+
+    Raises OptionError where there is none.
+    """
+    major, minor = capability
+    fitting = [gpu for gpu in GPUS if gpu.capability[0] == major and gpu.capability[1] <= minor]
+    return fitting[-1] if fitting else gpu_of(f"{major}.{minor}")

@@ -299,6 +299,7 @@ def test_doctor_finds_everything(capsys: Output) -> None:
         "features",
         "threads",
         "choices",
+        "CUDA",
         "templates",
         "cache",
         "database",

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convgen.cuda.device import device_numbered
+import convgen.cuda.measure
+from convgen.cuda.calls import DeviceCalls
+from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.kernels import CudaConv
 from convgen.targets.cuda import driver
 
 if TYPE_CHECKING:
@@ -28,3 +31,17 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     yield found
     driver.driver.cache_clear()
     device_numbered.cache_clear()
+
+
+@pytest.fixture
+def learning(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    """A fake driver that learns every operator's kernels as it meets them, and a clock that flushes little."""
+    known = CudaConv._calls
+
+    def calls(self: CudaConv, device: Device) -> DeviceCalls:
+        fake.knows(self)
+        return known(self, device)
+
+    monkeypatch.setattr(CudaConv, "_calls", calls)
+    monkeypatch.setattr(convgen.cuda.measure, "_FLUSHED_LEAST", 1 << 10)
+    return fake
