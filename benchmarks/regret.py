@@ -15,16 +15,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from convgen.compile_ahead import Helpers
 from convgen.descriptor import format_descriptor
 from convgen.driver import heuristic_plan
-from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.options import num_threads
 from convgen.runtime.host_lock import alone_on_this_host
 from convgen.spec import ConvSpec
 from convgen.suites import suite, suite_names
-from convgen.tuner import candidates_of
+from convgen.tuner.compile_ahead import Helpers
+from convgen.tuner.laboratory import KernelLab
+from convgen.tuner.session import candidates_of
 from convgen.tuning.replay import Recording, Replay, Trial, read_recordings
 from convgen.tuning.tactics import Tactic, at_random, by_prediction, guided
 

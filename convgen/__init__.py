@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from convgen.planning import compile_spec as compile
     from convgen.planning import emit_source as emit
     from convgen.spec import ConvSpec, Epilogue
-    from convgen.tuner import tune
+    from convgen.tuner.session import tune
 
 # Where each public name lives; loaded when first used, so that importing convgen costs next to nothing.
 _HOMES = {
@@ -28,7 +28,7 @@ _HOMES = {
     "conv_backward_weights": ("convgen.functional", "conv_backward_weights"),
     "conv_transpose": ("convgen.functional", "conv_transpose"),
     "emit": ("convgen.planning", "emit_source"),
-    "tune": ("convgen.tuner", "tune"),
+    "tune": ("convgen.tuner.session", "tune"),
 }
 
 __all__ = [

@@ -108,7 +108,7 @@ def _first_sight(call: Call) -> TunedPlan | None:
     if not is_asked and (tune_mode() != "on" or _is_fixed() or left <= 0):
         return None
     # The tuner brings the oracle and the gates along, which a call that measures nothing never needs.
-    from convgen.tuner import tune
+    from convgen.tuner.session import tune
 
     budget = max(0.0, left) if is_asked else min(left, tune_problem_budget())
     found = tune(call.spec, budget, threads=call.threads, workspace_limit=call.workspace_limit)

@@ -25,8 +25,8 @@ _KEPT = ("CONVGEN_CACHE_DIR", "CONVGEN_TEST_CACHE_DIR", "CONVGEN_MAX_CPU_ISA")
 def _uncalibrated() -> Iterator[None]:
     """What the heuristic chooses is the same before and after tuning, and nobody is told that machines that test are noisy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("convgen.tuner.CALIBRATED_BUDGET", float("inf"))
-        patch.setattr("convgen.tuner._warned_of_noise", [True])
+        patch.setattr("convgen.tuner.session.CALIBRATED_BUDGET", float("inf"))
+        patch.setattr("convgen.tuner.session._warned_of_noise", [True])
         yield
 
 

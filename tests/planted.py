@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from convgen import helper_process
 from convgen.ir import build
 from convgen.ir.nodes import Arith, Const, If, Int, Less, Load, Program, Stmt, Store, Value
 from convgen.ir.rewrite import map_body, map_stages, map_statement
@@ -18,6 +17,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies import registry
 from convgen.strategies.base import Schedule, Strategy
 from convgen.strategies.reference import Reference
+from convgen.tuner import helper_process
 from convgen.tuning.space import Config
 
 # Elements beyond the end: within a page of it, and far away.

@@ -22,11 +22,11 @@ from convgen.cli.problems import read_source, read_spec
 from convgen.cli.report import PLAIN_WIDTH, progress
 from convgen.cuda.kernels import CudaConv
 from convgen.descriptor import parse_descriptor
-from convgen.laboratory import KernelLab
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.strategies.cuda.registry import GPU_STRATEGIES
 from convgen.suites import suite, suite_names
+from convgen.tuner.laboratory import KernelLab
 from convgen.verify import integer_operands
 from tests.onnx_models import CONV, IMAGE, constants, node, save
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import convgen
-from convgen import __version__, choices, locking, planning, tuner
+from convgen import __version__, choices, locking, planning
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan
 from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError
@@ -20,6 +20,7 @@ from convgen.pinning import pin, unpin
 from convgen.planning import plan_for
 from convgen.spec import ConvSpec
 from convgen.strategies.registry import STRATEGIES
+from convgen.tuner import session as tuner
 from convgen.tuning import shipped
 from convgen.tuning.database import Database
 from convgen.tuning.exchange import to_lines

@@ -14,7 +14,7 @@ from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.planning import compile_spec
 from convgen.runtime.workspace import aligned_empty
-from convgen.tuner import tune
+from convgen.tuner.session import tune
 
 NAME = "convgen"
 # A call that is given its output takes some microseconds longer; results this large cost more to allocate.

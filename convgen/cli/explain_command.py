@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from convgen.calibration import calibrated_roofline
 from convgen.cli.problems import read_spec
 from convgen.cli.report import Column, print_line, print_table
 from convgen.descriptor import format_descriptor
@@ -12,6 +11,7 @@ from convgen.driver import check_limit, thread_count
 from convgen.explanation import Entry, Explanation, explain
 from convgen.machine import Machine
 from convgen.options import workspace_limit
+from convgen.tuner.calibration import calibrated_roofline
 
 _COLUMNS: tuple[Column, ...] = (
     ("strategy, config", "left"),

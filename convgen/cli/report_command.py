@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convgen.bench.roofline import Roofline
-from convgen.calibration import calibrated_roofline
 from convgen.cli.problems import Source, read_source
 from convgen.cli.report import print_line, progress
 from convgen.driver import thread_count
@@ -17,6 +16,7 @@ from convgen.report.figures import Figure
 from convgen.report.layers import Comparison, ReportedLayer, read_comparisons, report_layer
 from convgen.report.page import figures_of, render_page
 from convgen.source_files import make_folder, unwritable
+from convgen.tuner.calibration import calibrated_roofline
 
 
 def run_report(arguments: argparse.Namespace) -> int:

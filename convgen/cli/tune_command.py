@@ -17,7 +17,7 @@ from convgen.errors import MissingDependencyError
 from convgen.machine import Machine
 from convgen.options import lock_path
 from convgen.source_files import make_folder, write_source
-from convgen.tuner import tune
+from convgen.tuner.session import tune
 
 OUTPUT = Path("convgen-out")
 
@@ -62,7 +62,7 @@ def _workers(address: str | None) -> Iterator[Executor | None]:
         yield None
         return
     try:
-        from convgen.dask_fleet import connected
+        from convgen.tuner.dask_fleet import connected
     except ImportError as error:
         raise MissingDependencyError(
             f"dask={address!r} needs Dask, which is not installed: pip install 'convgen[fleet]'"

@@ -57,8 +57,8 @@ _KNOWN = {
         scattered=1.0,
         transform=1.0,
     ),
-    # A server core of Zen 4 with 1 MiB of second-level cache, 32 MiB shared: a wide multiply-add takes both ports, as if the clock
-    # were half of what it is.
+    # A server core of Zen 4 with 1 MiB of second-level cache, 32 MiB shared: a wide multiply-add takes both ports, as if the
+    # clock were half of what it is.
     "znver4": Rates(
         clock=1.85e9,
         cache=109e9,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from convgen import tuner
 from convgen.descriptor import parse_descriptor
 from convgen.machine import Machine
 from convgen.planning import plan_for
+from convgen.tuner import session as tuner
 from convgen.tuning.lockfile import LockEntry, read_lock, write_lock
 from convgen.tuning.space import Config
 from tests.test_cli import TINY, Output, fail, no_measurement, run

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 
 import convgen
-from convgen import choices, helper_process
+from convgen import choices
 from convgen.choices import TunedPlan
 from convgen.driver import Plan, heuristic_plan
 from convgen.errors import VerificationWarning
-from convgen.examination import GATES, Gate, Verdict, examine
-from convgen.helper_process import HelperProcess, request_line, start_helper
-from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.spec import ConvSpec
 from convgen.strategies import registry
-from convgen.tuner import HELPED_BUDGET
+from convgen.tuner import helper_process
+from convgen.tuner.examination import GATES, Gate, Verdict, examine
+from convgen.tuner.helper_process import HelperProcess, request_line, start_helper
+from convgen.tuner.laboratory import KernelLab
+from convgen.tuner.session import HELPED_BUDGET
 from convgen.tuning.database import Database
 from convgen.tuning.search import Choice
 from convgen.tuning.space import Config

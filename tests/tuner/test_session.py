@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import convgen
-from convgen import choices, laboratory, tuner
+from convgen import choices
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan, needed_bytes
 from convgen.errors import (
@@ -25,13 +25,15 @@ from convgen.errors import (
     VerificationWarning,
     WorkspaceLimitError,
 )
-from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.runtime import host_lock
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
 from convgen.strategies.registry import STRATEGIES
+from convgen.tuner import laboratory
+from convgen.tuner import session as tuner
+from convgen.tuner.laboratory import KernelLab
 from convgen.tuning.database import Database
 from convgen.tuning.search import Choice
 from convgen.verify import gate_a

@@ -4,7 +4,7 @@ Whatever implements ``concurrent.futures.Executor`` will do. One that knows its 
 fingerprint and threads, and every group tunes all problems; of any other, whichever worker takes a job tunes it. Workers on one
 computer measure one at a time (``runtime/host_lock.py``). A job whose worker is lost is tried once more, and then done without.
 
-A job runs in a process of its own, ``python -m convgen.fleet_job``, so that what else runs in the worker (other tasks, its
+A job runs in a process of its own, ``python -m convgen.tuner.fleet_job``, so that what else runs in the worker (other tasks, its
 heartbeat, locks that a fork has left behind) is not in the process that measures, and so that no kernel can end the worker.
 """
 
@@ -34,7 +34,7 @@ from convgen.tuning.record import Record, from_fields
 ATTEMPTS = 2
 
 # What a job's process runs.
-COMMAND = ("-P", "-m", "convgen.fleet_job")
+COMMAND = ("-P", "-m", "convgen.tuner.fleet_job")
 # What a job may take beyond its budget: starting, waiting for other jobs on the same machine, compiling the first candidate.
 PATIENCE_SECONDS = 3600.0
 
@@ -64,7 +64,7 @@ class Outcome:
 def run_job(job: Job) -> Outcome:
     """What an executor is given: tunes in a new process and returns what that found; raises FleetError where it ends without an
     answer."""
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     try:
         done = subprocess.run(

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 import convgen
-from convgen import __version__, fleet
+from convgen import __version__
 from convgen.choices import TunedPlan, database
 from convgen.errors import FleetError, FleetWarning, NotApplicable, VerificationWarning
-from convgen.fleet import Group, Job, Outcome, records_of, run_job, tune_on
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
+from convgen.tuner import fleet
+from convgen.tuner.fleet import Group, Job, Outcome, records_of, run_job, tune_on
 from convgen.tuning.record import Record, current_tools, to_fields
 from convgen.tuning.space import Config
 

@@ -10,8 +10,8 @@ from distributed import Client
 from distributed.cfexecutor import ClientExecutor
 
 from convgen.errors import FleetError
-from convgen.fleet import Group
 from convgen.machine import Machine
+from convgen.tuner.fleet import Group
 
 # Seconds to wait for a scheduler to answer.
 CONNECT_SECONDS = 10

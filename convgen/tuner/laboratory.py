@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from convgen.compile_ahead import Helpers
 from convgen.driver import Plan
 from convgen.errors import CompileError, VerificationWarning
-from convgen.examination import Gate, Verdict, examine
 from convgen.machine import Machine
 from convgen.operator import Array, CompiledConv
 from convgen.spec import ConvSpec
+from convgen.tuner.compile_ahead import Helpers
+from convgen.tuner.examination import Gate, Verdict, examine
 from convgen.tuning.measure import CacheState, TimedCall, flushed_by
 from convgen.tuning.search import Choice
 from convgen.tuning.waiting import seconds_waited

@@ -15,9 +15,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from convgen import __version__
-from convgen.calibration import calibrate
 from convgen.choices import TunedPlan, claim, known_plan, store
-from convgen.compile_ahead import Helpers
 from convgen.driver import (
     Plan,
     accurate_strategies,
@@ -28,13 +26,15 @@ from convgen.driver import (
     thread_count,
 )
 from convgen.errors import NoisyMachineWarning, SpecError, VerificationError
-from convgen.fleet import Group, Job, tune_on
-from convgen.laboratory import KernelLab
 from convgen.machine import Machine
 from convgen.options import num_threads
 from convgen.options import workspace_limit as default_workspace_limit
 from convgen.runtime.host_lock import alone_on_this_host
 from convgen.spec import ConvSpec
+from convgen.tuner.calibration import calibrate
+from convgen.tuner.compile_ahead import Helpers
+from convgen.tuner.fleet import Group, Job, tune_on
+from convgen.tuner.laboratory import KernelLab
 from convgen.tuning.measure import CacheState
 from convgen.tuning.race import NOISY, WIDENED
 from convgen.tuning.record import Candidate, Record, current_tools
@@ -109,7 +109,7 @@ def _tune_by(
 ) -> list[TunedPlan]:
     """The results of an executor's workers, in the order of ``specs``."""
     if type(executor).__module__.partition(".")[0] == "distributed":
-        from convgen.dask_fleet import groups_of
+        from convgen.tuner.dask_fleet import groups_of
 
         groups = groups_of(executor, job.threads)
     else:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from convgen import calibration
 from convgen.bench.roofline import Roofline
-from convgen.calibration import calibrate, calibrated_roofline, known_roofline
 from convgen.machine import Machine
+from convgen.tuner import calibration
+from convgen.tuner.calibration import calibrate, calibrated_roofline, known_roofline
 from convgen.tuning import rates
 from convgen.tuning.rates import forget_measurements, measured_rates, measurements_path, rates_of
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from convgen.driver import Plan
-from convgen.examination import Gate, Verdict
-from convgen.helper_process import HelperProcess, can_help, request_line, start_helper
+from convgen.tuner.examination import Gate, Verdict
+from convgen.tuner.helper_process import HelperProcess, can_help, request_line, start_helper
 
 # A helper that takes longer than this over one request is taken for stuck.
 PATIENCE_SECONDS = 120.0

@@ -11,10 +11,10 @@ import warnings
 from convgen import __version__
 from convgen.choices import TunedPlan, database
 from convgen.errors import ConvgenError, NoisyMachineWarning, VerificationWarning
-from convgen.fleet import Job, Outcome
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.tuner import tune
+from convgen.tuner.fleet import Job, Outcome
+from convgen.tuner.session import tune
 from convgen.tuning.record import Record, to_fields
 
 

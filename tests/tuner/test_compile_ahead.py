@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from convgen import compile_ahead
-from convgen.compile_ahead import Helpers
 from convgen.driver import Plan
-from convgen.examination import Verdict
-from convgen.helper_process import HelperProcess, can_help, serve
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
+from convgen.tuner import compile_ahead
+from convgen.tuner.compile_ahead import Helpers
+from convgen.tuner.examination import Verdict
+from convgen.tuner.helper_process import HelperProcess, can_help, serve
 
 SPEC = ConvSpec(batch=1, in_channels=3, out_channels=5, spatial_size=6, kernel_size=3)
 PLANS = [Plan(SPEC, "direct", config, "measured") for config in Direct().space(SPEC, Machine.host())]

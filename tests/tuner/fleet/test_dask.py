@@ -90,6 +90,6 @@ def test_the_command_line_finds_the_scheduler(client: Any, capsys: pytest.Captur
 
 
 def test_nobody_at_the_address(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convgen.dask_fleet.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("convgen.tuner.dask_fleet.CONNECT_SECONDS", 1)
     assert main(["tune", "mb1_ic4oc8_ih9oh9kh3ph1", "--no-emit", "--dask", "tcp://127.0.0.1:9"]) == 2
     assert "cannot be reached" in capsys.readouterr().err

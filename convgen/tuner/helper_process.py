@@ -1,7 +1,7 @@
 """A process of its own that compiles and examines kernels for another: requests a line, answers a line, until its input ends.
 
-It is ``python -m convgen.helper_process`` and never imports the caller's main module. A request is a JSON list of a problem, a
-strategy, a configuration, a number of threads and a gate of ``convgen.examination``. Without a gate ("") the plan is only
+It is ``python -m convgen.tuner.helper_process`` and never imports the caller's main module. A request is a JSON list of a problem,
+a strategy, a configuration, a number of threads and a gate of ``convgen.tuner.examination``. Without a gate ("") the plan is only
 compiled, into the cache on disk, and the answer is an empty line, as is the first one, which says that the process is there.
 With a gate the answer is a Verdict: what ends the process instead is the kernel's fault.
 """
@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import IO
 
 from convgen.driver import Plan
-from convgen.examination import GATES, Gate, Verdict, examine
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.options import cache_dir
 from convgen.spec import ConvSpec
+from convgen.tuner.examination import GATES, Gate, Verdict, examine
 from convgen.tuning.space import Config
 
 # What a helper runs; its input and output are pipes.
-COMMAND: tuple[str, ...] = ("-P", "-m", "convgen.helper_process")
+COMMAND: tuple[str, ...] = ("-P", "-m", "convgen.tuner.helper_process")
 # Operators that are kept between being compiled and being examined.
 _KEPT = 16
 
@@ -105,7 +105,7 @@ def can_help() -> bool:
 
 def start_helper() -> HelperProcess | None:
     """A new helper; None where there can be none."""
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     environment = {**os.environ, "PYTHONPATH": path, "CONVGEN_DEBUG": "0"}
     try:

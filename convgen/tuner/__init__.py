@@ -1,0 +1,1 @@
+"""Tuning: candidates compiled and examined by helper processes, timed in this one, on one machine or a fleet."""
