@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import multiprocessing
 import os
 import platform
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +43,8 @@ from convgen.targets.cuda.build import require_toolchain
 _PACKAGES = ("convgen", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "nvidia-nvjitlink", "torch")
 _TUNED_WITH = {"numba-cuda": "0.30.4", "nvidia-nvjitlink": "13.0.88"}
 _RESULTS = Path(__file__).parent / "results"
+# The part of the budget after which no more is compiled.
+_COMPILING_SHARE = 0.5
 # Seconds that a problem's two contenders are timed for.
 _TIMED = 0.15
 
@@ -152,14 +155,18 @@ def _compiled(task: tuple[Plan, Gpu]) -> str:
     return ""
 
 
-def _compile(plans: Iterable[Plan], gpu: Gpu, processes: int) -> dict[Plan, str]:
-    """What went wrong with each plan, all compiled by as many processes."""
+def _compile(plans: Iterable[Plan], gpu: Gpu, processes: int, deadline: float = math.inf) -> dict[Plan, str]:
+    """What went wrong with each plan, compiled by as many processes; those that the deadline came before are left out."""
     distinct = list(dict.fromkeys(plans))
-    tasks = [(plan, gpu) for plan in distinct]
     if processes < 2:
-        return dict(zip(distinct, map(_compiled, tasks), strict=True))
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(distinct, pool.map(_compiled, tasks), strict=True))
+        return {plan: _compiled((plan, gpu)) for plan in distinct if time.perf_counter() < deadline}
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        futures = {plan: pool.submit(_compiled, (plan, gpu)) for plan in distinct}
+        wait(futures.values(), None if math.isinf(deadline) else max(0.0, deadline - time.perf_counter()))
+        return {plan: future.result() for plan, future in futures.items() if future.done()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _row(layer: Layer, plan: Plan, flaw: str, op: CudaConv | None = None, **times: float | None) -> Row:
@@ -215,14 +222,15 @@ def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argpa
             if time.perf_counter() < deadline - arguments.budget / 2:
                 tune(spec, arguments.tune, device=arguments.device)
     plans = {layer.spec: _plan(layer.spec, gpu, device) for found in layers.values() for layer in found}
-    flaws = _compile(plans.values(), gpu, arguments.processes)
-    print(f"{len(plans)} problems compiled, {time.perf_counter() - begin:.0f} s", flush=True)
+    compiling = begin + _COMPILING_SHARE * arguments.budget
+    flaws = _compile(plans.values(), gpu, arguments.processes, compiling)
+    print(f"{len(flaws)} of {len(plans)} problems compiled, {time.perf_counter() - begin:.0f} s", flush=True)
     clock = Clock(device)
     tables = []
     for group in groups:
         table = Table(group.title)
         for layer in layers[group]:
-            if time.perf_counter() >= deadline:
+            if time.perf_counter() >= deadline or plans[layer.spec] not in flaws:
                 table.left_out += 1
                 continue
             plan = plans[layer.spec]

@@ -56,8 +56,9 @@ class DeviceCalls:
 
     def __init__(self, spec: ConvSpec, program: CudaProgram, cubins: Mapping[str, Cubin], device: Device) -> None:
         device.check(program)
-        self.spec = spec
         self.program = program
+        self.result_shape, self.result_dtype = spec.result_shape, spec.result_dtype
+        self.second_name = list(spec.operand_shapes)[1]
         self.device = device
         self.result_name = next(b.name for b in program.program.buffers if b.space == "result")
         self._loaded = _Loaded(
@@ -72,7 +73,7 @@ class DeviceCalls:
         Raises OperandError, ShapeError and DTypeError for ``out`` and what cannot be copied, and DeviceError.
         """
         device, stream, library = self.device, operands.stream, operands.library
-        shape, dtype = self.spec.result_shape, self.spec.result_dtype
+        shape, dtype = self.result_shape, self.result_dtype
         with device.active():
             views = {name: self._ready(name, view, operands) for name, view in operands.views.items()}
             result = library.empty(shape, dtype, device.ordinal, stream) if out is None else out
@@ -82,7 +83,7 @@ class DeviceCalls:
             base, memory = library.scratch(packed_bytes + program.workspace_bytes, device.ordinal, stream)
             addresses = {name: view.address for name, view in views.items()} | {self.result_name: target.address}
             if packed is not None:
-                addresses[list(self.spec.operand_shapes)[1]] = packed.weight.address
+                addresses[self.second_name] = packed.weight.address
             self._place(addresses, base if packed is None else packed.address, base + packed_bytes)
             for launch in self._loaded.all if packed is None else self._loaded.others:
                 device.launch(launch, addresses, stream)
@@ -127,8 +128,8 @@ class DeviceCalls:
     def _target(self, result: Any, operands: Mapping[str, View], stream: int) -> View:
         """Where the result goes, which may lie nowhere else than it is written, and over no operand."""
         view = library_of("out", result).view("out", result)
-        view = replace(view, device=_ordinal(view, self.device))
-        _check_array("out", view, self.spec.result_shape, self.spec.result_dtype)
+        view = _located(view, self.device)
+        _check_array("out", view, self.result_shape, self.result_dtype)
         self._check_device("out", view)
         if not view.is_dense or view.address % ALIGNMENT:
             raise OperandError(f"out does not lie in C order on an address that is a multiple of {ALIGNMENT}")
@@ -159,15 +160,24 @@ class Operands:
     stream: int
 
 
-def operands_of(spec: ConvSpec, arrays: Mapping[str, Any], stream: Any) -> Operands:
-    """The operands held against the problem; the first decides device, stream and what the result is.
+# The shape and the dtype of every operand by its name.
+Expected = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+def expected_operands(spec: ConvSpec) -> Expected:
+    """What a problem's operands must be."""
+    return {name: (shape, spec.operand_dtype(name)) for name, shape in spec.operand_shapes.items()}
+
+
+def operands_of(expected: Expected, arrays: Mapping[str, Any], stream: Any) -> Operands:
+    """The operands held against what they must be; the first decides device, stream and what the result is.
 
     Raises OperandError, ShapeError, DTypeError, MissingDependencyError without a driver, and NotApplicable without a device.
     """
     views: dict[str, View] = {}
     for name, array in arrays.items():
         views[name] = view = library_of(name, array).view(name, array)
-        _check_array(name, view, spec.operand_shapes[name], spec.operand_dtype(name))
+        _check_array(name, view, *expected[name])
     leader, view = next(iter(views.items()))
     library = library_of(leader, arrays[leader])
     ordinal = view.device
@@ -176,14 +186,15 @@ def operands_of(spec: ConvSpec, arrays: Mapping[str, Any], stream: Any) -> Opera
     else:
         device = device_at(view.address) if view.address else device_numbered()
     handle = library.current_stream(arrays[leader], device.ordinal) if stream is None else stream_handle(stream)
-    located = {name: replace(v, device=_ordinal(v, device)) for name, v in views.items()}
+    located = {name: _located(view, device) for name, view in views.items()}
     return Operands(arrays, located, library, device, handle)
 
 
-def _ordinal(view: View, device: Device) -> int:
+def _located(view: View, device: Device) -> View:
+    """The view with the number of its device; what is empty is on this one."""
     if view.device is not None:
-        return view.device
-    return device_at(view.address).ordinal if view.address else device.ordinal
+        return view
+    return replace(view, device=device_at(view.address).ordinal if view.address else device.ordinal)
 
 
 def _check_array(name: str, view: View, shape: tuple[int, ...], dtype: str) -> None:

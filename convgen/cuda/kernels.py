@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, operands_of
+from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, expected_operands, operands_of
 from convgen.cuda.device import Device, device_numbered
 from convgen.cuda.plans import cuda_source, lower_cuda, plan_cuda
 from convgen.cuda.results import known_result
@@ -37,6 +37,7 @@ class CudaConv:
         self.gpu = gpu
         self._lowered = lower_cuda(plan, gpu)
         self.workspace_bytes = self._lowered.scratch_bytes
+        self._expected = expected_operands(plan.spec)
         self._on_device: dict[Device, DeviceCalls] = {}
 
     @property
@@ -97,7 +98,7 @@ class CudaConv:
         that the kernels were not made for; MissingDependencyError without NVIDIA's driver; DeviceError for what the driver
         refuses, which may be the fault of an earlier call.
         """
-        first_name, second_name = list(self.spec.operand_shapes)[:2]
+        first_name, second_name = list(self._expected)[:2]
         packed = second if isinstance(second, PackedCudaWeights) else None
         epilogue = {"bias": bias, "residual": residual, "scale": scale, "shift": shift, "requantize": requantize}
         arrays = {first_name: first, second_name: second}
@@ -105,7 +106,7 @@ class CudaConv:
         self._check_names(arrays)
         if packed is not None:
             del arrays[second_name]
-        operands = operands_of(self.spec, arrays, stream)
+        operands = operands_of(self._expected, arrays, stream)
         calls = self._calls(operands.device)
         if packed is not None and not packed.is_of(calls):
             raise OperandError(
@@ -120,8 +121,8 @@ class CudaConv:
         """
         if self.spec.direction == "backward_weights":
             raise OperandError("weight cannot be packed: a weight gradient has no weights")
-        name = list(self.spec.operand_shapes)[1]
-        operands = operands_of(self.spec, {name: weight}, stream)
+        name = list(self._expected)[1]
+        operands = operands_of(self._expected, {name: weight}, stream)
         return self._calls(operands.device).pack(name, operands)
 
     def _calls(self, device: Device) -> DeviceCalls:
@@ -134,9 +135,8 @@ class CudaConv:
         return found
 
     def _check_names(self, given: Mapping[str, object]) -> None:
-        names = tuple(self.spec.operand_shapes)
-        if given.keys() != set(names):
-            raise OperandError(f"operands are {', '.join(given)}; allowed: {', '.join(names)}")
+        if given.keys() != self._expected.keys():
+            raise OperandError(f"operands are {', '.join(given)}; allowed: {', '.join(self._expected)}")
 
     def interpret(self, first: Array, second: Array, *, seed: int = 0, **epilogue: Array) -> Array:
         """Runs the PTX of a call on NumPy arrays, as a device would run it, and returns the result.

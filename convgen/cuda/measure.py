@@ -12,7 +12,7 @@ from convgen.tuning.measure import Sample
 
 # Memory written before each call: many times the cache, and so much that the host has started the call before it is written.
 _FLUSHED_CACHES = 4
-_FLUSHED_LEAST = 256 << 20
+_FLUSHED_LEAST = 1 << 30
 
 
 class Clock:
