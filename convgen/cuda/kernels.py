@@ -18,7 +18,8 @@ from convgen.errors import DTypeError, OperandError, ShapeError
 from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_for, gpu_of
 from convgen.spec import ConvSpec
 from convgen.targets.cuda.build import Cubin, Resources, disassembly, stage_ptx
-from convgen.targets.cuda.interp import parse, run
+from convgen.targets.cuda.interp import Compiled, compile_kernel, parse, run
+from convgen.targets.cuda.lower import LoweredStage
 from convgen.tuning.space import Config
 
 Array = np.ndarray[Any, Any]
@@ -39,6 +40,7 @@ class CudaConv:
         self.workspace_bytes = self._lowered.scratch_bytes
         self._expected = expected_operands(plan.spec)
         self._on_device: dict[Device, DeviceCalls] = {}
+        self._compiled: dict[str, Compiled] = {}
 
     @property
     def spec(self) -> ConvSpec:
@@ -138,12 +140,13 @@ class CudaConv:
         if given.keys() != self._expected.keys():
             raise OperandError(f"operands are {', '.join(given)}; allowed: {', '.join(self._expected)}")
 
-    def interpret(self, first: Array, second: Array, *, seed: int = 0, **epilogue: Array) -> Array:
+    def interpret(self, first: Array, second: Array, *, seed: int | None = 0, **epilogue: Array) -> Array:
         """Runs the PTX of a call on NumPy arrays, as a device would run it, and returns the result.
 
-        ``epilogue`` names the operands bias, residual, scale, shift and requantize. Warps run in an order that ``seed`` decides;
-        scratch memory and the result begin as NaN. Raises OperandError, ShapeError and DTypeError, and KernelFault for what a
-        kernel may not do: an access outside of an array, a race, a barrier that not all threads reach.
+        ``epilogue`` names the operands bias, residual, scale, shift and requantize. Warps run in an order that ``seed`` decides,
+        or all in step where it is None, which is quicker; scratch memory and the result begin as NaN. Raises OperandError,
+        ShapeError and DTypeError, and KernelFault for what a kernel may not do: an access outside of an array, a race, a barrier
+        that not all threads reach.
         """
         arrays = self._operands(first, second, epilogue)
         program = self._lowered.program
@@ -158,8 +161,7 @@ class CudaConv:
                 continue
             stage = launch.stage
             run(
-                parse(stage_ptx(stage, self.gpu)),
-                stage.name,
+                self._interpreted(stage),
                 grid=(launch.blocks, 1, 1),
                 block=(stage.threads, 1, 1),
                 arguments=[*(arrays[name] for name in stage.buffers), *map(np.int64, launch.sizes)],
@@ -168,6 +170,12 @@ class CudaConv:
             )
         result = next(buffer.name for buffer in program.buffers if buffer.space == "result")
         return arrays[result].reshape(self.spec.result_shape)
+
+    def _interpreted(self, stage: LoweredStage) -> Compiled:
+        """A stage's kernel, ready to be interpreted."""
+        if stage.name not in self._compiled:
+            self._compiled[stage.name] = compile_kernel(parse(stage_ptx(stage, self.gpu)), stage.name)
+        return self._compiled[stage.name]
 
     def _operands(self, first: Array, second: Array, epilogue: Mapping[str, Array]) -> dict[str, Array]:
         """The operands by name, in C order; copies, so that nothing that a kernel does reaches the caller's arrays."""
@@ -182,6 +190,7 @@ class CudaConv:
             if array.dtype != dtype:
                 raise DTypeError(f"{name} has dtype {array.dtype}; allowed: {dtype}")
             found[name] = np.array(array, order="C")
+            found[name].flags.writeable = False
         return found
 
 

@@ -1,8 +1,9 @@
 """A process of its own that compiles and examines kernels for another: requests a line, answers a line, until its input ends.
 
-It is ``python -m convgen.tuner.helper_process`` and never imports the caller's main module. A request is a JSON list of a problem,
-a strategy, a configuration, a number of threads and a gate of ``convgen.tuner.examination``. Without a gate ("") the plan is only
-compiled, into the cache on disk, and the answer is an empty line, as is the first one, which says that the process is there.
+It is ``python -m convgen.tuner.helper_process`` and never imports the caller's main module. A request is a JSON list of a
+problem, a strategy, a configuration, a number of threads and a gate of ``convgen.tuner.examination``. Without a gate ("") the
+plan is compiled alone, into the cache on disk, and the answer is an empty line, as is the first one, which says that the process
+is there.
 With a gate the answer is a Verdict: what ends the process instead is the kernel's fault.
 """
 
