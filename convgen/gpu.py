@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from convgen.errors import OptionError
 
 WARP = 32
+# What the system keeps of every block's shared memory, from 8.0 on.
+RESERVED_SHARED = 1024
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,14 @@ class Gpu:
     shared_per_multiprocessor: int
     shared_per_block: int
     threads_per_multiprocessor: int
+    blocks_per_multiprocessor: int
     lanes: int
     clock: float
     bandwidth: float
+    l2_bytes: int
     matrix_shapes: Mapping[str, tuple[int, int, int]]
     registers: int = 65536
     registers_per_thread: int = 255
-    l2_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -49,9 +52,14 @@ class Gpu:
         so many bytes. Registers are given to warps in units of 256 (CUDA C++ Programming Guide, "Compute Capabilities")."""
         warps = -(-threads // WARP)
         per_warp = -(-max(registers, 1) * WARP // 256) * 256
-        limits = [self.threads_per_multiprocessor // threads, self.registers // (per_warp * warps), 32]
+        limits = [
+            self.threads_per_multiprocessor // threads,
+            self.registers // (per_warp * warps),
+            self.blocks_per_multiprocessor,
+        ]
         if shared:
-            limits.append(self.shared_per_multiprocessor // (shared + 1024))
+            reserved = RESERVED_SHARED if self.capability >= (8, 0) else 0
+            limits.append(self.shared_per_multiprocessor // (shared + reserved))
         return min(limits) * threads / self.threads_per_multiprocessor
 
 
@@ -60,12 +68,12 @@ _KB, _MB = 1024, 1024 * 1024
 
 # The CUDA C++ Programming Guide's table of compute capabilities, and the data sheets of the products named.
 GPUS: tuple[Gpu, ...] = (
-    Gpu((7, 5), "T4", 40, 64 * _KB, 64 * _KB, 1024, 64, 1.59e9, 320e9, {"float16": (16, 8, 8)}, l2_bytes=4 * _MB),
-    Gpu((8, 0), "A100", 108, 164 * _KB, 163 * _KB, 2048, 64, 1.41e9, 2.0e12, _AMPERE, l2_bytes=40 * _MB),
-    Gpu((8, 6), "RTX 3090", 82, 100 * _KB, 99 * _KB, 1536, 128, 1.70e9, 936e9, _AMPERE, l2_bytes=6 * _MB),
-    Gpu((8, 9), "RTX 4090", 128, 100 * _KB, 99 * _KB, 1536, 128, 2.52e9, 1.0e12, _AMPERE, l2_bytes=72 * _MB),
-    Gpu((9, 0), "H200", 132, 228 * _KB, 227 * _KB, 2048, 128, 1.83e9, 4.8e12, _AMPERE, l2_bytes=50 * _MB),
-    Gpu((10, 0), "B200", 148, 228 * _KB, 227 * _KB, 2048, 128, 1.85e9, 8.0e12, _AMPERE, l2_bytes=126 * _MB),
+    Gpu((7, 5), "T4", 40, 64 * _KB, 64 * _KB, 1024, 16, 64, 1.59e9, 320e9, 4 * _MB, {"float16": (16, 8, 8)}),
+    Gpu((8, 0), "A100", 108, 164 * _KB, 163 * _KB, 2048, 32, 64, 1.41e9, 2.0e12, 40 * _MB, _AMPERE),
+    Gpu((8, 6), "RTX 3090", 82, 100 * _KB, 99 * _KB, 1536, 16, 128, 1.70e9, 936e9, 6 * _MB, _AMPERE),
+    Gpu((8, 9), "RTX 4090", 128, 100 * _KB, 99 * _KB, 1536, 24, 128, 2.52e9, 1.0e12, 72 * _MB, _AMPERE),
+    Gpu((9, 0), "H200", 132, 228 * _KB, 227 * _KB, 2048, 32, 128, 1.83e9, 4.8e12, 50 * _MB, _AMPERE),
+    Gpu((10, 0), "B200", 148, 228 * _KB, 227 * _KB, 2048, 32, 128, 1.85e9, 8.0e12, 126 * _MB, _AMPERE),
 )
 DEFAULT_CAPABILITY = "9.0"
 

@@ -247,7 +247,8 @@ def test_threads_share_a_layer() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         for result, exact in zip(pool.map(run, images * 4), expected * 4, strict=True):
-            assert torch.equal(result, exact)
+            # The layer may take an algorithm that rounds; integers are one apart.
+            torch.testing.assert_close(result, exact, rtol=0, atol=0.01)
 
 
 class _Convolved(torch.utils.data.Dataset):  # type: ignore[name-defined]

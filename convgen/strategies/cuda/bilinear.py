@@ -32,22 +32,31 @@ from convgen.strategies.cuda.gemm import (
 )
 from convgen.tuning.space import Config
 
-MOST_THREADS = 256
 # Threads of a block that transforms tiles.
 THREADS = 128
 # The part of the bandwidth that transforms reach, and what starting all kernels takes.
 REACHED = 0.75
 LAUNCH_SECONDS = 9e-6
+# Places in arrays are counted in 32 bits.
+MOST_ELEMENTS = 2**31 - 1
 # Configurations of a tile's size that are worth measuring.
 MOST_CONFIGS = 12
 
 
 def bilinear_refusal(spec: ConvSpec) -> str | None:
     """Why no bilinear algorithm applies to a problem on a GPU, whatever its matrices."""
+    if spec.direction == "backward_weights":
+        return "direction='backward_weights' has no transform over pixels for GPUs"
     reason = general_refusal(spec)
     if reason is None and len(gather_classes(unfolded_problem(spec))) > 1:
         return f"stride={spec.stride} leaves residue classes of few taps each"
     return reason
+
+
+def fits_memory(spec: ConvSpec, found: tuple[Shape, ...]) -> bool:
+    """Whether the points of all tiles are so few that 32 bits count them."""
+    channels = spec.groups * max(spec.reduced_channels, spec.made_channels)
+    return all(shape.points * shape.tiles * channels <= MOST_ELEMENTS for shape in found)
 
 
 def bilinear_configs(spec: ConvSpec, found: tuple[Shape, ...], gpu: Gpu, **fixed: int) -> list[Config]:
@@ -55,7 +64,7 @@ def bilinear_configs(spec: ConvSpec, found: tuple[Shape, ...], gpu: Gpu, **fixed
     tiles = max(shape.tiles for shape in found)
     every = [
         replace(tiling, stages=stages)
-        for tiling in tilings(tiles, spec.made_channels, MOST_THREADS, matrix=False)
+        for tiling in tilings(tiles, spec.made_channels, matrix=False)
         for stages in copy_stages(gpu)
     ]
     best = sorted(every, key=lambda tiling: bilinear_seconds(spec, found, tiling, gpu))[:MOST_CONFIGS]

@@ -18,6 +18,7 @@ from convgen.strategies.cuda.bilinear import (
     bilinear_refusal,
     bilinear_schedule,
     bilinear_seconds,
+    fits_memory,
     tiling_of,
 )
 from convgen.strategies.fft import SHORTEST, length_along
@@ -78,4 +79,4 @@ class Fft:
     @staticmethod
     def _sizes(spec: ConvSpec) -> Iterator[int]:
         """The lengths that save products, are accurate enough and fit a thread's registers."""
-        return (n for n in CpuFft.sizes(spec) if n <= LONGEST)
+        return (n for n in CpuFft.sizes(spec) if n <= LONGEST and fits_memory(spec, shapes(spec, length_along(n))))

@@ -34,6 +34,8 @@ from convgen.passes.widen_reads import WidenReads
 from convgen.strategies.cuda.base import PLAIN_THREADS
 from convgen.tuning.space import Config
 
+# Threads of a block.
+MOST_THREADS = 256
 # The widest access of a thread.
 ACCESS_BYTES = 16
 # Neighbouring sums of a thread: as many float32 as an access reads of shared memory.
@@ -257,7 +259,7 @@ def access_lanes(dtype: str, extent: int, most: int = RUN) -> int:
     return lanes if extent % lanes == 0 else 1
 
 
-def tilings(rows: int, cols: int, largest_threads: int, *, matrix: bool) -> list[Tiling]:
+def tilings(rows: int, cols: int, *, matrix: bool) -> list[Tiling]:
     """Blocks worth a thought for a product of so many rows and columns: the larger, the fewer bytes pass through shared memory;
     the smaller, the more blocks there are."""
     found = []
@@ -266,7 +268,7 @@ def tilings(rows: int, cols: int, largest_threads: int, *, matrix: bool) -> list
         too_long = block_rows > 16 and block_rows >= 2 * rows
         for depth in (32, 64) if matrix else (8, 16):
             tiling = Tiling(block_rows, block_cols, depth, row_tile, col_tile, 1, int(matrix))
-            if not too_wide and not too_long and tiling.threads <= largest_threads:
+            if not too_wide and not too_long and tiling.threads <= MOST_THREADS:
                 found.append(tiling)
     return found
 

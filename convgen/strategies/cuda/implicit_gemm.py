@@ -38,9 +38,6 @@ from convgen.strategies.reference import sum_error_bound
 from convgen.transforms.split import TF32_UNIT, Algorithms, Split
 from convgen.tuning.space import Config
 
-# Blocks with fewer threads do not hide how long memory takes.
-FEWEST_THREADS = 64
-MOST_THREADS = 256
 # A sum is split where there are not so many blocks for each multiprocessor, into parts of so many terms or more.
 BLOCKS_EACH = 2
 FEWEST_TERMS = 128
@@ -78,7 +75,7 @@ class ImplicitGemm:
         found = [
             replace(staged, split=split)
             for matrix in kinds
-            for tiling in tilings(rows, cols, MOST_THREADS, matrix=matrix)
+            for tiling in tilings(rows, cols, matrix=matrix)
             for staged in (replace(tiling, stages=stages) for stages in copy_stages(gpu))
             if staged.shared_bytes(spec.dtype) <= gpu.shared_per_block
             for split in _splits(spec, tiling, gpu)

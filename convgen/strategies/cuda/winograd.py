@@ -18,6 +18,7 @@ from convgen.strategies.cuda.bilinear import (
     bilinear_refusal,
     bilinear_schedule,
     bilinear_seconds,
+    fits_memory,
     tiling_of,
 )
 from convgen.strategies.winograd import Winograd as CpuWinograd
@@ -42,7 +43,7 @@ class Winograd:
             return reason
         if not any(True for _ in self._outputs(spec)):
             return (
-                f"kernel_size={spec.kernel_size} with accuracy={spec.accuracy!r} admits no F(m, r) that saves products"
+                f"kernel_size={spec.kernel_size} with accuracy={spec.accuracy!r} admits no F(m, r) that saves and fits"
             )
         return None
 
@@ -74,5 +75,6 @@ class Winograd:
         """The m that save products, are accurate enough and fit a thread's registers."""
         accurate = set(CpuWinograd.outputs(spec))
         for m in OUTPUTS:
-            if m in accurate and all(shape.points <= MOST_POINTS for shape in shapes(spec, outputs_along(m))):
+            found = shapes(spec, outputs_along(m))
+            if m in accurate and all(shape.points <= MOST_POINTS for shape in found) and fits_memory(spec, found):
                 yield m

@@ -6,23 +6,21 @@ threads alike. Registers become local variables. Local buffers lie in the memory
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from convgen.dtypes import DTYPES
 from convgen.errors import IRError
-from convgen.ir.addresses import costly_parts, element_offset, with_names
-from convgen.ir.build import add, floordiv, mod, mul
+from convgen.ir.addresses import costly_parts
+from convgen.ir.build import floordiv, mod, mul
 from convgen.ir.check import WARP
 from convgen.ir.nodes import (
     Alloc,
     Apply,
     Arith,
     Barrier,
-    Buffer,
     Choose,
     Const,
     Convert,
@@ -45,7 +43,6 @@ from convgen.ir.nodes import (
     Store,
     TileDot,
     TileLoad,
-    TileStmt,
     TileStore,
     TileZero,
     Transform,
@@ -53,19 +50,16 @@ from convgen.ir.nodes import (
     Var,
     Where,
 )
-from convgen.ir.printer import format_index
 from convgen.ir.rewrite import loops, map_statement, reads, statements, stores, values, variables
-from convgen.ir.types import compute_dtype, value_type
+from convgen.ir.types import compute_dtype
 from convgen.targets.cuda.operations import Operation
+from convgen.targets.cuda.places import INDENT
+from convgen.targets.cuda.tiles import LANE, Tiles
 from convgen.transforms.lines import transform_lines
 
-INDENT = "    "
 # Arrays in shared memory begin at multiples of the widest access.
 ALIGNMENT = 16
-# The number of a thread in its warp.
-LANE = "lane"
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 _PART_NAMES = {"//": "row", "%": "col", "min": "start", "max": "limit"}
 
 
@@ -174,44 +168,10 @@ def _mentioned(program: Program, stage: Stage, accessed: set[str]) -> frozenset[
 
 
 @dataclass
-class _Writer:
+class _Writer(Tiles):
     """The statements and values written so far."""
 
-    program: Program
-    stage: Stage
-    shared: Mapping[str, int]
-    depth: int = 0
-    lines: list[str] = field(default_factory=list)
-    operations: set[Operation] = field(default_factory=set)
-    registers: dict[str, Buffer] = field(default_factory=dict)
-    named: dict[Index, Index] = field(default_factory=dict)
-    bases: dict[tuple[str, Index], str] = field(default_factory=dict)
     kept: dict[Value, str] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    thread: str = ""
-
-    def line(self, text: str) -> None:
-        self.lines.append(INDENT * self.depth + text)
-
-    def use(self, operation: Operation) -> str:
-        self.operations.add(operation)
-        return operation.name
-
-    def fresh(self, prefix: str) -> str:
-        """A name that the kernel has not used."""
-        while True:
-            taken = self.counts[prefix]
-            self.counts[prefix] += 1
-            name = f"{prefix}{taken or ''}"
-            if name not in self.taken:
-                return name
-
-    @functools.cached_property
-    def taken(self) -> frozenset[str]:
-        """The names that the stage has given to loops, sizes and buffers."""
-        sizes = (*self.program.sizes, *(name for name, _ in self.stage.bindings))
-        buffers = (buffer.name for buffer in self.program.buffers)
-        return frozenset((*(loop.var for loop in loops(self.stage.body)), *sizes, *buffers))
 
     # ---- statements
 
@@ -298,69 +258,6 @@ class _Writer:
             transform.map, buffer.name, names, lambda number: f"np.{buffer.dtype}({number!r})", named
         ):
             self.line(text)
-
-    # ---- the matrix units of a warp: each thread has its part of a tile, as the PTX ISA says under "Matrix fragments"
-
-    def tile(self, statement: TileStmt) -> None:
-        match statement:
-            case TileZero(tile, index):
-                self.line(f"{self.tile_name(tile, index)} = {self.value(Const(0.0, 'float32', 4))}")
-            case TileLoad(tile, index, memory, place, _, 1, turned):
-                self.line(f"{self.tile_name(tile, index)} = {self.tile_load(tile, memory, place, turned=turned)}")
-            case TileDot(c, c_index, a, a_index, b, b_index, True):
-                storage = self.registers[a].dtype
-                names = [self.tile_name(*each) for each in ((a, a_index), (b, b_index), (c, c_index))]
-                self.line(f"{names[2]} = {self.use(Operation('mma', 'float32', 1, storage))}({', '.join(names)})")
-            case TileStore(memory, place, 0, tile, index):
-                row, col = add(place[0], floordiv(LANE, 4)), add(place[1], mul(mod(LANE, 4), 2))
-                store = self.use(Operation("shared_store", "float32", 2, "float32"))
-                for part in range(2):
-                    half = self.use(Operation(f"half{part}", "float32", 2))
-                    at = self.place(memory, (add(row, 8 * part), col))
-                    self.line(f"{store}({memory}, {at}, {half}({self.tile_name(tile, index)}))")
-            case _:
-                raise IRError(f"stage {self.stage.name}: {statement} is no operation of a warp")
-
-    def copy(self, copy: CopyAsync) -> None:
-        """One operation, which is told whether to read or to write zeros."""
-        self.bases = {}
-        storage = self.program.buffer(copy.source).dtype
-        size = copy.lanes * DTYPES[storage].itemsize
-        inside = " and ".join(dict.fromkeys(map(self.condition, copy.conditions))) or "True"
-        places = f"{copy.target}, {self.place(copy.target, copy.target_index)}"
-        origin = f"{copy.source}, {self.place(copy.source, copy.source_index)}"
-        operation = Operation("copy_async", "", size, storage)
-        self.line(f"{self.use(operation)}({places}, {origin}, {inside})")
-
-    def tile_name(self, tile: str, index: tuple[Index, ...]) -> str:
-        """The variable that holds a thread's part of a tile."""
-        numbers = [i.value for i in index if isinstance(i, Int)]
-        shape = self.registers[tile].shape[-2 - len(numbers) : -2]
-        return tile + "_".join(str(i) for i, extent in zip(numbers, shape, strict=True) if extent != Int(1))
-
-    def tile_load(self, tile: str, memory: str, place: tuple[Index, ...], *, turned: bool) -> str:
-        """A thread's part of a factor: of 16-bit elements it says where one row of the 8 x 8 matrices begins."""
-        rows, columns = (extent.value for extent in self.registers[tile].shape[-2:] if isinstance(extent, Int))
-        dtype = self.registers[tile].dtype
-        if dtype == "float32":
-            parts = [(r, c) for c in range(0, columns, 4) for r in range(0, rows, 8)]
-            load = self.use(Operation("shared_load", "float32", 1, "float32"))
-            found = []
-            for r, c in parts:
-                own = add(floordiv(LANE, 4), r), add(mod(LANE, 4), c)
-                at = (*place[:-2], add(place[-2], own[turned]), add(place[-1], own[not turned]))
-                found.append(f"{load}({memory}, {self.place(memory, at)})")
-            return f"{self.use(Operation('tf32', 'float32', len(parts), 'float32'))}({', '.join(found)})"
-        matrices = rows // 8 * (columns // 8)
-        if turned:
-            below = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
-            beside = mul(mod(floordiv(LANE, 8), 2), 8) if rows > 8 else Int(0)
-            at = (*place[:-2], add(place[-2], below, mod(LANE, 8)), add(place[-1], beside))
-        else:
-            beside = mul(floordiv(LANE, rows) if rows > 8 else mod(floordiv(LANE, 8), 2), 8)
-            at = (*place[:-2], add(place[-2], mod(LANE, rows)), add(place[-1], beside))
-        operation = Operation("matrix_load_turned" if turned else "matrix_load", "int32", matrices, dtype)
-        return f"{self.use(operation)}({memory}, {self.place(memory, at)})"
 
     def indented(self, body: tuple[Stmt, ...]) -> None:
         self.depth += 1
@@ -480,14 +377,6 @@ class _Writer:
                 self.bases[buffer, base] = name = self.fresh(f"{buffer}_at")
                 self.line(f"{name} = {self.text(base)}")
 
-    def accesses(self, run: list[Store]) -> Iterator[tuple[str, tuple[Index, ...]]]:
-        for store in run:
-            for read in reads((store,)):
-                if self.program.has_buffer(read.buffer):
-                    yield read.buffer, read.index
-            if self.program.has_buffer(store.buffer):
-                yield store.buffer, store.index
-
     def name_loads(self, run: list[Store]) -> None:
         """Reads once what several stores of the run use."""
         stored = {store.buffer for store in run}
@@ -550,60 +439,4 @@ class _Writer:
         operation = Operation(kind, self.dtype(operands[0]), self.lanes(operands[0]))
         return f"{self.use(operation)}({', '.join(map(self.value, operands))})"
 
-    def kind(self, kind: str, buffer: str) -> str:
-        return f"shared_{kind}" if buffer in self.shared else kind
-
-    def register(self, buffer: str, index: tuple[Index, ...], lanes: int) -> str:
-        """The local variable that an element, or a whole vector, of a thread's registers is kept in."""
-        shape = self.registers[buffer].shape
-        if index[:1] == (Var(self.thread),):
-            index, shape = index[1:], shape[1:]
-        places = [i.value for i in index if isinstance(i, Int)]
-        if len(places) != len(index) or (lanes > 1 and (places[-1] or shape[-1] != Int(lanes))):
-            raise IRError(f"register {buffer}[{', '.join(map(format_index, index))}] x{lanes} is not one variable")
-        axes = len(shape) - (lanes > 1)
-        parts = (str(i) for i, extent in zip(places[:axes], shape, strict=False) if extent != Int(1))
-        return buffer + "_".join(parts)
-
-    def dtype(self, value: Value) -> str:
-        return value_type(value, self.buffers())[0]
-
-    def lanes(self, value: Value) -> int:
-        return value_type(value, self.buffers())[1]
-
-    def buffers(self) -> dict[str, Buffer]:
-        return {**{buffer.name: buffer for buffer in self.program.buffers}, **self.registers}
-
     # ---- places
-
-    def offset(self, buffer: str, index: tuple[Index, ...]) -> tuple[Index, Index]:
-        return element_offset(index, self.program.seen(self.stage, buffer).shape)
-
-    def place(self, buffer: str, index: tuple[Index, ...]) -> str:
-        base, displacement = self.offset(buffer, index)
-        named = self.bases.get((buffer, base))
-        return self.text(add(base if named is None else Var(named), displacement))
-
-    def condition(self, condition: Less) -> str:
-        match condition:
-            case Less(Int(value), b):
-                return f"{value + 1} <= {self.text(b)}"
-            case Less(a, b):
-                return f"{self.text(a)} < {self.text(b)}"
-
-    def text(self, expression: Index) -> str:
-        return self._text(with_names(expression, self.named), 0)
-
-    def _text(self, expression: Index, outer: int) -> str:
-        match expression:
-            case IndexOp("//" | "%" as op, a, b):
-                name = self.use(Operation("quotient" if op == "//" else "rest", "int64"))
-                return f"{name}({self._text(a, 0)}, {self._text(b, 0)})"
-            case IndexOp("min" | "max" as op, a, b):
-                return f"{op}({self._text(a, 0)}, {self._text(b, 0)})"
-            case IndexOp(op, a, b):
-                level = _PRECEDENCE[op]
-                text = f"{self._text(a, level)} {op} {self._text(b, level + 1)}"
-                return f"({text})" if level < outer else text
-            case _:
-                return format_index(expression)

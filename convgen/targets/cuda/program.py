@@ -21,7 +21,6 @@ from convgen.targets.cuda.operations import needed_functions, operation_text, ve
 ALIGNMENT = 256
 # Places in arrays are computed in 32 bits where they are divided.
 MOST_ELEMENTS = 2**31 - 1
-MOST_BLOCKS = 2**31 - 1
 SCRATCH = ("packed", "workspace")
 
 
@@ -141,7 +140,7 @@ def _array_text(buffer: Buffer, shape: tuple[int, ...]) -> dict[str, object]:
 def lower_program(program: Program, sizes: Mapping[str, int], gpu: Gpu) -> CudaProgram:
     """Lowers every stage that does something and lays out packed weights and the workspace.
 
-    Raises NotApplicable for arrays or grids beyond what 32 bits count, and for blocks with more shared memory than there is.
+    Raises NotApplicable for arrays beyond what 32 bits count, and for blocks with more shared memory than there is.
     """
     program = replace(program, stages=tuple(stage for stage in program.stages if stage.body))
     for buffer in program.buffers:
