@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import cuda, types
 from numba.cuda import cgutils
 from numba.cuda.extending import intrinsic, models, register_model
+from cuda.bindings import driver
 
 # ---- operations: each is one instruction, or a few
 class Vector(types.Type):
@@ -347,6 +348,15 @@ def address(array):
     """Where an array on the device begins."""
     return array.__cuda_array_interface__["data"][0]
 
+def share(kernel, size):
+    """More than 48 KB of memory for a block to share is given only when asked for."""
+    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    for compiled in kernel.overloads.values():
+        function = compiled.library.get_cufunc()
+        (error,) = driver.cuKernelSetAttribute(attribute, size, function.handle, function.device.id)
+        if error != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(f"a block cannot share {size} bytes: {error}")
+
 # ---- the whole problem, on NumPy arrays
 def run(input, weight, bias):
     input = np.ascontiguousarray(input).view(np.uint16).reshape((32, 56, 56, 64))  # bfloat16's bits
@@ -358,5 +368,6 @@ def run(input, weight, bias):
     output = cuda.device_array((32, 56, 56, 64), np.uint16)
     packed = cuda.device_array(73728, np.uint8)
     pack_weight[144, 256, 0, 0](address(weight), address(packed), 3, 3, 64, 64)
+    share(conv, 75264)
     conv[392, 256, 0, 75264](address(input), address(bias), address(output), address(packed), 32)
     return output.copy_to_host()

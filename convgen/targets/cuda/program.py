@@ -21,6 +21,8 @@ from convgen.targets.cuda.operations import needed_functions, operation_text, ve
 ALIGNMENT = 256
 # Places in arrays are computed in 32 bits where they are divided.
 MOST_ELEMENTS = 2**31 - 1
+# The shared memory of a block that need not be asked for, in bytes.
+GRANTED_SHARED = 48 * 1024
 SCRATCH = ("packed", "workspace")
 
 
@@ -88,6 +90,8 @@ class CudaProgram:
         return render(
             "cuda/kernel.py.j2",
             title=title,
+            granted=GRANTED_SHARED,
+            asks_for_memory=any(stage.shared_bytes > GRANTED_SHARED for stage in self.stages),
             facts=facts,
             vectors=vector_texts(operations),
             operations=[operation_text(operation) for operation in operations],
