@@ -17,15 +17,14 @@ BLOCK = "block"
 class LaunchGrid:
     """for a: for b: S   →   parallel for block: thread for t in T: if block * T + t < A * B: S[a = .., b = ..]
 
-    The loops of every stage that begins with ``stage``, but for the last ``keep`` of its perfect nest, become tasks of
-    ``threads`` threads, an iteration each, of which neighbours go along the last loop.
+    The perfect nest of every stage that begins with ``stage`` becomes tasks of ``threads`` threads, an iteration each, of which
+    neighbours go along the last loop.
 
     Requires: iterations of the loops are independent, and no extent depends on another loop. Ensures: every iteration runs once.
     """
 
     stage: str
     threads: int
-    keep: int = 0
 
     def __call__(self, program: Program) -> Program:
         stages = tuple(
@@ -35,7 +34,6 @@ class LaunchGrid:
 
     def _launched(self, stage: Stage) -> Stage:
         nest, _ = perfect_nest(stage.body)
-        nest = nest[: len(nest) - self.keep]
         if not nest:
             raise IRError(f"stage {stage.name} has no loops to be threads")
         names = {loop.var for loop in nest}

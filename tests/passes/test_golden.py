@@ -296,7 +296,6 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "launch_grid": (small.double(), (LaunchGrid("main", 4),)),
     "launch_grid_kept": (small.with_epilogue(), (LaunchGrid("stage", 2), LaunchGrid("main", 1))),
-    "launch_grid_inside": (small.double(), (LaunchGrid("main", 2, keep=1),)),
     "split_sum": (small.product(), (SplitSum("main", "r", 2, "part_of_y"),)),
     "whole_vectors": (
         small.product(),

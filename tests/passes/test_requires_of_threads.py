@@ -53,6 +53,11 @@ def summed(*body: Stmt) -> Program:
     )
 
 
+def alone() -> Program:
+    """y[] = x[], without a loop."""
+    return program((buffer("x"), buffer("y")), put("y", value=at("x")))
+
+
 def triangle() -> Program:
     """for i in 3: for j in i: y[i, j] = x[i, j]."""
     body = loop("i", 3, loop("j", "i", put("y", "i", "j", value=at("x", "i", "j"))))
@@ -178,7 +183,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
         after(product(), *SHARED, ShareLoops(("xs_r", "xs_i"), "xs", 4)),
         "register acc does not begin with the axes .'i', 'j'.",
     ),
-    ("launch_grid nothing", LaunchGrid("main", 4, keep=2), double(), "stage main has no loops to be threads"),
+    ("launch_grid nothing", LaunchGrid("main", 4), alone(), "stage main has no loops to be threads"),
     ("launch_grid triangle", LaunchGrid("main", 4), triangle(), "extent of loop j depends on another loop"),
     ("whole_vectors extent", WholeVectors("i"), double(), "extent of loop i is not constant"),
     ("whole_vectors loop", WholeVectors("q"), double(), "no loop q"),
