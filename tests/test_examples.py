@@ -38,6 +38,7 @@ def test_digits_are_learnt_as_well_by_either(example: str, library: str) -> None
     assert float(apart) < 0.2
 
 
+@pytest.mark.slow
 def test_a_step_of_each_kind() -> None:
     pytest.importorskip("torch")
     text = run("resnet50_steps.py", "--size", "56", "--batch", "2", "--rounds", "1", "--threads", "1")
