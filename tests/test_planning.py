@@ -266,6 +266,15 @@ def test_what_does_not_apply_cannot_be_pinned(monkeypatch: pytest.MonkeyPatch) -
         pin(SPEC, "direct")
 
 
+def test_what_is_not_known_to_have_passed_all_gates_is_not_chosen_for_packing_in_each_call(database: Database) -> None:
+    quick = Candidate("reference", REFERENCE, 1e-9)
+    database.store(record("direct", candidates=(quick,)))
+    assert chosen(constant_weights=False) == ("direct", "database")
+    database.store(record("direct", candidates=(dataclasses.replace(quick, passed=True),)))
+    assert chosen(constant_weights=False) == ("reference", "database")
+    assert chosen() == ("direct", "database")
+
+
 def test_shipped_results_come_after_the_database(database: Database, tmp_path: Path) -> None:
     given = record("reference", version="0.0.1", candidates=(Candidate("reference", REFERENCE, 1.0),))
     other = dataclasses.replace(given, fingerprint="of another")

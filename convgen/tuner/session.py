@@ -6,6 +6,7 @@ has not been held against the oracle on integers and random numbers at the probl
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import time
@@ -15,7 +16,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from convgen import __version__
-from convgen.choices import TunedPlan, claim, known_plan, store
+from convgen.choices import TunedPlan, claim, known_plan, store, unpacked_seconds
 from convgen.driver import (
     Plan,
     accurate_strategies,
@@ -208,7 +209,8 @@ def _search(spec: ConvSpec, machine: Machine, run: _Run, budget: float) -> tuple
         raise VerificationError(f"no candidate for {spec} is right: {'; '.join(lab.rejected)}")
     if finding.noise > NOISY or lab.disturbed > DISTURBED:
         _warn_of_noise(finding.noise, lab.disturbed)
-    return _result(spec, finding, finding.winner, first, lab), lab.verified
+    candidates = _candidates(spec, machine, finding, lab)
+    return _result(spec, finding, finding.winner, first, candidates, lab), lab.verified
 
 
 def candidates_of(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None) -> list[Choice]:
@@ -224,12 +226,31 @@ def candidates_of(spec: ConvSpec, machine: Machine, threads: int, workspace_limi
     ]
 
 
-def _result(spec: ConvSpec, finding: Finding, winner: Choice, first: Choice, lab: KernelLab) -> TunedPlan:
+def _candidates(spec: ConvSpec, machine: Machine, finding: Finding, lab: KernelLab) -> tuple[Candidate, ...]:
+    """All that were measured. The one that is to be the fastest where each call packs the weights is put to all gates too; one
+    that turns out to be wrong there is left out, and the next one's turn it is."""
+    measured = {
+        choice: Candidate(
+            choice.strategy, choice.config, found.seconds, found.low, found.high, found.rounds, choice.predicted
+        )
+        for choice, found in finding.estimates.items()
+    }
+    for choice in sorted(measured, key=lambda each: unpacked_seconds(measured[each], spec, machine)):
+        if lab.qualify(choice):
+            break
+        del measured[choice]
+    return tuple(dataclasses.replace(each, passed=choice in lab.errors) for choice, each in measured.items())
+
+
+def _result(
+    spec: ConvSpec,
+    finding: Finding,
+    winner: Choice,
+    first: Choice,
+    candidates: tuple[Candidate, ...],
+    lab: KernelLab,
+) -> TunedPlan:
     estimates = finding.estimates
-    candidates = tuple(
-        Candidate(choice.strategy, choice.config, found.seconds, found.low, found.high, found.rounds, choice.predicted)
-        for choice, found in estimates.items()
-    )
     best = estimates[winner].seconds
     baseline = estimates[first].seconds if first in estimates else best
     plan = Plan(spec, winner.strategy, winner.config, "database", best)

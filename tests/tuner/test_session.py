@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import multiprocessing
 import random
@@ -15,7 +17,7 @@ import pytest
 
 import convgen
 from convgen import choices
-from convgen.choices import TunedPlan, known_plan
+from convgen.choices import TunedPlan, best_unpacked, known_plan
 from convgen.driver import Plan, heuristic_plan, needed_bytes
 from convgen.errors import (
     CompileError,
@@ -33,6 +35,7 @@ from convgen.strategies.direct import Direct
 from convgen.strategies.registry import STRATEGIES
 from convgen.tuner import laboratory
 from convgen.tuner import session as tuner
+from convgen.tuner.examination import Verdict
 from convgen.tuner.laboratory import KernelLab
 from convgen.tuning.database import Database
 from convgen.tuning.search import Choice
@@ -177,6 +180,34 @@ def test_wrong_results_and_failures_to_compile_lose(
     assert str(found.plan.config) not in failed
     assert found.rejected[0].startswith(f"{baseline.strategy} {baseline.config}: ")
     assert any("this one cannot be compiled" in reason for reason in found.rejected)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_what_packs_weights_in_each_call_is_chosen_among_those_that_passed_all_gates(
+    is_right: bool, fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slowest with packed weights is made to be the fastest without, and is then right or wrong on random numbers."""
+    genuine = KernelLab._examined
+    baseline = heuristic_plan(SPEC, HOST)
+
+    def examined(lab: KernelLab, op: CompiledConv, gate: Any) -> Verdict:
+        if gate == "random" and op.plan.config != baseline.config and not is_right:
+            return Verdict(False, "planted")
+        return genuine(lab, op, gate)
+
+    monkeypatch.setattr(KernelLab, "_examined", examined)
+    for module in (tuner, choices):
+        monkeypatch.setattr(module, "unpacked_seconds", lambda candidate, *_: -candidate.seconds)
+    fake(lambda op: 1.0 if op.plan.config == baseline.config else 2.0)
+    with contextlib.nullcontext() if is_right else pytest.warns(VerificationWarning, match="planted"):
+        found = tuned()
+    streamed = best_unpacked(found, HOST)
+    assert found.plan.config == baseline.config
+    assert (streamed.config != baseline.config) == is_right
+    passed = {(each.strategy, each.config) for each in found.candidates if each.passed}
+    assert {(plan.strategy, plan.config) for plan in (found.plan, streamed)} == passed
+    assert len(found.candidates) > len(passed) or not is_right
+    assert known_plan(SPEC, HOST, 1) == dataclasses.replace(found, measured=False)
 
 
 def test_nothing_right_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
