@@ -151,10 +151,13 @@ def claim(
         yield found
 
 
-def store(record: Record) -> None:
-    """Adds a result to the database."""
+def store(record: Record, *, replaces: bool = False) -> None:
+    """Adds a result to the database, beside the others about the same question or in their place."""
     global _stored
-    database().store(record)
+    if replaces:
+        database().store(record)
+    else:
+        database().add([record])
     _stored += 1
 
 

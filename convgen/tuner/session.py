@@ -171,7 +171,7 @@ def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
 def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
     with alone_on_this_host():
         result, verified = _search(spec, machine, run, budget)
-        store(_record(result, verified, machine, run))
+        store(_record(result, verified, machine, run), replaces=run.force)
         return result
 
 

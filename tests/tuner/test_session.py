@@ -182,6 +182,18 @@ def test_wrong_results_and_failures_to_compile_lose(
     assert any("this one cannot be compiled" in reason for reason in found.rejected)
 
 
+def test_only_force_replaces_what_others_have_found(fake: Callable[[Times], list[list[str]]]) -> None:
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    (own,) = choices.database().records()
+    other = dataclasses.replace(own, strategy="of another version", origin="imported", candidates=())
+    choices.database().store(other)
+    assert tuned(budget=0.0).measured
+    assert {record.strategy for record in choices.database().records()} == {own.strategy, other.strategy}
+    assert tuned(budget=0.0, force=True).measured
+    assert {record.strategy for record in choices.database().records()} == {own.strategy}
+
+
 @pytest.mark.parametrize("is_right", [True, False])
 def test_what_packs_weights_in_each_call_is_chosen_among_those_that_passed_all_gates(
     is_right: bool, fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
