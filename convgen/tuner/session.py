@@ -96,11 +96,8 @@ def tune(
         job = Job("", 0.0, None if threads is None else count, workspace_limit, force, cache)
         results = _tune_by(executor, problems, float(budget), job, observer)
         return results[0] if isinstance(spec, ConvSpec) else results
-    if budget >= CALIBRATED_BUDGET:
-        with alone_on_this_host():
-            calibrate(Machine.host())
     with Helpers(max(1, num_threads() - 1) if budget >= HELPED_BUDGET else 0, count) as helpers:
-        run = _Run(count, workspace_limit, force, helpers, cache)
+        run = _Run(count, workspace_limit, force, helpers, cache, budget >= CALIBRATED_BUDGET)
         results = _tune_all(problems, float(budget), run, observer)
     return results[0] if isinstance(spec, ConvSpec) else results
 
@@ -127,13 +124,14 @@ def _tune_by(
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all problems of a call."""
+    """What is the same for all problems of a call; ``calibrates`` is whether there is time to measure the machine itself."""
 
     threads: int
     workspace_limit: int | None
     force: bool
     helpers: Helpers
     cache: CacheState
+    calibrates: bool
 
 
 def _check_specs(specs: object) -> None:
@@ -170,6 +168,8 @@ def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
 
 def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
     with alone_on_this_host():
+        if run.calibrates:
+            calibrate(machine)
         result, verified = _search(spec, machine, run, budget)
         store(_record(result, verified, machine, run), replaces=run.force)
         return result

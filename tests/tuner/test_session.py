@@ -9,6 +9,7 @@ import multiprocessing
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,32 @@ def test_a_fork_in_the_middle_of_tuning_does_not_stop_the_child(fake: Callable[[
     code = child.exitcode
     child.kill()
     assert code == 0
+
+
+def test_the_machine_is_calibrated_where_something_is_measured_and_there_is_time(
+    fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "CALIBRATED_BUDGET", 20.0)
+    calibrated: list[bool] = []
+    monkeypatch.setattr(tuner, "calibrate", lambda machine: calibrated.append(host_lock._threads[0].locked()))
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    assert calibrated == []
+    tuned(budget=tuner.CALIBRATED_BUDGET)
+    assert calibrated == [], "all is known"
+    tuned(budget=tuner.CALIBRATED_BUDGET, force=True)
+    assert calibrated == [True]
+
+
+def test_what_is_known_waits_for_nobody(
+    fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "CALIBRATED_BUDGET", 20.0)
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    with ThreadPoolExecutor(1) as other, host_lock._threads[0]:
+        found = other.submit(tuned, budget=tuner.CALIBRATED_BUDGET)
+        assert not found.result(30).measured
 
 
 @pytest.mark.slow
