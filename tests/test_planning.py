@@ -242,6 +242,24 @@ def test_a_later_pin_replaces_an_earlier_one(database: Database) -> None:
     assert [each.strategy for each in database.records()] == ["direct"]
 
 
+def test_a_pin_that_cannot_be_stored_leaves_the_earlier_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = record("reference", origin="pinned", threads=0, version="0.0.1")
+    database.store(earlier)
+
+    def interrupted(_: Record) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pin(SPEC, "direct")
+    assert database.records() == (earlier,)
+    pin(SPEC, "direct")
+    assert [each.strategy for each in database.records()] == ["direct"], "another version's pin is replaced too"
+
+
 def test_a_pin_of_an_earlier_version_holds(database: Database) -> None:
     database.store(record("reference", origin="pinned", threads=0, version="0.0.1"))
     database.store(record("direct"))
