@@ -13,7 +13,7 @@ from convgen.descriptor import format_descriptor
 from convgen.driver import Plan, fits, heuristic_plan
 from convgen.errors import LockError, LockWarning
 from convgen.machine import Machine
-from convgen.options import is_lock_strict, lock_path
+from convgen.options import LOCK_NAME, is_lock_off, is_lock_strict, lock_path
 from convgen.spec import ConvSpec
 from convgen.tuning.lockfile import Lockfile, read_lock
 
@@ -37,9 +37,15 @@ class Call:
 
 
 def active_lock() -> Lockfile | None:
-    """The lockfile in force (see options.lock_path), read again when it has changed; raises LockError where it cannot be."""
+    """The lockfile in force (see options.lock_path), read again when it has changed; raises LockError where it cannot be, and in
+    strict mode where there is none."""
     path = lock_path()
     if path is None:
+        if is_lock_strict() and not is_lock_off():
+            raise LockError(
+                f"CONVGEN_LOCK_STRICT=1 needs a lockfile, and {str(Path(LOCK_NAME).absolute())!r} is not there; allowed: "
+                "CONVGEN_LOCK=FILE, or CONVGEN_LOCK=off for none"
+            )
         return None
     try:
         status = path.stat()

@@ -210,6 +210,14 @@ def test_a_locked_choice_keeps_the_limit(monkeypatch: pytest.MonkeyPatch) -> Non
         chosen(workspace_limit=1)
 
 
+def test_strict_without_a_lockfile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVGEN_LOCK_STRICT", "1")
+    with pytest.raises(LockError, match=r"CONVGEN_LOCK_STRICT=1 needs a lockfile, and '.*/convgen.lock' is not there"):
+        chosen()
+    monkeypatch.setenv("CONVGEN_LOCK", "off")
+    assert chosen() == (HEURISTIC.strategy, "heuristic")
+
+
 def test_a_lockfile_that_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("convgen.lock").write_text("<<<<<<<")
     with pytest.raises(LockError, match="line 1"):
