@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import convgen
-from convgen import __version__, choices, locking, planning
+from convgen import __version__, choices, kept_operators, locking, planning
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan
 from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError
@@ -311,6 +311,35 @@ def test_shipped_results_come_after_the_database(database: Database, tmp_path: P
     assert known_plan(SPEC, HOST, 1) is None, "tune is to measure"
     database.store(record("direct"))
     assert chosen() == ("direct", "database")
+
+
+def test_what_is_shipped_is_measured_inside_a_block_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tuned: list[float]
+) -> None:
+    (tmp_path / f"{HOST.fingerprint()}.jsonl").write_text("\n".join(to_lines([record("direct", version="0.0.1")])))
+    monkeypatch.setenv("CONVGEN_TUNE", "on")
+    assert chosen() == ("direct", "shipped")
+    assert tuned == []
+    with convgen.autotune(10.0):
+        assert chosen() == ("reference", "database")
+    assert len(tuned) == 1
+
+
+@pytest.mark.parametrize(("origin", "gives_way"), [("heuristic", True), ("shipped", True), ("database", False)])
+def test_a_kept_operator_gives_way_to_results_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, origin: str, gives_way: bool
+) -> None:
+    results = [0]
+    monkeypatch.setattr(kept_operators, "results_stored", lambda: len(results))
+    plan = dataclasses.replace(HEURISTIC, origin=origin)
+    monkeypatch.setattr(kept_operators, "compile_spec", lambda *_, **__: CompiledConv(plan, HOST, 1))
+    kept_operators.clear_operators()
+    key = ("a test of", origin)
+    first = kept_operators.kept_operator(key, lambda: SPEC, "auto", 1)
+    assert kept_operators.kept_operator(key, lambda: SPEC, "auto", 1) is first
+    results.append(1)
+    assert (kept_operators.kept_operator(key, lambda: SPEC, "auto", 1) is not first) == gives_way
+    kept_operators.clear_operators()
 
 
 def test_what_is_not_offered_any_more_leaves_the_others(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:
