@@ -14,6 +14,7 @@ from convgen.driver import Plan, fits, heuristic_plan
 from convgen.errors import LockError, LockWarning
 from convgen.machine import Machine
 from convgen.options import LOCK_NAME, is_lock_off, is_lock_strict, lock_path
+from convgen.options import workspace_limit as default_workspace_limit
 from convgen.spec import ConvSpec
 from convgen.tuning.lockfile import Lockfile, read_lock
 
@@ -23,13 +24,20 @@ _warned: dict[Path, object] = {}
 
 @dataclass(frozen=True)
 class Call:
-    """What a choice is made for: a problem on a machine, its threads and workspace limit, and whether weights are packed once."""
+    """What a choice is made for: a problem on a machine, its threads and workspace limit, and whether weights are packed once.
+
+    Without a ``workspace_limit`` CONVGEN_WORKSPACE_LIMIT holds, here for all who choose; None afterwards means any.
+    """
 
     spec: ConvSpec
     machine: Machine
     threads: int
     workspace_limit: int | None = None
     constant_weights: bool = True
+
+    def __post_init__(self) -> None:
+        if self.workspace_limit is None:
+            object.__setattr__(self, "workspace_limit", default_workspace_limit())
 
     def streamed(self) -> Call:
         """The same where each call packs the weights."""

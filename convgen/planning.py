@@ -69,7 +69,8 @@ def plan_for(
     """The plan that "auto" means. With a lockfile in force its choice; else what a person has pinned or tuning has found, here or
     on a machine like this; else the heuristic's. CONVGEN_TUNE=off leaves the heuristic's alone.
 
-    Inside ``autotune``, or with CONVGEN_TUNE=on, an unknown problem is tuned first. Raises NotApplicable, WorkspaceLimitError and
+    Inside ``autotune``, or with CONVGEN_TUNE=on, an unknown problem is tuned first. ``workspace_limit`` None means
+    CONVGEN_WORKSPACE_LIMIT, or any. Raises NotApplicable, WorkspaceLimitError and
     LockError.
     """
     host = Machine.host()
@@ -181,13 +182,17 @@ def emit_source(
 ) -> Path:
     """Writes the generated source of a problem into ``directory`` and returns the file, which runs with numpy and numba alone.
 
-    The file's ``run(*arrays)`` takes the operands in the order of a call.
+    The file's ``run(*arrays)`` takes the operands in the order of a call. CONVGEN_WORKSPACE_LIMIT holds as for a call.
     """
     _check_spec(spec)
     where = machine or Machine.host()
     _check_config(strategy, config)
     auto = strategy == "auto"
-    plan = plan_for(spec, machine=machine) if auto else given_plan(spec, strategy, config, where)
+    plan = (
+        plan_for(spec, machine=machine)
+        if auto
+        else given_plan(spec, strategy, config, where, default_workspace_limit())
+    )
     return write_source(plan, directory, where)[0]
 
 

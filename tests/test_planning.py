@@ -13,11 +13,12 @@ import convgen
 from convgen import __version__, choices, kept_operators, locking, planning
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan
-from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError
+from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError, WorkspaceLimitError
+from convgen.explanation import explain
 from convgen.machine import Machine, machine_named
 from convgen.operator import CompiledConv
 from convgen.pinning import pin, unpin
-from convgen.planning import plan_for
+from convgen.planning import emit_source, plan_for
 from convgen.spec import ConvSpec
 from convgen.strategies.registry import STRATEGIES
 from convgen.tuner import session as tuner
@@ -150,6 +151,14 @@ def test_the_limit_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVGEN_WORKSPACE_LIMIT", "0")
     assert convgen.compile(SPEC, threads=1).workspace_bytes == 0
     assert convgen.compile(SPEC, threads=1, workspace_limit=1 << 30).workspace_bytes > 0
+    assert chosen() == ("reference", "heuristic")
+    assert chosen(workspace_limit=1 << 30)[0] != "reference"
+    explanation = explain(SPEC, HOST, 1)
+    assert explanation.plan.strategy == "reference"
+    assert any(entry.fate == "over the workspace limit of 0 bytes" for entry in explanation.entries)
+    assert "reference" in emit_source(SPEC, Path("out")).read_text()
+    with pytest.raises(WorkspaceLimitError):
+        emit_source(SPEC, Path("out"), strategy="direct")
 
 
 def locked(strategy: str, **fields: Any) -> LockEntry:
