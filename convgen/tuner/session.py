@@ -82,8 +82,8 @@ def tune(
     WorkspaceLimitError and NotApplicable where nothing is small or accurate enough, VerificationError if no candidate is
     right, and FleetError if all jobs for a problem were lost with their workers.
 
-    A kernel that fails verification is never chosen: a VerificationWarning names it. A NoisyMachineWarning says once in a
-    process that other programs disturb measurements.
+    A kernel that fails verification, or cannot be examined, is never chosen: a VerificationWarning names it. A
+    NoisyMachineWarning says once in a process that other programs disturb measurements.
     """
     check_budget(budget)
     check_limit(workspace_limit)

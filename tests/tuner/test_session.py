@@ -231,6 +231,15 @@ def test_nothing_right_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known_plan(SPEC, HOST, 1) is None
 
 
+def test_a_kernel_that_could_not_be_examined_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KernelLab, "_examined", lambda *_: Verdict(False, "late", examined=False))
+    with (
+        pytest.raises(VerificationError, match=r"no candidate .*: late"),
+        pytest.warns(VerificationWarning, match=r"a kernel could not be examined and is not used: .*: late"),
+    ):
+        tuned(budget=0.0)
+
+
 def test_a_limit_is_kept_and_remembered_beside(fake: Callable[[Times], list[list[str]]]) -> None:
     fake(lambda op: 1.0)
     free = tuned()
