@@ -105,21 +105,23 @@ def decided(records: Sequence[Record]) -> Record | None:
 
 
 def best_unpacked(found: TunedPlan, machine: Machine) -> Plan:
-    """Of the candidates that were measured the fastest where each call packs the weights, by a prediction of what that takes;
-    what a person has pinned holds for both."""
+    """Of the candidates that were measured and passed all gates the fastest where each call packs the weights; what a person has
+    pinned holds for both."""
     spec = found.plan.spec
-
-    def seconds(candidate: Candidate) -> float:
-        packing = packing_seconds(strategy_named(candidate.strategy), spec, candidate.config, machine)
-        return candidate.seconds + packing
-
     if found.plan.origin == "pinned":
         return found.plan
-    offered = [each for each in found.candidates if is_offered(each.strategy, each.config, spec, machine)]
+    passed = [each for each in found.candidates if each.passed]
+    offered = [each for each in passed if is_offered(each.strategy, each.config, spec, machine)]
     if not offered:
         return found.plan
-    best = min(offered, key=seconds)
+    best = min(offered, key=lambda candidate: unpacked_seconds(candidate, spec, machine))
     return Plan(spec, best.strategy, best.config, found.plan.origin, best.seconds)
+
+
+def unpacked_seconds(candidate: Candidate, spec: ConvSpec, machine: Machine) -> float:
+    """What a call takes that packs the weights: what was measured with packed ones and a prediction of what packing takes."""
+    packing = packing_seconds(strategy_named(candidate.strategy), spec, candidate.config, machine)
+    return candidate.seconds + packing
 
 
 def is_offered(strategy: str, config: Config, spec: ConvSpec, machine: Machine) -> bool:
@@ -149,10 +151,13 @@ def claim(
         yield found
 
 
-def store(record: Record) -> None:
-    """Adds a result to the database."""
+def store(record: Record, *, replaces: bool = False) -> None:
+    """Adds a result to the database, beside the others about the same question or in their place."""
     global _stored
-    database().store(record)
+    if replaces:
+        database().store(record)
+    else:
+        database().add([record])
     _stored += 1
 
 

@@ -91,12 +91,15 @@ class Explanation:
 
 
 def explain(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None) -> Explanation:
-    """Explains the choice for a problem; raises NotApplicable, WorkspaceLimitError and LockError where there is none."""
+    """Explains the choice for a problem, under CONVGEN_WORKSPACE_LIMIT if no limit is given.
+
+    Raises NotApplicable, WorkspaceLimitError and LockError where there is none.
+    """
     call = Call(spec, machine, threads, workspace_limit)
     lock = active_lock() if tune_mode() != "off" else None
     plan = free_plan(call, may_measure=False) if lock is None else locked_plan(lock, call)
     record = _record_of(plan, machine, threads)
-    judge = _Judge(plan, machine, threads, workspace_limit, record)
+    judge = _Judge(plan, machine, threads, call.workspace_limit, record)
     parts = [judge.strategy(strategy) for strategy in STRATEGIES]
     entries = sorted((entry for part, _ in parts for entry in part), key=_order)
     others = tuple((strategy.name, left) for strategy, (_, left) in zip(STRATEGIES, parts, strict=True) if left)

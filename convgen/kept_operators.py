@@ -14,6 +14,8 @@ from convgen.spec import ConvSpec
 
 # So many are kept; the oldest go first.
 MAX_OPERATORS = 512
+# Origins of plans that measurements of this machine go before.
+_PROVISIONAL = ("heuristic", "shipped")
 
 # Beside each operator, how many tuning results there were when it was asked for.
 _operators: OrderedDict[tuple[Any, ...], tuple[CompiledConv, int]] = OrderedDict()
@@ -31,7 +33,8 @@ def kept_operator(
 ) -> CompiledConv:
     """The operator kept under ``key``, or one compiled now for the problem that ``spec`` makes.
 
-    What the heuristic chose gives way to what tuning has found since, or may find now. Raises what compile_spec raises.
+    What the heuristic chose, or convgen was shipped with, gives way to what tuning has found since, or may find now.
+    Raises what compile_spec raises.
     """
     try:
         kept = _operators.get(key)
@@ -40,7 +43,7 @@ def kept_operator(
     found = results_stored()
     if kept is not None:
         op, then = kept
-        if op.plan.origin != "heuristic" or (then == found and not is_autotuning()):
+        if op.plan.origin not in _PROVISIONAL or (then == found and not is_autotuning()):
             return op
     op = compile_spec(spec(), strategy=strategy, threads=threads, constant_weights=constant_weights)
     with _lock:

@@ -13,7 +13,8 @@ from convgen.descriptor import format_descriptor
 from convgen.driver import Plan, fits, heuristic_plan
 from convgen.errors import LockError, LockWarning
 from convgen.machine import Machine
-from convgen.options import is_lock_strict, lock_path
+from convgen.options import LOCK_NAME, is_lock_off, is_lock_strict, lock_path
+from convgen.options import workspace_limit as default_workspace_limit
 from convgen.spec import ConvSpec
 from convgen.tuning.lockfile import Lockfile, read_lock
 
@@ -23,7 +24,10 @@ _warned: dict[Path, object] = {}
 
 @dataclass(frozen=True)
 class Call:
-    """What a choice is made for: a problem on a machine, its threads and workspace limit, and whether weights are packed once."""
+    """What a choice is made for: a problem on a machine, its threads and workspace limit, and whether weights are packed once.
+
+    Without a ``workspace_limit`` CONVGEN_WORKSPACE_LIMIT holds, here for all who choose; None afterwards means any.
+    """
 
     spec: ConvSpec
     machine: Machine
@@ -31,15 +35,25 @@ class Call:
     workspace_limit: int | None = None
     constant_weights: bool = True
 
+    def __post_init__(self) -> None:
+        if self.workspace_limit is None:
+            object.__setattr__(self, "workspace_limit", default_workspace_limit())
+
     def streamed(self) -> Call:
         """The same where each call packs the weights."""
         return dataclasses.replace(self, constant_weights=False)
 
 
 def active_lock() -> Lockfile | None:
-    """The lockfile in force (see options.lock_path), read again when it has changed; raises LockError where it cannot be."""
+    """The lockfile in force (see options.lock_path), read again when it has changed; raises LockError where it cannot be, and in
+    strict mode where there is none."""
     path = lock_path()
     if path is None:
+        if is_lock_strict() and not is_lock_off():
+            raise LockError(
+                f"CONVGEN_LOCK_STRICT=1 needs a lockfile, and {str(Path(LOCK_NAME).absolute())!r} is not there; allowed: "
+                "CONVGEN_LOCK=FILE, or CONVGEN_LOCK=off for none"
+            )
         return None
     try:
         status = path.stat()

@@ -66,17 +66,22 @@ def is_deterministic() -> bool:
 
 def lock_path() -> Path | None:
     """The lockfile in force: CONVGEN_LOCK, else convgen.lock in the working directory if it is there; CONVGEN_LOCK=off: None."""
-    value = os.environ.get("CONVGEN_LOCK", "").strip()
-    if value == "off":
+    if is_lock_off():
         return None
+    value = os.environ.get("CONVGEN_LOCK", "").strip()
     if value:
         return Path(value).expanduser().absolute()
     path = Path(LOCK_NAME).absolute()
     return path if path.is_file() else None
 
 
+def is_lock_off() -> bool:
+    """CONVGEN_LOCK=off: no lockfile is wanted."""
+    return os.environ.get("CONVGEN_LOCK", "").strip() == "off"
+
+
 def is_lock_strict() -> bool:
-    """CONVGEN_LOCK_STRICT=1: what the lockfile lacks is an error, not the heuristic's choice and a warning."""
+    """CONVGEN_LOCK_STRICT=1: what the lockfile lacks is an error, not the heuristic's choice and a warning; so is its absence."""
     return _flag("CONVGEN_LOCK_STRICT")
 
 

@@ -55,13 +55,18 @@ def pin(spec: ConvSpec, strategy: str, config: Config | None = None, threads: in
         tools=current_tools(),
         origin="pinned",
     )
-    unpin(spec, threads)
+    # Stored first: whatever ends this process in between leaves a pin, and of several the newest holds.
     database().store(record)
+    database().remove([each for each in _pins(spec, record.threads) if each.identity != record.identity])
     return record
 
 
 def unpin(spec: ConvSpec, threads: int | None = None) -> int:
     """Removes the pins of a problem on this machine, for this number of threads or for any, and returns how many there were."""
-    count = ANY_THREADS if threads is None else thread_count(threads)
+    return database().remove(_pins(spec, ANY_THREADS if threads is None else thread_count(threads)))
+
+
+def _pins(spec: ConvSpec, threads: int) -> list[Record]:
+    """The pins of a problem on this machine, whichever version's."""
     found = database().find(spec.to_json(), Machine.host().fingerprint())
-    return database().remove([record for record in found if record.is_pinned and record.threads == count])
+    return [record for record in found if record.is_pinned and record.threads == threads]

@@ -32,8 +32,9 @@ _spent = 0.0
 
 @contextlib.contextmanager
 def autotune(budget: float = 60.0) -> Iterator[None]:
-    """Inside, problems met for the first time are tuned, for ``budget`` seconds in total; outside, nothing is measured unless
-    CONVGEN_TUNE=on. With a lockfile in force, CONVGEN_TUNE=off or CONVGEN_DETERMINISTIC=1 nothing is measured inside either.
+    """Inside, problems that were not tuned on this machine are tuned, for ``budget`` seconds in total; outside, nothing is
+    measured unless CONVGEN_TUNE=on. With a lockfile in force, CONVGEN_TUNE=off or CONVGEN_DETERMINISTIC=1 nothing is
+    measured inside either.
 
     What the functions have compiled before the block is compiled again with what tuning finds. The block holds for the thread
     that opened it. Raises OptionError.
@@ -68,7 +69,8 @@ def plan_for(
     """The plan that "auto" means. With a lockfile in force its choice; else what a person has pinned or tuning has found, here or
     on a machine like this; else the heuristic's. CONVGEN_TUNE=off leaves the heuristic's alone.
 
-    Inside ``autotune``, or with CONVGEN_TUNE=on, an unknown problem is tuned first. Raises NotApplicable, WorkspaceLimitError and
+    Inside ``autotune``, or with CONVGEN_TUNE=on, an unknown problem is tuned first. ``workspace_limit`` None means
+    CONVGEN_WORKSPACE_LIMIT, or any. Raises NotApplicable, WorkspaceLimitError and
     LockError.
     """
     host = Machine.host()
@@ -85,9 +87,12 @@ def free_plan(call: Call, *, may_measure: bool = True) -> Plan:
     known = None
     if tune_mode() != "off" and not is_deterministic():
         where = (spec, call.machine, call.threads, limit)
-        known = known_plan(*where) or shipped_plan(*where)
-        if known is None and may_measure:
+        known = known_plan(*where)
+        shipped = None if known is not None else shipped_plan(*where)
+        # A block asks for measurements of this very machine; otherwise what others have measured saves measuring.
+        if known is None and may_measure and (shipped is None or is_autotuning()):
             known = _first_sight(call)
+        known = known or shipped
     if known is None:
         return _heuristic(call)
     return known.plan if call.constant_weights or limit is not None else best_unpacked(known, call.machine)
@@ -177,13 +182,17 @@ def emit_source(
 ) -> Path:
     """Writes the generated source of a problem into ``directory`` and returns the file, which runs with numpy and numba alone.
 
-    The file's ``run(*arrays)`` takes the operands in the order of a call.
+    The file's ``run(*arrays)`` takes the operands in the order of a call. CONVGEN_WORKSPACE_LIMIT holds as for a call.
     """
     _check_spec(spec)
     where = machine or Machine.host()
     _check_config(strategy, config)
     auto = strategy == "auto"
-    plan = plan_for(spec, machine=machine) if auto else given_plan(spec, strategy, config, where)
+    plan = (
+        plan_for(spec, machine=machine)
+        if auto
+        else given_plan(spec, strategy, config, where, default_workspace_limit())
+    )
     return write_source(plan, directory, where)[0]
 
 

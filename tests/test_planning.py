@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 import convgen
-from convgen import __version__, choices, locking, planning
+from convgen import __version__, choices, kept_operators, locking, planning
 from convgen.choices import TunedPlan, known_plan
 from convgen.driver import Plan, heuristic_plan
-from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError
+from convgen.errors import LockError, LockWarning, NotApplicable, OptionError, VerificationError, WorkspaceLimitError
+from convgen.explanation import explain
 from convgen.machine import Machine, machine_named
 from convgen.operator import CompiledConv
 from convgen.pinning import pin, unpin
-from convgen.planning import plan_for
+from convgen.planning import emit_source, plan_for
 from convgen.spec import ConvSpec
 from convgen.strategies.registry import STRATEGIES
 from convgen.tuner import session as tuner
@@ -150,6 +151,14 @@ def test_the_limit_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVGEN_WORKSPACE_LIMIT", "0")
     assert convgen.compile(SPEC, threads=1).workspace_bytes == 0
     assert convgen.compile(SPEC, threads=1, workspace_limit=1 << 30).workspace_bytes > 0
+    assert chosen() == ("reference", "heuristic")
+    assert chosen(workspace_limit=1 << 30)[0] != "reference"
+    explanation = explain(SPEC, HOST, 1)
+    assert explanation.plan.strategy == "reference"
+    assert any(entry.fate == "over the workspace limit of 0 bytes" for entry in explanation.entries)
+    assert "reference" in emit_source(SPEC, Path("out")).read_text()
+    with pytest.raises(WorkspaceLimitError):
+        emit_source(SPEC, Path("out"), strategy="direct")
 
 
 def locked(strategy: str, **fields: Any) -> LockEntry:
@@ -210,6 +219,14 @@ def test_a_locked_choice_keeps_the_limit(monkeypatch: pytest.MonkeyPatch) -> Non
         chosen(workspace_limit=1)
 
 
+def test_strict_without_a_lockfile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVGEN_LOCK_STRICT", "1")
+    with pytest.raises(LockError, match=r"CONVGEN_LOCK_STRICT=1 needs a lockfile, and '.*/convgen.lock' is not there"):
+        chosen()
+    monkeypatch.setenv("CONVGEN_LOCK", "off")
+    assert chosen() == (HEURISTIC.strategy, "heuristic")
+
+
 def test_a_lockfile_that_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("convgen.lock").write_text("<<<<<<<")
     with pytest.raises(LockError, match="line 1"):
@@ -242,6 +259,24 @@ def test_a_later_pin_replaces_an_earlier_one(database: Database) -> None:
     assert [each.strategy for each in database.records()] == ["direct"]
 
 
+def test_a_pin_that_cannot_be_stored_leaves_the_earlier_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = record("reference", origin="pinned", threads=0, version="0.0.1")
+    database.store(earlier)
+
+    def interrupted(_: Record) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "store", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pin(SPEC, "direct")
+    assert database.records() == (earlier,)
+    pin(SPEC, "direct")
+    assert [each.strategy for each in database.records()] == ["direct"], "another version's pin is replaced too"
+
+
 def test_a_pin_of_an_earlier_version_holds(database: Database) -> None:
     database.store(record("reference", origin="pinned", threads=0, version="0.0.1"))
     database.store(record("direct"))
@@ -266,6 +301,15 @@ def test_what_does_not_apply_cannot_be_pinned(monkeypatch: pytest.MonkeyPatch) -
         pin(SPEC, "direct")
 
 
+def test_what_is_not_known_to_have_passed_all_gates_is_not_chosen_for_packing_in_each_call(database: Database) -> None:
+    quick = Candidate("reference", REFERENCE, 1e-9)
+    database.store(record("direct", candidates=(quick,)))
+    assert chosen(constant_weights=False) == ("direct", "database")
+    database.store(record("direct", candidates=(dataclasses.replace(quick, passed=True),)))
+    assert chosen(constant_weights=False) == ("reference", "database")
+    assert chosen() == ("direct", "database")
+
+
 def test_shipped_results_come_after_the_database(database: Database, tmp_path: Path) -> None:
     given = record("reference", version="0.0.1", candidates=(Candidate("reference", REFERENCE, 1.0),))
     other = dataclasses.replace(given, fingerprint="of another")
@@ -276,6 +320,35 @@ def test_shipped_results_come_after_the_database(database: Database, tmp_path: P
     assert known_plan(SPEC, HOST, 1) is None, "tune is to measure"
     database.store(record("direct"))
     assert chosen() == ("direct", "database")
+
+
+def test_what_is_shipped_is_measured_inside_a_block_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tuned: list[float]
+) -> None:
+    (tmp_path / f"{HOST.fingerprint()}.jsonl").write_text("\n".join(to_lines([record("direct", version="0.0.1")])))
+    monkeypatch.setenv("CONVGEN_TUNE", "on")
+    assert chosen() == ("direct", "shipped")
+    assert tuned == []
+    with convgen.autotune(10.0):
+        assert chosen() == ("reference", "database")
+    assert len(tuned) == 1
+
+
+@pytest.mark.parametrize(("origin", "gives_way"), [("heuristic", True), ("shipped", True), ("database", False)])
+def test_a_kept_operator_gives_way_to_results_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, origin: str, gives_way: bool
+) -> None:
+    results = [0]
+    monkeypatch.setattr(kept_operators, "results_stored", lambda: len(results))
+    plan = dataclasses.replace(HEURISTIC, origin=origin)
+    monkeypatch.setattr(kept_operators, "compile_spec", lambda *_, **__: CompiledConv(plan, HOST, 1))
+    kept_operators.clear_operators()
+    key = ("a test of", origin)
+    first = kept_operators.kept_operator(key, lambda: SPEC, "auto", 1)
+    assert kept_operators.kept_operator(key, lambda: SPEC, "auto", 1) is first
+    results.append(1)
+    assert (kept_operators.kept_operator(key, lambda: SPEC, "auto", 1) is not first) == gives_way
+    kept_operators.clear_operators()
 
 
 def test_what_is_not_offered_any_more_leaves_the_others(monkeypatch: pytest.MonkeyPatch, database: Database) -> None:

@@ -17,9 +17,13 @@ from convgen.tuning.record import Record
 
 _Test = Callable[[Record], bool]
 
+# Nothing is older than a thousand years, and the calendar does not begin much earlier.
+_MOST_DAYS = 365_000
+
 
 def run_prune(arguments: argparse.Namespace) -> int:
-    """Removes what any of the options names, pins aside; returns 0. Raises OptionError if there is no option."""
+    """Removes what any of the options names, pins aside; returns 0. Raises OptionError if there is no option, or an age that
+    is none."""
     tests = _tests(arguments)
     if not tests:
         raise OptionError("db prune needs to be told what to remove; allowed: the options that `--help` lists")
@@ -40,6 +44,10 @@ def _tests(arguments: argparse.Namespace) -> list[_Test]:
     if arguments.other_versions:
         tests.append(lambda record: record.version != __version__)
     if arguments.older_than is not None:
+        if not 0 <= arguments.older_than <= _MOST_DAYS:
+            raise OptionError(
+                f"older_than={arguments.older_than} is not valid; allowed: integers from 0 to {_MOST_DAYS}, in days"
+            )
         limit = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=arguments.older_than)
         tests.append(lambda record: _created(record) < limit)
     if arguments.fingerprint is not None:

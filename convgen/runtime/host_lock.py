@@ -32,6 +32,9 @@ def alone_on_this_host() -> Iterator[None]:
     """Waits until no other thread or process of this user is inside; where the file cannot be locked, threads alone count."""
     with _threads[0], contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(lock_path().open("w"))
+            # Nothing is written: whatever file has the name keeps what it holds.
+            file = stack.enter_context(lock_path().open("a"))
             fcntl.flock(file, fcntl.LOCK_EX)
+            # A process forked meanwhile has the file open too, and closing it here alone would leave it locked.
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield

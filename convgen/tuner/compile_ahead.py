@@ -74,9 +74,11 @@ class Helpers:
     def examine(self, plan: Plan, gate: Gate) -> Verdict | None:
         """A helper's verdict on a kernel; None where there is no helper to ask.
 
-        A kernel that ends its process by a fault, or does not end, is wrong. So is one whose process is gone twice.
+        A kernel that ends its process by a fault is wrong. One that has no verdict in time, or whose process is gone twice, could
+        not be examined.
         """
         for _ in range(2):
+            is_late = False
             self._start(1)
             if not self._helpers:
                 return None
@@ -89,7 +91,7 @@ class Helpers:
                     return Verdict.from_json(answer)
                 death = helper.death()
             except TimeoutError:
-                death = f"having no answer after {PATIENCE_SECONDS:g} s" if helper.is_ready else ""
+                death, is_late = "", helper.is_ready
             except (OSError, ValueError, TypeError):
                 death = helper.death()
             helper.end()
@@ -99,7 +101,9 @@ class Helpers:
                 return None
             if death:
                 return Verdict(False, f"{gate}: it ended its process by {death}")
-        return Verdict(False, f"{gate}: its process was gone twice")
+            if is_late:
+                return Verdict(False, f"{gate}: no verdict after {PATIENCE_SECONDS:g} s", examined=False)
+        return Verdict(False, f"{gate}: its process was gone twice", examined=False)
 
     def _start(self, most: int) -> None:
         while len(self._helpers) < min(self._most, most):

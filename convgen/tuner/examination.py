@@ -19,7 +19,7 @@ import numpy as np
 
 from convgen.driver import algorithms_of_plan
 from convgen.dtypes import DTYPES
-from convgen.errors import ConvgenError
+from convgen.errors import CompileError, ConvgenError
 from convgen.operator import Array, CompiledConv, PackedWeights
 from convgen.runtime.fences import LARGE, NOT_A_NUMBER, FencedMemory, Side
 from convgen.spec import ConvSpec
@@ -44,11 +44,15 @@ _KEPT_QUESTIONS = 6
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a kernel passed, the reason if not, and its relative L2 error."""
+    """Whether a kernel passed, the reason if not, and its relative L2 error.
+
+    ``examined`` is False where it could not be told: such a kernel is not used, and nobody knows that it is wrong.
+    """
 
     ok: bool
     reason: str = ""
     error: float = 0.0
+    examined: bool = True
 
     def to_json(self) -> str:
         """One line."""
@@ -73,7 +77,7 @@ def examine(op: CompiledConv, gate: Gate, *, fenced: bool) -> Verdict:
     try:
         comparison = expected.check(_run(op.with_memory(memory.scratch), operands, memory, is_packed=is_packed))
     except ConvgenError as error:
-        return Verdict(False, f"{gate}: {error}")
+        return Verdict(False, f"{gate}: {error}", examined=not isinstance(error, CompileError))
     if not comparison.ok:
         return Verdict(False, f"{gate}: {comparison.reason}")
     if not memory.is_intact():

@@ -4,7 +4,7 @@ It is ``python -m convgen.tuner.helper_process`` and never imports the caller's 
 problem, a strategy, a configuration, a number of threads and a gate of ``convgen.tuner.examination``. Without a gate ("") the
 plan is compiled alone, into the cache on disk, and the answer is an empty line, as is the first one, which says that the process
 is there.
-With a gate the answer is a Verdict: what ends the process instead is the kernel's fault.
+With a gate the answer is a Verdict: a fault that ends the process instead is the kernel's.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def _answer(plan: Plan, threads: int, gate: str) -> str:
     try:
         verdict = examine(_compiled(plan, threads), gate, fenced=True)
     except Exception as error:
-        verdict = Verdict(False, f"{type(error).__name__}: {error}")
+        # Short memory, a kernel that cannot be compiled, an oracle that failed: none says that the numbers are wrong.
+        verdict = Verdict(False, f"{gate}: {type(error).__name__}: {error}", examined=False)
     return verdict.to_json()
 
 

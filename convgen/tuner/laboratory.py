@@ -143,8 +143,9 @@ class KernelLab:
         if not verdict.ok:
             self._reject(choice, verdict.reason)
             self.release([choice])
+            finding = "is wrong and" if verdict.examined else "could not be examined and is"
             warnings.warn(
-                f"a kernel is wrong and not used: {choice.strategy} {choice.config} for {self._spec}: {verdict.reason}",
+                f"a kernel {finding} not used: {choice.strategy} {choice.config} for {self._spec}: {verdict.reason}",
                 VerificationWarning,
                 stacklevel=2,
             )

@@ -6,6 +6,7 @@ has not been held against the oracle on integers and random numbers at the probl
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import time
@@ -15,7 +16,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from convgen import __version__
-from convgen.choices import TunedPlan, claim, known_plan, store
+from convgen.choices import TunedPlan, claim, known_plan, store, unpacked_seconds
 from convgen.driver import (
     Plan,
     accurate_strategies,
@@ -81,8 +82,8 @@ def tune(
     WorkspaceLimitError and NotApplicable where nothing is small or accurate enough, VerificationError if no candidate is
     right, and FleetError if all jobs for a problem were lost with their workers.
 
-    A kernel that fails verification is never chosen: a VerificationWarning names it. A NoisyMachineWarning says once in a
-    process that other programs disturb measurements.
+    A kernel that fails verification, or cannot be examined, is never chosen: a VerificationWarning names it. A
+    NoisyMachineWarning says once in a process that other programs disturb measurements.
     """
     check_budget(budget)
     check_limit(workspace_limit)
@@ -95,11 +96,8 @@ def tune(
         job = Job("", 0.0, None if threads is None else count, workspace_limit, force, cache)
         results = _tune_by(executor, problems, float(budget), job, observer)
         return results[0] if isinstance(spec, ConvSpec) else results
-    if budget >= CALIBRATED_BUDGET:
-        with alone_on_this_host():
-            calibrate(Machine.host())
     with Helpers(max(1, num_threads() - 1) if budget >= HELPED_BUDGET else 0, count) as helpers:
-        run = _Run(count, workspace_limit, force, helpers, cache)
+        run = _Run(count, workspace_limit, force, helpers, cache, budget >= CALIBRATED_BUDGET)
         results = _tune_all(problems, float(budget), run, observer)
     return results[0] if isinstance(spec, ConvSpec) else results
 
@@ -126,13 +124,14 @@ def _tune_by(
 
 @dataclass(frozen=True)
 class _Run:
-    """What is the same for all problems of a call."""
+    """What is the same for all problems of a call; ``calibrates`` is whether there is time to measure the machine itself."""
 
     threads: int
     workspace_limit: int | None
     force: bool
     helpers: Helpers
     cache: CacheState
+    calibrates: bool
 
 
 def _check_specs(specs: object) -> None:
@@ -169,8 +168,10 @@ def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
 
 def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
     with alone_on_this_host():
+        if run.calibrates:
+            calibrate(machine)
         result, verified = _search(spec, machine, run, budget)
-        store(_record(result, verified, machine, run))
+        store(_record(result, verified, machine, run), replaces=run.force)
         return result
 
 
@@ -208,7 +209,8 @@ def _search(spec: ConvSpec, machine: Machine, run: _Run, budget: float) -> tuple
         raise VerificationError(f"no candidate for {spec} is right: {'; '.join(lab.rejected)}")
     if finding.noise > NOISY or lab.disturbed > DISTURBED:
         _warn_of_noise(finding.noise, lab.disturbed)
-    return _result(spec, finding, finding.winner, first, lab), lab.verified
+    candidates = _candidates(spec, machine, finding, lab)
+    return _result(spec, finding, finding.winner, first, candidates, lab), lab.verified
 
 
 def candidates_of(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None) -> list[Choice]:
@@ -224,12 +226,31 @@ def candidates_of(spec: ConvSpec, machine: Machine, threads: int, workspace_limi
     ]
 
 
-def _result(spec: ConvSpec, finding: Finding, winner: Choice, first: Choice, lab: KernelLab) -> TunedPlan:
+def _candidates(spec: ConvSpec, machine: Machine, finding: Finding, lab: KernelLab) -> tuple[Candidate, ...]:
+    """All that were measured. The one that is to be the fastest where each call packs the weights is put to all gates too; one
+    that turns out to be wrong there is left out, and the next one's turn it is."""
+    measured = {
+        choice: Candidate(
+            choice.strategy, choice.config, found.seconds, found.low, found.high, found.rounds, choice.predicted
+        )
+        for choice, found in finding.estimates.items()
+    }
+    for choice in sorted(measured, key=lambda each: unpacked_seconds(measured[each], spec, machine)):
+        if lab.qualify(choice):
+            break
+        del measured[choice]
+    return tuple(dataclasses.replace(each, passed=choice in lab.errors) for choice, each in measured.items())
+
+
+def _result(
+    spec: ConvSpec,
+    finding: Finding,
+    winner: Choice,
+    first: Choice,
+    candidates: tuple[Candidate, ...],
+    lab: KernelLab,
+) -> TunedPlan:
     estimates = finding.estimates
-    candidates = tuple(
-        Candidate(choice.strategy, choice.config, found.seconds, found.low, found.high, found.rounds, choice.predicted)
-        for choice, found in estimates.items()
-    )
     best = estimates[winner].seconds
     baseline = estimates[first].seconds if first in estimates else best
     plan = Plan(spec, winner.strategy, winner.config, "database", best)

@@ -9,8 +9,9 @@ is commutative, associative and idempotent, so whatever way and however often re
    without.
 4. Of the choices of the records that are left, times are pooled: ratios to the heuristic's choice in the same run, so that a
    slower hour or host does not count, as means that are weighted by the number of timed runs; so are the ends of intervals.
-5. The fastest wins, if no other's interval overlaps its own. Of those that overlap, the one whose strategy stands first in the
-   registry, then the one whose configuration comes first as text: noise does not decide.
+5. The fastest wins, of equally fast ones the one whose interval is the lowest, if no other's interval overlaps its own. Of
+   those that overlap, the one whose strategy stands first in the registry, then the one whose configuration comes first as
+   text: noise does not decide.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def decide(records: Iterable[Record], registry: Sequence[str], tools: str) -> Re
     if not heard:
         return None
     pooled = {choice: _pool(choice, heard) for choice in {record.choice for record in heard}}
-    fastest = min(pooled.values(), key=lambda each: each.ratio)
+    fastest = min(pooled.values(), key=lambda each: (each.ratio, each.low, each.high))
     alike = [choice for choice, each in pooled.items() if each.low <= fastest.high and fastest.low <= each.high]
     winner = min(alike, key=lambda choice: (_position(choice[0], registry), choice[0], str(choice[1])))
     return max(

@@ -35,7 +35,8 @@ class Candidate:
     """One configuration that was measured: the median seconds of a call with packed weights.
 
     ``low`` and ``high`` are the ends of a confidence interval of the median and ``count`` the number of timed runs, None and 0
-    where they are not known; ``predicted`` is what the cost model said, if it was asked.
+    where they are not known; ``predicted`` is what the cost model said, if it was asked. ``passed`` is whether it is known to
+    have passed all gates: what is far from winning is examined on integers alone.
     """
 
     strategy: str
@@ -45,6 +46,7 @@ class Candidate:
     high: float | None = None
     count: int = 0
     predicted: float | None = None
+    passed: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def candidate_from_fields(fields: object) -> Candidate:
         high=_value(known, "high", _number, None),
         count=_value(known, "count", _count, 0),
         predicted=_value(known, "predicted", _number, None),
+        passed=_value(known, "passed", _flag, False),
     )
 
 
@@ -244,6 +247,12 @@ def _list(value: object) -> list[object]:
 def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise TypeError("an integer from 0")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise TypeError("true or false")
     return value
 
 

@@ -171,6 +171,13 @@ def test_prune(capsys: Output, database: Database, option: tuple[str, ...], remo
     assert set(database.records()) == {each for name, each in records.items() if name not in removed}
 
 
+@pytest.mark.parametrize("days", ["-1", "365001", "99999999999", "9" * 400])
+def test_prune_refuses_what_is_no_age(capsys: Output, days: str) -> None:
+    assert f"older_than={days} is not valid; allowed: integers from 0 to" in fail(
+        capsys, "db", "prune", f"--older-than={days}"
+    )
+
+
 def test_prune_needs_to_be_told_what(capsys: Output) -> None:
     assert "needs to be told what to remove" in fail(capsys, "db", "prune")
 

@@ -90,6 +90,15 @@ def test_a_lock_under_a_limit(capsys: Output) -> None:
     run(capsys, "lock", TINY, "--threads", "1", "--workspace-limit", "0", "--check")
 
 
+def test_a_lock_under_the_limit_of_the_environment(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVGEN_WORKSPACE_LIMIT", "0")
+    run(capsys, "lock", TINY, "--threads", "1")
+    (entry,) = read_lock(Path("convgen.lock")).entries.values()
+    assert (entry.workspace_limit, entry.choice[0]) == (0, "reference")
+    run(capsys, "lock", TINY, "--threads", "1", "--check")
+    assert plan_for(parse_descriptor(TINY), threads=1).origin == "lock"
+
+
 def test_bad_requests(capsys: Output) -> None:
     assert "cannot be read: No such file" in fail(capsys, "lock", TINY, "--check")
     Path("convgen.lock").write_text("=======")

@@ -20,7 +20,7 @@ from convgen.strategies.direct import Direct
 from convgen.tuner import compile_ahead
 from convgen.tuner.compile_ahead import Helpers
 from convgen.tuner.examination import Verdict
-from convgen.tuner.helper_process import HelperProcess, can_help, serve
+from convgen.tuner.helper_process import HelperProcess, can_help, request_line, serve
 
 SPEC = ConvSpec(batch=1, in_channels=3, out_channels=5, spatial_size=6, kernel_size=3)
 PLANS = [Plan(SPEC, "direct", config, "measured") for config in Direct().space(SPEC, Machine.host())]
@@ -155,6 +155,15 @@ def test_what_is_served_is_in_the_cache(cache_dir: Path, monkeypatch: pytest.Mon
     assert list((tmp_path / "kernels").glob("*.obj"))
 
 
+def test_what_cannot_be_examined_is_not_called_wrong() -> None:
+    bad = Plan(SPEC, "nothing", PLANS[0].config, "measured")
+    answers = io.StringIO()
+    serve(io.StringIO(request_line(bad, 1, "integers")), answers)
+    verdict = Verdict.from_json(answers.getvalue().splitlines()[1])
+    assert (verdict.ok, verdict.examined) == (False, False)
+    assert verdict.reason.startswith("integers: NotApplicable: ")
+
+
 VERDICT = """
 import json, sys
 print(flush=True)
@@ -172,18 +181,19 @@ def test_a_helper_gives_its_verdict(started: list[subprocess.Popen[str]], tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "processes"),
+    ("code", "reason", "examined", "processes"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", "random: it ended its process by SIGSEGV", 1),
-        ("os.abort()", "random: it ended its process by SIGABRT", 1),
-        ("sys.exit(3)", "random: its process was gone twice", 2),
-        ("time.sleep(1000)", "random: it ended its process by having no answer after 0.3 s", 1),
-        ("print('no verdict', flush=True)", "random: its process was gone twice", 2),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "random: it ended its process by SIGSEGV", True, 1),
+        ("os.abort()", "random: it ended its process by SIGABRT", True, 1),
+        ("sys.exit(3)", "random: its process was gone twice", False, 2),
+        ("time.sleep(1000)", "random: no verdict after 0.3 s", False, 1),
+        ("print('no verdict', flush=True)", "random: its process was gone twice", False, 2),
     ],
 )
-def test_a_kernel_that_ends_its_process_is_wrong(
+def test_a_kernel_that_ends_its_process_by_a_fault_is_wrong_and_others_without_a_verdict_are_not_examined(
     code: str,
     reason: str,
+    examined: bool,
     processes: int,
     started: list[subprocess.Popen[str]],
     tmp_path: Path,
@@ -199,7 +209,7 @@ def test_a_kernel_that_ends_its_process_is_wrong(
             while not helpers._helpers[0].is_there(5.0):
                 pass
             monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 0.3)
-        assert helpers.examine(PLANS[0], "random") == Verdict(False, reason)
+        assert helpers.examine(PLANS[0], "random") == Verdict(False, reason, examined=examined)
         assert len(started) == processes
         # The next kernel gets a process of its own.
         (tmp_path / "helper.py").write_text(VERDICT)

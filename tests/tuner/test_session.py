@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import multiprocessing
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 
 import convgen
 from convgen import choices
-from convgen.choices import TunedPlan, known_plan
+from convgen.choices import TunedPlan, best_unpacked, known_plan
 from convgen.driver import Plan, heuristic_plan, needed_bytes
 from convgen.errors import (
     CompileError,
@@ -33,6 +36,7 @@ from convgen.strategies.direct import Direct
 from convgen.strategies.registry import STRATEGIES
 from convgen.tuner import laboratory
 from convgen.tuner import session as tuner
+from convgen.tuner.examination import Verdict
 from convgen.tuner.laboratory import KernelLab
 from convgen.tuning.database import Database
 from convgen.tuning.search import Choice
@@ -179,12 +183,61 @@ def test_wrong_results_and_failures_to_compile_lose(
     assert any("this one cannot be compiled" in reason for reason in found.rejected)
 
 
+def test_only_force_replaces_what_others_have_found(fake: Callable[[Times], list[list[str]]]) -> None:
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    (own,) = choices.database().records()
+    other = dataclasses.replace(own, strategy="of another version", origin="imported", candidates=())
+    choices.database().store(other)
+    assert tuned(budget=0.0).measured
+    assert {record.strategy for record in choices.database().records()} == {own.strategy, other.strategy}
+    assert tuned(budget=0.0, force=True).measured
+    assert {record.strategy for record in choices.database().records()} == {own.strategy}
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_what_packs_weights_in_each_call_is_chosen_among_those_that_passed_all_gates(
+    is_right: bool, fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slowest with packed weights is made to be the fastest without, and is then right or wrong on random numbers."""
+    genuine = KernelLab._examined
+    baseline = heuristic_plan(SPEC, HOST)
+
+    def examined(lab: KernelLab, op: CompiledConv, gate: Any) -> Verdict:
+        if gate == "random" and op.plan.config != baseline.config and not is_right:
+            return Verdict(False, "planted")
+        return genuine(lab, op, gate)
+
+    monkeypatch.setattr(KernelLab, "_examined", examined)
+    for module in (tuner, choices):
+        monkeypatch.setattr(module, "unpacked_seconds", lambda candidate, *_: -candidate.seconds)
+    fake(lambda op: 1.0 if op.plan.config == baseline.config else 2.0)
+    with contextlib.nullcontext() if is_right else pytest.warns(VerificationWarning, match="planted"):
+        found = tuned()
+    streamed = best_unpacked(found, HOST)
+    assert found.plan.config == baseline.config
+    assert (streamed.config != baseline.config) == is_right
+    passed = {(each.strategy, each.config) for each in found.candidates if each.passed}
+    assert {(plan.strategy, plan.config) for plan in (found.plan, streamed)} == passed
+    assert len(found.candidates) > len(passed) or not is_right
+    assert known_plan(SPEC, HOST, 1) == dataclasses.replace(found, measured=False)
+
+
 def test_nothing_right_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = CompiledConv.__call__
     monkeypatch.setattr(CompiledConv, "__call__", lambda self, *args, **named: genuine(self, *args, **named) + 1)
     with pytest.raises(VerificationError, match="no candidate"), pytest.warns(VerificationWarning):
         tuned(budget=0.0)
     assert known_plan(SPEC, HOST, 1) is None
+
+
+def test_a_kernel_that_could_not_be_examined_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KernelLab, "_examined", lambda *_: Verdict(False, "late", examined=False))
+    with (
+        pytest.raises(VerificationError, match=r"no candidate .*: late"),
+        pytest.warns(VerificationWarning, match=r"a kernel could not be examined and is not used: .*: late"),
+    ):
+        tuned(budget=0.0)
 
 
 def test_a_limit_is_kept_and_remembered_beside(fake: Callable[[Times], list[list[str]]]) -> None:
@@ -257,6 +310,32 @@ def test_a_fork_in_the_middle_of_tuning_does_not_stop_the_child(fake: Callable[[
     code = child.exitcode
     child.kill()
     assert code == 0
+
+
+def test_the_machine_is_calibrated_where_something_is_measured_and_there_is_time(
+    fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "CALIBRATED_BUDGET", 20.0)
+    calibrated: list[bool] = []
+    monkeypatch.setattr(tuner, "calibrate", lambda machine: calibrated.append(host_lock._threads[0].locked()))
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    assert calibrated == []
+    tuned(budget=tuner.CALIBRATED_BUDGET)
+    assert calibrated == [], "all is known"
+    tuned(budget=tuner.CALIBRATED_BUDGET, force=True)
+    assert calibrated == [True]
+
+
+def test_what_is_known_waits_for_nobody(
+    fake: Callable[[Times], list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "CALIBRATED_BUDGET", 20.0)
+    fake(lambda op: 1.0)
+    tuned(budget=0.0)
+    with ThreadPoolExecutor(1) as other, host_lock._threads[0]:
+        found = other.submit(tuned, budget=tuner.CALIBRATED_BUDGET)
+        assert not found.result(30).measured
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from random import Random
 
@@ -52,6 +53,16 @@ def test_nothing_and_one() -> None:
 
 def test_disjoint_intervals_decide() -> None:
     assert choice(DIRECT, WINOGRAD) == WINOGRAD.choice
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(["pointwise", "direct", "winograd"])))
+def test_of_equally_fast_ones_the_interval_decides_whatever_they_are_called(names: tuple[str, ...]) -> None:
+    lower = Candidate(names[0], FAST, 1.0, 0.9, 1.0, 10)
+    higher = Candidate(names[1], FAST, 1.0, 1.0, 1.1, 10)
+    beside_the_higher = Candidate(names[2], FAST, 1.05, 1.05, 1.06, 10)
+    found = choice(record(higher), record(lower), record(beside_the_higher))
+    assert found is not None
+    assert found[0] == min(names[:2], key=REGISTRY.index)
 
 
 def test_the_last_writer_does_not() -> None:

@@ -31,6 +31,7 @@ candidates = st.builds(
     high=st.none() | seconds,
     count=st.integers(0, 2**62),
     predicted=st.none() | seconds,
+    passed=st.booleans(),
 )
 records = st.builds(
     Record,
