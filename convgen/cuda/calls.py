@@ -80,15 +80,16 @@ class DeviceCalls:
             target = self._target(result, views, stream)
             program = self.program
             packed_bytes = program.packed_bytes if packed is None else 0
-            base, memory = library.scratch(packed_bytes + program.workspace_bytes, device.ordinal, stream)
             addresses = {name: view.address for name, view in views.items()} | {self.result_name: target.address}
             if packed is not None:
                 addresses[self.second_name] = packed.weight.address
-            self._place(addresses, base if packed is None else packed.address, base + packed_bytes)
-            for launch in self._loaded.all if packed is None else self._loaded.others:
-                device.launch(launch, addresses, stream)
-            # Scratch memory may be given back once the kernels are on the stream: its allocator goes by the stream's order.
-            del memory
+            with device.in_turn(stream):
+                base, memory = library.scratch(packed_bytes + program.workspace_bytes, device.ordinal, stream)
+                self._place(addresses, base if packed is None else packed.address, base + packed_bytes)
+                for launch in self._loaded.all if packed is None else self._loaded.others:
+                    device.launch(launch, addresses, stream)
+                # Scratch memory may be given back once the kernels are on the stream: its allocator goes by the stream's order.
+                del memory
         return result
 
     def pack(self, name: str, operands: Operands) -> PackedCudaWeights:
@@ -101,13 +102,14 @@ class DeviceCalls:
             if program.packed_bytes:
                 memory = library.empty((program.packed_bytes,), "uint8", device.ordinal, stream)
                 address = library_of(name, memory).view(name, memory).address
-            base, workspace = library.scratch(program.workspace_bytes, device.ordinal, stream)
             addresses = {name: view.address}
-            self._place(addresses, address, base)
-            for launch in self._loaded.packing:
-                device.launch(launch, addresses, stream)
+            with device.in_turn(stream):
+                base, workspace = library.scratch(program.workspace_bytes, device.ordinal, stream)
+                self._place(addresses, address, base)
+                for launch in self._loaded.packing:
+                    device.launch(launch, addresses, stream)
+                del workspace
             device.synchronize(stream)
-            del workspace
         return PackedCudaWeights(self, view, address, memory)
 
     def _place(self, addresses: dict[str, int], packed: int, workspace: int) -> None:

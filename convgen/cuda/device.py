@@ -19,6 +19,8 @@ from convgen.targets.cuda.program import CudaProgram, Launch
 
 # What a block may share without the driver being asked for more.
 _PLAIN_SHARED = 48 * 1024
+# CU_STREAM_PER_THREAD: another stream in each thread.
+_PER_THREAD_STREAM = 2
 # A call that no context is current for answers this.
 _NO_CONTEXT = "CUDA_ERROR_INVALID_CONTEXT"
 
@@ -58,7 +60,8 @@ class Device:
         self._handle = driver.call("cuDeviceGet", ordinal)
         self._context = driver.call("cuDevicePrimaryCtxRetain", self._handle)
         self._functions: dict[tuple[str, bytes], Any] = {}
-        self._scratch: dict[int, list[Memory]] = {}
+        self._scratch: dict[tuple[int, int], list[Memory]] = {}
+        self._turns: dict[tuple[int, int], threading.Lock] = {}
         self._lock = threading.Lock()
 
     @property
@@ -147,8 +150,16 @@ class Device:
             0,
         )
 
+    @contextlib.contextmanager
+    def in_turn(self, stream: int) -> Iterator[None]:
+        """Keeps other threads off a stream, from the question for its scratch memory to the last launch that uses it."""
+        with self._lock:
+            turn = self._turns.setdefault(_stream_key(stream), threading.Lock())
+        with turn:
+            yield
+
     def scratch(self, nbytes: int, stream: int) -> int:
-        """The address of scratch memory that calls on this stream share, one after the other.
+        """The address of scratch memory that calls on this stream share, one after the other (see ``in_turn``).
 
         It grows at least twofold and is never given back, because a captured graph may hold its address; a call that is being
         captured cannot make it grow. Raises DeviceError.
@@ -156,7 +167,7 @@ class Device:
         if not nbytes:
             return 0
         with self._lock:
-            blocks = self._scratch.setdefault(stream, [])
+            blocks = self._scratch.setdefault(_stream_key(stream), [])
             largest = blocks[-1].nbytes if blocks else 0
             if nbytes > largest:
                 if self.is_capturing(stream):
@@ -187,6 +198,11 @@ class Device:
         """Waits until everything on the stream is done; raises DeviceError for what went wrong there."""
         with self.active():
             self.driver.call("cuStreamSynchronize", stream)
+
+
+def _stream_key(stream: int) -> tuple[int, int]:
+    """What tells a stream from all others of its device, whichever thread asks."""
+    return stream, threading.get_ident() if stream == _PER_THREAD_STREAM else 0
 
 
 @functools.cache

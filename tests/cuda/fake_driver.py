@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class FakeDriver:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.launches: list[dict[str, Any]] = []
         self.capturing: set[int] = set()
-        self.contexts: list[int] = []
+        self._current = threading.local()
         self.memory: dict[int, tuple[np.ndarray, int]] = {}
         self._ptx: dict[bytes, str] = {}
         self._tokens = itertools.count(1000)
@@ -59,6 +60,12 @@ class FakeDriver:
         """Learns the PTX behind the operator's machine code."""
         for stage, cubin in zip(op._lowered.stages, op.cubins, strict=True):
             self._ptx[cubin.code] = stage_ptx(stage, op.gpu)
+
+    @property
+    def contexts(self) -> list[int]:
+        """The calling thread's contexts, the current one last."""
+        found: list[int] = self._current.__dict__.setdefault("contexts", [])
+        return found
 
     def place(self, array: np.ndarray, device: int = 0) -> int:
         """Makes NumPy memory memory of a device, and returns its address."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import convgen.cuda
 from convgen.cuda import CudaConv, DeviceArray
+from convgen.cuda.device import Device
 from convgen.errors import DeviceError, DTypeError, NotApplicable, OperandError, ShapeError
 from convgen.gpu import gpu_of
 from convgen.spec import ConvSpec, Epilogue
@@ -101,6 +105,56 @@ def test_a_call_neither_allocates_nor_waits(fake: FakeDriver) -> None:
     names = {name for name, _ in fake.calls}
     assert not names & {"cuMemAlloc", "cuMemFree", "cuStreamSynchronize", "cuCtxSynchronize", "cuLibraryLoadData"}
     assert {launch["stream"] for launch in fake.launches} == {7}
+
+
+@contextlib.contextmanager
+def _other_thread(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object], patience: float) -> Iterator[list[bool]]:
+    """Makes ``call`` in another thread just before this one's first launch, which waits for it for ``patience`` seconds.
+
+    Says of each launch whether it is this thread's.
+    """
+    own, launch = threading.current_thread(), Device.launch
+    other = threading.Thread(target=call)
+    launched: list[bool] = []
+
+    def patched(self: Device, *arguments: Any) -> None:
+        is_own = threading.current_thread() is own
+        if is_own and other.ident is None:
+            other.start()
+            other.join(patience)
+        launch(self, *arguments)
+        launched.append(is_own)
+
+    monkeypatch.setattr(Device, "launch", patched)
+    yield launched
+    other.join()
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_threads_on_one_stream_take_turns(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, packs: bool) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op = operator(strategy="direct")
+    (x, w), expected = _arrays(fake, op)
+    other = FakeArray(fake, -w.array)
+    op(x, w)
+    with _other_thread(monkeypatch, lambda: op(x, other), 0.3) as launched:
+        result = op(x, op.pack(w) if packs else w)
+    assert np.array_equal(result.to_host(), expected)
+    assert launched[0]
+    assert not all(launched)
+
+
+def test_the_stream_of_each_thread_has_its_own_scratch(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op = operator(strategy="direct")
+    (x, w), expected = _arrays(fake, op)
+    other = FakeArray(fake, -w.array)
+    with _other_thread(monkeypatch, lambda: op(x, other, stream=2), 60.0) as launched:
+        result = op(x, w, stream=2)
+    assert np.array_equal(result.to_host(), expected)
+    assert not launched[0]
 
 
 def test_scratch_does_not_grow_while_capturing(fake: FakeDriver) -> None:
