@@ -23,6 +23,7 @@ _PLAIN_SHARED = 48 * 1024
 _PER_THREAD_STREAM = 2
 # A call that no context is current for answers this.
 _NO_CONTEXT = "CUDA_ERROR_INVALID_CONTEXT"
+_OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ class Device:
     def scratch(self, nbytes: int, stream: int) -> int:
         """The address of scratch memory that calls on this stream share, one after the other (see ``in_turn``).
 
-        It grows at least twofold and is never given back, because a captured graph may hold its address; a call that is being
-        captured cannot make it grow. Raises DeviceError.
+        It grows twofold at least, where there is so much memory, and is never given back, because a captured graph may hold its
+        address; a call that is being captured cannot make it grow. Raises DeviceError.
         """
         if not nbytes:
             return 0
@@ -176,8 +177,18 @@ class Device:
                         "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
                         "call once on this stream before capturing",
                     )
-                blocks.append(Memory(self, max(nbytes, 2 * largest)))
+                blocks.append(self._grown(nbytes, 2 * largest))
             return blocks[-1].address
+
+    def _grown(self, nbytes: int, wished: int) -> Memory:
+        """Memory of the size wished for, if that is larger and there is so much."""
+        if wished > nbytes:
+            try:
+                return Memory(self, wished)
+            except DeviceError as error:
+                if not is_out_of_memory(error):
+                    raise
+        return Memory(self, nbytes)
 
     def is_capturing(self, stream: int) -> bool:
         """Whether calls on the stream are being recorded into a graph."""
@@ -198,6 +209,11 @@ class Device:
         """Waits until everything on the stream is done; raises DeviceError for what went wrong there."""
         with self.active():
             self.driver.call("cuStreamSynchronize", stream)
+
+
+def is_out_of_memory(error: DeviceError) -> bool:
+    """Whether the device had not enough memory: nothing is broken, and less may fit."""
+    return error.code == _OUT_OF_MEMORY
 
 
 def _stream_key(stream: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
             seconds=result.seconds,
             baseline_seconds=result.baseline_seconds,
             error=result.error,
-            verified="gate A",
+            verified="gates A and B",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             candidates=result.candidates,
             rejected=result.rejected,

@@ -29,7 +29,8 @@ LEGACY = 0
 
 
 class FakeDriver:
-    """``capability`` and ``shared`` are those of every one of ``devices`` devices; ``fails`` maps functions to codes."""
+    """``capability`` and ``shared`` are those of every one of ``devices`` devices; ``fails`` maps functions to codes, ``room`` is
+    the largest size of memory that it gives."""
 
     CUdevice_attribute = real.CUdevice_attribute
     CUfunction_attribute = real.CUfunction_attribute
@@ -40,6 +41,7 @@ class FakeDriver:
         self.devices = devices
         self.capability = capability
         self.shared = shared
+        self.room = 1 << 40
         self.fails: dict[str, Any] = {}
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.launches: list[dict[str, Any]] = []
@@ -202,6 +204,8 @@ class FakeDriver:
     def cuMemAlloc(self, nbytes: int) -> tuple[Any, ...]:
         if not self.contexts or not nbytes:
             return (real.CUresult.CUDA_ERROR_INVALID_VALUE,)
+        if nbytes > self.room:
+            return (real.CUresult.CUDA_ERROR_OUT_OF_MEMORY,)
         array = aligned_empty((nbytes,), np.uint8)
         array[:] = 0xFF  # NaN, as what lies in fresh memory might be
         return _OK, self.place(array, self.contexts[-1] - 50)

@@ -13,7 +13,7 @@ import pytest
 
 import convgen.cuda
 from convgen.cuda import CudaConv, DeviceArray
-from convgen.cuda.device import Device
+from convgen.cuda.device import Device, device_numbered
 from convgen.errors import DeviceError, DTypeError, NotApplicable, OperandError, ShapeError
 from convgen.gpu import gpu_of
 from convgen.spec import ConvSpec, Epilogue
@@ -163,6 +163,16 @@ def test_scratch_does_not_grow_while_capturing(fake: FakeDriver) -> None:
     fake.capturing.add(9)
     with pytest.raises(DeviceError, match="call once on this stream before capturing"):
         op(x, w, stream=9)
+
+
+def test_scratch_grows_by_less_where_memory_is_short(fake: FakeDriver) -> None:
+    device, fake.room = device_numbered(), 1999
+    device.scratch(1000, 5)
+    fake.calls.clear()
+    assert device.scratch(1500, 5)
+    assert [nbytes for (nbytes,) in fake.named("cuMemAlloc")] == [2000, 1500]
+    with pytest.raises(DeviceError, match="CUDA_ERROR_OUT_OF_MEMORY"):
+        device.scratch(5000, 5)
 
 
 def test_the_call_waits_for_the_streams_of_its_operands(fake: FakeDriver) -> None:
