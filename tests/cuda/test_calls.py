@@ -81,6 +81,24 @@ def test_the_epilogue_reaches_the_kernels(fake: FakeDriver) -> None:
         op(x, w, w, **others)
 
 
+def test_out_does_not_overlap_packed_weights_that_are_still_read(fake: FakeDriver) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op, packing = operator(strategy="reference"), operator(strategy="direct")
+    assert not op._lowered.packed_bytes
+    (x, w), expected = _arrays(fake, op)
+    fake.knows(packing)
+    out = FakeArray(fake, np.zeros(expected.shape, np.float32))
+    out.array = w.array.reshape(-1)[: expected.size].reshape(expected.shape)
+    packed = op.pack(w)
+    with pytest.raises(OperandError, match="out overlaps weight"):
+        op(x, packed, out=out)
+    assert np.array_equal(op(x, packed).to_host(), expected)
+    # What was packed elsewhere is read no more.
+    packing(x, packing.pack(w), out=out)
+    assert np.array_equal(out.array, expected)
+
+
 def test_out_is_written_and_returned(fake: FakeDriver) -> None:
     from tests.cuda.fake_driver import FakeArray
 
