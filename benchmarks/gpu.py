@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.gpu_peer import MORE_LAYOUTS, Cudnn
 from benchmarks.gpu_report import Row, Table, as_json, markdown, roofline_seconds
 from convgen.cuda import CudaConv, DeviceArray, tune
-from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.device import Device, device_numbered, gpu_of_device
 from convgen.cuda.measure import Clock
 from convgen.cuda.plans import algorithms_of_cuda_plan, plan_cuda
 from convgen.cuda.questions import integer_question
@@ -36,7 +36,7 @@ from convgen.cuda.results import known_result
 from convgen.descriptor import format_descriptor
 from convgen.driver import Plan
 from convgen.errors import ConvgenError, MissingDependencyError
-from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_for, gpu_of
+from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_of
 from convgen.spec import ConvSpec
 from convgen.suites import Layer, suite
 from convgen.targets.cuda.build import require_toolchain
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             return _dry_run(gpu_of(arguments.capability), groups, arguments)
         device = device_numbered(arguments.device)
-        gpu = gpu_for(device.facts.capability)
+        gpu = gpu_of_device(device.facts)
     except ConvgenError as error:
         print(
             f"nothing can be measured here: {error}\n`--dry-run` compiles all kernels without a device", file=sys.stderr

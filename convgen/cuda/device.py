@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convgen.errors import DeviceError, NotApplicable
+from convgen.errors import DeviceError, NotApplicable, OptionError
+from convgen.gpu import GPUS, Gpu, gpu_for
 from convgen.targets.cuda.build import Cubin
 from convgen.targets.cuda.driver import DeviceFacts, Driver, driver
 from convgen.targets.cuda.program import CudaProgram, Launch
@@ -209,6 +210,17 @@ class Device:
         """Waits until everything on the stream is done; raises DeviceError for what went wrong there."""
         with self.active():
             self.driver.call("cuStreamSynchronize", stream)
+
+
+def gpu_of_device(facts: DeviceFacts) -> Gpu:
+    """The kind of GPU whose kernels a device runs best; raises NotApplicable if there are none for its capability."""
+    try:
+        return gpu_for(facts.capability)
+    except OptionError as error:
+        known = ", ".join(gpu.name for gpu in GPUS)
+        raise NotApplicable(
+            f"device={facts.ordinal} is {facts.describe()}, for which there are no kernels; allowed: those of {known}"
+        ) from error
 
 
 def is_out_of_memory(error: DeviceError) -> bool:

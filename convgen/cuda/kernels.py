@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, expected_operands, operands_of
-from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.device import Device, device_numbered, gpu_of_device
 from convgen.cuda.plans import cuda_source, lower_cuda, plan_cuda
 from convgen.cuda.results import known_result
 from convgen.driver import Plan
 from convgen.dtypes import DTYPES
 from convgen.errors import DTypeError, OperandError, ShapeError
-from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_for, gpu_of
+from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_of
 from convgen.spec import ConvSpec
 from convgen.targets.cuda.build import Cubin, Resources, disassembly, stage_ptx
 from convgen.targets.cuda.interp import Compiled, compile_kernel, parse, run
@@ -209,12 +209,13 @@ def compile_spec(
     """The problem for GPUs of a compute capability such as "9.0", by the strategy named or the one predicted to be the fastest.
 
     ``device`` is the number of one of this machine's: then the capability is its own, and what ``convgen.cuda.tune`` found there
-    is taken. Raises OptionError for an unknown capability, NotApplicable, and, with ``device``, MissingDependencyError.
+    is taken. Raises OptionError for an unknown capability, NotApplicable, also for a device of one, and, with ``device``,
+    MissingDependencyError.
     """
     if device is None:
         gpu = gpu_of(capability)
         return CudaConv(plan_cuda(spec, gpu, strategy, config), gpu)
     facts = device_numbered(device).facts
-    gpu = gpu_for(facts.capability)
+    gpu = gpu_of_device(facts)
     known = known_result(spec, facts) if strategy == "auto" and config is None else None
     return CudaConv(known.plan if known else plan_cuda(spec, gpu, strategy, config), gpu)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from convgen.choices import TunedPlan
-from convgen.cuda.device import Device, device_numbered, is_out_of_memory
+from convgen.cuda.device import Device, device_numbered, gpu_of_device, is_out_of_memory
 from convgen.cuda.kernels import CudaConv
 from convgen.cuda.libraries.interface import DeviceArray
 from convgen.cuda.measure import Clock
@@ -18,7 +18,7 @@ from convgen.cuda.questions import Question, integer_question
 from convgen.cuda.results import known_result, store_result
 from convgen.driver import Plan, check_budget
 from convgen.errors import CompileError, DeviceError, NotApplicable, VerificationError
-from convgen.gpu import Gpu, gpu_for
+from convgen.gpu import Gpu
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.cuda.registry import gpu_applicable
@@ -118,7 +118,7 @@ def tune(spec: ConvSpec, budget: float = 10.0, *, device: int = 0, force: bool =
     known = None if force else known_result(spec, found.facts)
     if known is not None:
         return known
-    result = search(spec, gpu_for(found.facts.capability), DeviceBench(spec, found), budget)
+    result = search(spec, gpu_of_device(found.facts), DeviceBench(spec, found), budget)
     store_result(result, found.facts)
     return result
 

@@ -214,6 +214,16 @@ def test_devices_between_those_that_are_known() -> None:
     assert gpu_for((9, 0)).name == "9.0"
 
 
+def test_a_device_that_no_kernels_are_made_for_is_named(fake: FakeDriver) -> None:
+    fake.capability = (12, 0)
+    spec = operator().spec
+    said = r"device=1 is Fake GPU, capability 12\.0, .* there are no kernels; allowed: those of 7\.5, .*10\.0"
+    with pytest.raises(NotApplicable, match=said):
+        convgen.cuda.compile(spec, device=1)
+    with pytest.raises(NotApplicable, match=said):
+        convgen.cuda.tune(spec, device=1)
+
+
 def test_without_a_device_that_is_said(fake: FakeDriver) -> None:
     fake.devices = 0
     with pytest.raises(NotApplicable, match="no CUDA device"):
