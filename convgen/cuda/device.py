@@ -65,6 +65,7 @@ class Device:
         self._scratch: dict[tuple[int, int], list[Memory]] = {}
         self._turns: dict[tuple[int, int], threading.Lock] = {}
         self._lock = threading.Lock()
+        self._thread = threading.local()
 
     @property
     def ordinal(self) -> int:
@@ -170,6 +171,8 @@ class Device:
             return 0
         with self._lock:
             blocks = self._scratch.setdefault(_stream_key(stream), [])
+            if stream == _PER_THREAD_STREAM:
+                self._inherit(blocks)
             largest = blocks[-1].nbytes if blocks else 0
             if nbytes > largest:
                 if self.is_capturing(stream):
@@ -180,6 +183,14 @@ class Device:
                     )
                 blocks.append(self._grown(nbytes, 2 * largest))
             return blocks[-1].address
+
+    def _inherit(self, blocks: Sequence[Memory]) -> None:
+        """Waits for the kernels of a thread that has ended, whose number and so whose scratch memory the calling thread has."""
+        if not getattr(self._thread, "has_scratch", False):
+            if blocks:
+                with self.active():
+                    self.driver.call("cuCtxSynchronize")
+            self._thread.has_scratch = True
 
     def _grown(self, nbytes: int, wished: int) -> Memory:
         """Memory of the size wished for, if that is larger and there is so much."""

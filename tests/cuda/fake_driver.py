@@ -144,6 +144,9 @@ class FakeDriver:
     def cuCtxPopCurrent(self) -> tuple[Any, ...]:
         return _OK, self.contexts.pop()
 
+    def cuCtxSynchronize(self) -> tuple[Any, ...]:
+        return (_OK if self.contexts else real.CUresult.CUDA_ERROR_INVALID_CONTEXT,)
+
     # ---- kernels
 
     def cuLibraryLoadData(self, code: bytes, *options: Any) -> tuple[Any, ...]:

@@ -175,6 +175,20 @@ def test_the_stream_of_each_thread_has_its_own_scratch(fake: FakeDriver, monkeyp
     assert not launched[0]
 
 
+def test_the_scratch_of_a_thread_that_ended_is_waited_for(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = device_numbered()
+    # Numbers of threads are given again once a thread has ended.
+    monkeypatch.setattr(convgen.cuda.device, "_stream_key", lambda stream: (stream, 0))
+    device.scratch(1000, 2)
+    device.scratch(1000, 2)
+    assert not fake.named("cuCtxSynchronize")
+    later = threading.Thread(target=lambda: [device.scratch(1000, 2) for _ in range(2)])
+    later.start()
+    later.join()
+    assert len(fake.named("cuCtxSynchronize")) == 1
+    assert len(fake.named("cuMemAlloc")) == 1
+
+
 def test_scratch_does_not_grow_while_capturing(fake: FakeDriver) -> None:
     op = operator(strategy="direct")
     (x, w), _ = _arrays(fake, op)
