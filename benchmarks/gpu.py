@@ -1,7 +1,8 @@
-"""`python -m benchmarks.gpu`: builds, verifies and times kernels on a GPU against cuDNN, in under eight minutes.
+"""`python -m benchmarks.gpu`: builds, verifies and times kernels on a GPU against cuDNN, in about eight minutes.
 
 Every kernel is held against the oracle on integers before it is timed. What is missing (a device, PyTorch, compute-sanitizer) is
-said, and what can be done without it is done. `--dry-run` compiles everything for a capability and needs no device.
+said, and what can be done without it is done. The budget of time is no promise: after it nothing more is begun. `--dry-run`
+compiles everything for a capability and needs no device.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.gpu_peer import Cudnn
+from benchmarks.gpu_peer import MORE_LAYOUTS, Cudnn
 from benchmarks.gpu_report import Row, Table, as_json, markdown, roofline_seconds
 from convgen.cuda import CudaConv, DeviceArray, tune
-from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.device import Device, device_numbered, gpu_of_device
 from convgen.cuda.measure import Clock
 from convgen.cuda.plans import algorithms_of_cuda_plan, plan_cuda
 from convgen.cuda.questions import integer_question
@@ -35,15 +36,15 @@ from convgen.cuda.results import known_result
 from convgen.descriptor import format_descriptor
 from convgen.driver import Plan
 from convgen.errors import ConvgenError, MissingDependencyError
-from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_for, gpu_of
+from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_of
 from convgen.spec import ConvSpec
 from convgen.suites import Layer, suite
 from convgen.targets.cuda.build import require_toolchain
 
 _PACKAGES = ("convgen", "numba", "numba-cuda", "cuda-core", "cuda-bindings", "nvidia-nvjitlink", "torch")
-_TUNED_WITH = {"numba-cuda": "0.30.4", "nvidia-nvjitlink": "13.0.88"}
+_TESTED_WITH = {"numba-cuda": "0.30.4", "nvidia-nvjitlink": "13.0.88"}
 _RESULTS = Path(__file__).parent / "results"
-# The part of the budget after which no more is compiled.
+# The part of the time left after tuning in which kernels are compiled.
 _COMPILING_SHARE = 0.5
 # Seconds that a problem's two contenders are timed for.
 _TIMED = 0.15
@@ -99,7 +100,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--capability", default=DEFAULT_CAPABILITY, help="of the kernels of a dry run")
     parser.add_argument("--device", type=int, default=0)
-    parser.add_argument("--budget", type=float, default=460.0, help="seconds for everything")
+    parser.add_argument("--budget", type=float, default=460.0, help="seconds after which nothing more is begun")
     parser.add_argument("--tune", type=float, default=0.0, metavar="SECONDS", help="tune each problem first")
     parser.add_argument("--groups", default="", help="only groups whose title has this text")
     parser.add_argument("--limit", type=int, default=0, help="only so many problems a group")
@@ -107,6 +108,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sanitize", action="store_true", help="run one problem a group under compute-sanitizer instead"
     )
+    parser.add_argument("--no-peer", action="store_true", help="measure convgen alone")
+    parser.add_argument("--complete", action="store_true", help="fail if nothing of a group is measured")
     parser.add_argument("-o", "--output", type=Path, default=_RESULTS)
     return parser.parse_args(argv)
 
@@ -116,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     begin = time.perf_counter()
     groups = [group for group in GROUPS if arguments.groups in group.title]
-    for name, version in _TUNED_WITH.items():
+    for name, version in _TESTED_WITH.items():
         if _version(name) not in (version, "none"):
             print(f"{name} is {_version(name)}; convgen is tested with {version}")
     try:
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.dry_run:
             return _dry_run(gpu_of(arguments.capability), groups, arguments)
         device = device_numbered(arguments.device)
-        gpu = gpu_for(device.facts.capability)
+        gpu = gpu_of_device(device.facts)
     except ConvgenError as error:
         print(
             f"nothing can be measured here: {error}\n`--dry-run` compiles all kernels without a device", file=sys.stderr
@@ -162,11 +165,26 @@ def _compile(plans: Iterable[Plan], gpu: Gpu, processes: int, deadline: float = 
         return {plan: _compiled((plan, gpu)) for plan in distinct if time.perf_counter() < deadline}
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
     try:
-        futures = {plan: pool.submit(_compiled, (plan, gpu)) for plan in distinct}
+        futures = {plan: _submitted(pool, plan, gpu) for plan in distinct}
         wait(futures.values(), None if math.isinf(deadline) else max(0.0, deadline - time.perf_counter()))
-        return {plan: future.result() for plan, future in futures.items() if future.done()}
+        return {plan: _outcome(future) for plan, future in futures.items() if future.done()}
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, plan: Plan, gpu: Gpu) -> Future[str]:
+    try:
+        return pool.submit(_compiled, (plan, gpu))
+    except BrokenExecutor as error:
+        failed: Future[str] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def _outcome(future: Future[str]) -> str:
+    """What went wrong, also where a process died of it."""
+    error = future.exception()
+    return future.result() if error is None else f"{type(error).__name__}: {error}"
 
 
 def _row(layer: Layer, plan: Plan, flaw: str, op: CudaConv | None = None, **times: float | None) -> Row:
@@ -189,7 +207,10 @@ def _dry_run(gpu: Gpu, groups: Sequence[Group], arguments: argparse.Namespace) -
         layers = _problems(group, arguments.limit)
         plans = [plan_cuda(layer.spec, gpu) for layer in layers]
         flaws = _compile(plans, gpu, arguments.processes)
-        rows = [_row(layer, plan, flaws[plan], CudaConv(plan, gpu)) for layer, plan in zip(layers, plans, strict=True)]
+        rows = [
+            _row(layer, plan, flaws[plan], None if flaws[plan] else CudaConv(plan, gpu))
+            for layer, plan in zip(layers, plans, strict=True)
+        ]
         spilling = [row.layer for row in rows if row.spilled_bytes]
         wrong = [f"{row.layer}: {row.flaw}" for row in rows if row.flaw]
         failed += len(wrong)
@@ -200,11 +221,7 @@ def _dry_run(gpu: Gpu, groups: Sequence[Group], arguments: argparse.Namespace) -
 
 def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argparse.Namespace, begin: float) -> int:
     deadline = begin + arguments.budget
-    try:
-        peer: Cudnn | None = Cudnn(arguments.device)
-        against = peer.version() if peer else ""
-    except MissingDependencyError as error:
-        peer, against = None, f"nothing: {error}"
+    peer, against = _peer(arguments)
     facts = [
         ("date", datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")),
         ("device", device.facts.describe()),
@@ -212,6 +229,7 @@ def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argpa
         ("versions", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)),
         ("Python", platform.python_version()),
         ("against", against),
+        ("layouts", f"channels_last; cuDNN's also {', '.join(MORE_LAYOUTS)} for float32, whichever is the fastest"),
         ("timed", "events on a stream, second-level cache flushed before each call, weights packed before"),
         ("roofline", "by the device's own clocks and the data sheet's operations a cycle"),
     ]
@@ -222,7 +240,8 @@ def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argpa
             if time.perf_counter() < deadline - arguments.budget / 2:
                 tune(spec, arguments.tune, device=arguments.device)
     plans = {layer.spec: _plan(layer.spec, gpu, device) for found in layers.values() for layer in found}
-    compiling = begin + _COMPILING_SHARE * arguments.budget
+    now = time.perf_counter()
+    compiling = now + _COMPILING_SHARE * max(0.0, deadline - now)
     flaws = _compile(plans.values(), gpu, arguments.processes, compiling)
     print(f"{len(flaws)} of {len(plans)} problems compiled, {time.perf_counter() - begin:.0f} s", flush=True)
     clock = Clock(device)
@@ -240,12 +259,26 @@ def _measure(device: Device, gpu: Gpu, groups: Sequence[Group], arguments: argpa
                 table.rows.append(_row(layer, plan, f"{type(error).__name__}: {error}"))
         tables.append(table)
         print(f"{table.title}: {table.summary()}", flush=True)
+    empty = [table.title for table in tables if arguments.complete and not any(row.seconds for row in table.rows)]
     name = f"gpu_{device.facts.name.replace(' ', '_')}_{datetime.date.today().isoformat()}"
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / f"{name}.md").write_text(markdown("GPU against cuDNN", facts, tables), encoding="utf-8")
     (arguments.output / f"{name}.json").write_text(as_json(facts, tables), encoding="utf-8")
     print(f"written to {arguments.output / name}.md, {time.perf_counter() - begin:.0f} s")
-    return 1 if any(row.flaw for table in tables for row in table.rows) else 0
+    for title in empty:
+        print(f"{title}: nothing was measured", file=sys.stderr)
+    return 1 if empty or any(row.flaw for table in tables for row in table.rows) else 0
+
+
+def _peer(arguments: argparse.Namespace) -> tuple[Cudnn | None, str]:
+    """What convgen is held against, if that is there, and what is said of it."""
+    if arguments.no_peer:
+        return None, "nothing, as asked"
+    try:
+        peer = Cudnn(arguments.device)
+    except MissingDependencyError as error:
+        return None, f"nothing: {error}"
+    return peer, peer.version()
 
 
 def _timed(layer: Layer, plan: Plan, flaw: str, gpu: Gpu, device: Device, clock: Clock, peer: Cudnn | None) -> Row:
@@ -261,17 +294,18 @@ def _timed(layer: Layer, plan: Plan, flaw: str, gpu: Gpu, device: Device, clock:
     packed = second if spec.direction == "backward_weights" else op.pack(second)
     calls = [lambda: op(first, packed, out=out)]
     if peer is not None:
-        calls.append(peer.call(spec, question.operands.main))
-        if not peer.agrees(spec, calls[-1](), question):
-            return _row(layer, plan, "cuDNN computes something else")
+        for layout, call in peer.calls(spec, question.operands.main).items():
+            if not peer.agrees(spec, call(), question):
+                return _row(layer, plan, f"cuDNN computes something else in {layout}")
+            calls.append(call)
     samples = clock.measure(calls, budget=_TIMED)
-    other = samples[1].median if peer is not None else None
+    other = min((sample.median for sample in samples[1:]), default=None)
     least = roofline_seconds(spec, gpu, device.facts)
     return _row(layer, plan, "", op, seconds=samples[0].median, peer_seconds=other, roofline_seconds=least)
 
 
 def _sanitize(arguments: argparse.Namespace) -> int:
-    """This script again, one problem a group, under each of compute-sanitizer's tools."""
+    """This script again, one problem a group and nothing but convgen's kernels, under each of compute-sanitizer's tools."""
     program = shutil.which("compute-sanitizer")
     if program is None:
         print("compute-sanitizer is not installed", file=sys.stderr)
@@ -283,6 +317,10 @@ def _sanitize(arguments: argparse.Namespace) -> int:
             "benchmarks.gpu",
             "--limit",
             "1",
+            "--no-peer",
+            "--complete",
+            "--budget",
+            str(arguments.budget),
             "--groups",
             arguments.groups,
             "-o",

@@ -1,4 +1,7 @@
-"""cuDNN through PyTorch, as the benchmark for GPUs calls it: channels_last, cudnn.benchmark, tf32 where it is admitted."""
+"""cuDNN through PyTorch, as the benchmark for GPUs calls it: cudnn.benchmark, tf32 where it is admitted.
+
+Images and weights are channels_last, and for float32, where that need not be cuDNN's best, in PyTorch's own order too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from convgen.spec import ConvSpec
 
 # A relative L2 error up to which a result is of the same computation.
 _SAME = 1e-2
+_LAYOUT = "channels_last"
+# The orders of memory, as PyTorch names them, that float32 is tried in besides.
+MORE_LAYOUTS = ("contiguous_format",)
 
 
 class Cudnn:
@@ -35,29 +41,33 @@ class Cudnn:
         torch = self._torch
         return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
 
-    def call(self, spec: ConvSpec, main: tuple[np.ndarray, ...]) -> Callable[[], Any]:
-        """One call of a problem in two dimensions, channels_last, on copies of the operands on the device."""
+    def calls(self, spec: ConvSpec, main: tuple[np.ndarray, ...]) -> dict[str, Callable[[], Any]]:
+        """A call of a problem in two dimensions for each layout, on copies of the operands on the device."""
+        self._torch.backends.cudnn.allow_tf32 = spec.dtype == "float32" and not isinstance(spec.accuracy, str)
+        layouts = (_LAYOUT, *(MORE_LAYOUTS if spec.dtype == "float32" else ()))
+        return {layout: self._call(spec, main, getattr(self._torch, layout)) for layout in layouts}
+
+    def _call(self, spec: ConvSpec, main: tuple[np.ndarray, ...], layout: Any) -> Callable[[], Any]:
         torch = self._torch
-        torch.backends.cudnn.allow_tf32 = spec.dtype == "float32" and not isinstance(spec.accuracy, str)
         first, second = (self._tensor(array) for array in main)
         stride, dilation = list(spec.stride), list(spec.dilation)
         padding = [before for before, _ in spec.padding]
         if spec.direction == "forward":
             convolution = torch.nn.functional.conv2d
+            image, weight = self._image(first, layout), second.contiguous(memory_format=layout)
 
             def forward() -> Any:
                 with torch.no_grad():
-                    return convolution(self._image(first), second, None, stride, padding, dilation, spec.groups)
+                    return convolution(image, weight, None, stride, padding, dilation, spec.groups)
 
-            second = second.to(memory_format=torch.channels_last)
             return forward
         is_data = spec.direction == "backward_data"
+        grad = self._image(first if is_data else second, layout)
         batch, *size, channels = spec.input_shape
         empty = torch.empty((batch, channels, *size), dtype=first.dtype, device=self._device)
-        image = empty.to(memory_format=torch.channels_last) if is_data else self._image(first)
-        grad = self._image(first) if is_data else self._image(second)
+        image = empty.to(memory_format=layout) if is_data else self._image(first, layout)
         weight = second if is_data else torch.empty(spec.weight_shape, dtype=first.dtype, device=self._device)
-        weight = weight.to(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=layout)
         backward = torch.ops.aten.convolution_backward
         geometry = (None, stride, padding, dilation, False, [0, 0], spec.groups, [is_data, not is_data, False])
         position = 0 if is_data else 1
@@ -79,6 +89,6 @@ class Cudnn:
             tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self._device)
 
-    def _image(self, tensor: Any) -> Any:
-        """An image in the order of channels_last as PyTorch names its axes; the memory stays as it is."""
-        return tensor.permute(0, 3, 1, 2)
+    def _image(self, tensor: Any, layout: Any) -> Any:
+        """An image whose last axis is its channels, with its axes as PyTorch names them, in the memory order asked for."""
+        return tensor.permute(0, 3, 1, 2).contiguous(memory_format=layout)

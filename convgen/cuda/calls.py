@@ -66,6 +66,8 @@ class DeviceCalls:
             device.load(program.launches(packing=True), cubins),
             device.load(program.launches(packing=False), cubins),
         )
+        # Where nothing is packed, the kernels read packed weights where they lay.
+        self._reads_weight = any(self.second_name in one.launch.stage.buffers for one in self._loaded.others)
 
     def call(self, operands: Operands, out: Any, packed: PackedCudaWeights | None) -> Any:
         """Starts the kernels and returns the result, ``out`` if that is given.
@@ -77,18 +79,22 @@ class DeviceCalls:
         with device.active():
             views = {name: self._ready(name, view, operands) for name, view in operands.views.items()}
             result = library.empty(shape, dtype, device.ordinal, stream) if out is None else out
-            target = self._target(result, views, stream)
+            read = views if packed is None or not self._reads_weight else views | {self.second_name: packed.weight}
+            target = self._target(result, read)
+            if out is not None:
+                self._wait(target, stream)
             program = self.program
             packed_bytes = program.packed_bytes if packed is None else 0
-            base, memory = library.scratch(packed_bytes + program.workspace_bytes, device.ordinal, stream)
             addresses = {name: view.address for name, view in views.items()} | {self.result_name: target.address}
             if packed is not None:
                 addresses[self.second_name] = packed.weight.address
-            self._place(addresses, base if packed is None else packed.address, base + packed_bytes)
-            for launch in self._loaded.all if packed is None else self._loaded.others:
-                device.launch(launch, addresses, stream)
-            # Scratch memory may be given back once the kernels are on the stream: its allocator goes by the stream's order.
-            del memory
+            with device.in_turn(stream):
+                base, memory = library.scratch(packed_bytes + program.workspace_bytes, device.ordinal, stream)
+                self._place(addresses, base if packed is None else packed.address, base + packed_bytes)
+                for launch in self._loaded.all if packed is None else self._loaded.others:
+                    device.launch(launch, addresses, stream)
+                # Scratch memory may be given back once the kernels are on the stream: its allocator goes by the stream's order.
+                del memory
         return result
 
     def pack(self, name: str, operands: Operands) -> PackedCudaWeights:
@@ -101,13 +107,14 @@ class DeviceCalls:
             if program.packed_bytes:
                 memory = library.empty((program.packed_bytes,), "uint8", device.ordinal, stream)
                 address = library_of(name, memory).view(name, memory).address
-            base, workspace = library.scratch(program.workspace_bytes, device.ordinal, stream)
             addresses = {name: view.address}
-            self._place(addresses, address, base)
-            for launch in self._loaded.packing:
-                device.launch(launch, addresses, stream)
+            with device.in_turn(stream):
+                base, workspace = library.scratch(program.workspace_bytes, device.ordinal, stream)
+                self._place(addresses, address, base)
+                for launch in self._loaded.packing:
+                    device.launch(launch, addresses, stream)
+                del workspace
             device.synchronize(stream)
-            del workspace
         return PackedCudaWeights(self, view, address, memory)
 
     def _place(self, addresses: dict[str, int], packed: int, workspace: int) -> None:
@@ -117,15 +124,14 @@ class DeviceCalls:
     def _ready(self, name: str, view: View, operands: Operands) -> View:
         """The operand on this device, in C order and aligned, its contents there when the stream comes to them."""
         self._check_device(name, view)
-        if view.stream is not None and view.stream != operands.stream:
-            self.device.wait(operands.stream, view.stream)
+        self._wait(view, operands.stream)
         if view.is_dense and view.address % ALIGNMENT == 0:
             return view
         library = library_of(name, operands.arrays[name])
         array = library.dense(name, operands.arrays[name], self.device.ordinal, operands.stream)
         return library.view(name, array)
 
-    def _target(self, result: Any, operands: Mapping[str, View], stream: int) -> View:
+    def _target(self, result: Any, operands: Mapping[str, View]) -> View:
         """Where the result goes, which may lie nowhere else than it is written, and over no operand."""
         view = library_of("out", result).view("out", result)
         view = _located(view, self.device)
@@ -134,13 +140,15 @@ class DeviceCalls:
         if not view.is_dense or view.address % ALIGNMENT:
             raise OperandError(f"out does not lie in C order on an address that is a multiple of {ALIGNMENT}")
         if not view.is_writable:
-            raise OperandError("out is read-only")
+            raise OperandError("out is read-only, or may be: DLPack says so from version 1.0 on")
         for name, other in operands.items():
             if view.address < other.address + _nbytes(other) and other.address < view.address + _nbytes(view):
                 raise OperandError(f"out overlaps {name}")
+        return view
+
+    def _wait(self, view: View, stream: int) -> None:
         if view.stream is not None and view.stream != stream:
             self.device.wait(stream, view.stream)
-        return view
 
     def _check_device(self, name: str, view: View) -> None:
         if view.device != self.device.ordinal:

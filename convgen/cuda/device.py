@@ -12,15 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convgen.errors import DeviceError, NotApplicable
+from convgen.errors import DeviceError, NotApplicable, OptionError
+from convgen.gpu import GPUS, Gpu, gpu_for
 from convgen.targets.cuda.build import Cubin
 from convgen.targets.cuda.driver import DeviceFacts, Driver, driver
 from convgen.targets.cuda.program import CudaProgram, Launch
 
 # What a block may share without the driver being asked for more.
 _PLAIN_SHARED = 48 * 1024
+# CU_STREAM_PER_THREAD: another stream in each thread.
+_PER_THREAD_STREAM = 2
 # A call that no context is current for answers this.
 _NO_CONTEXT = "CUDA_ERROR_INVALID_CONTEXT"
+_OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class Device:
         self._handle = driver.call("cuDeviceGet", ordinal)
         self._context = driver.call("cuDevicePrimaryCtxRetain", self._handle)
         self._functions: dict[tuple[str, bytes], Any] = {}
-        self._scratch: dict[int, list[Memory]] = {}
+        self._scratch: dict[tuple[int, int], list[Memory]] = {}
+        self._turns: dict[tuple[int, int], threading.Lock] = {}
         self._lock = threading.Lock()
+        self._thread = threading.local()
 
     @property
     def ordinal(self) -> int:
@@ -147,16 +153,26 @@ class Device:
             0,
         )
 
-    def scratch(self, nbytes: int, stream: int) -> int:
-        """The address of scratch memory that calls on this stream share, one after the other.
+    @contextlib.contextmanager
+    def in_turn(self, stream: int) -> Iterator[None]:
+        """Keeps other threads off a stream, from the question for its scratch memory to the last launch that uses it."""
+        with self._lock:
+            turn = self._turns.setdefault(_stream_key(stream), threading.Lock())
+        with turn:
+            yield
 
-        It grows at least twofold and is never given back, because a captured graph may hold its address; a call that is being
-        captured cannot make it grow. Raises DeviceError.
+    def scratch(self, nbytes: int, stream: int) -> int:
+        """The address of scratch memory that calls on this stream share, one after the other (see ``in_turn``).
+
+        It grows twofold at least, where there is so much memory, and is never given back, because a captured graph may hold its
+        address; a call that is being captured cannot make it grow. Raises DeviceError.
         """
         if not nbytes:
             return 0
         with self._lock:
-            blocks = self._scratch.setdefault(stream, [])
+            blocks = self._scratch.setdefault(_stream_key(stream), [])
+            if stream == _PER_THREAD_STREAM:
+                self._inherit(blocks)
             largest = blocks[-1].nbytes if blocks else 0
             if nbytes > largest:
                 if self.is_capturing(stream):
@@ -165,8 +181,26 @@ class Device:
                         "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
                         "call once on this stream before capturing",
                     )
-                blocks.append(Memory(self, max(nbytes, 2 * largest)))
+                blocks.append(self._grown(nbytes, 2 * largest))
             return blocks[-1].address
+
+    def _inherit(self, blocks: Sequence[Memory]) -> None:
+        """Waits for the kernels of a thread that has ended, whose number and so whose scratch memory the calling thread has."""
+        if not getattr(self._thread, "has_scratch", False):
+            if blocks:
+                with self.active():
+                    self.driver.call("cuCtxSynchronize")
+            self._thread.has_scratch = True
+
+    def _grown(self, nbytes: int, wished: int) -> Memory:
+        """Memory of the size wished for, if that is larger and there is so much."""
+        if wished > nbytes:
+            try:
+                return Memory(self, wished)
+            except DeviceError as error:
+                if not is_out_of_memory(error):
+                    raise
+        return Memory(self, nbytes)
 
     def is_capturing(self, stream: int) -> bool:
         """Whether calls on the stream are being recorded into a graph."""
@@ -187,6 +221,27 @@ class Device:
         """Waits until everything on the stream is done; raises DeviceError for what went wrong there."""
         with self.active():
             self.driver.call("cuStreamSynchronize", stream)
+
+
+def gpu_of_device(facts: DeviceFacts) -> Gpu:
+    """The kind of GPU whose kernels a device runs best; raises NotApplicable if there are none for its capability."""
+    try:
+        return gpu_for(facts.capability)
+    except OptionError as error:
+        known = ", ".join(gpu.name for gpu in GPUS)
+        raise NotApplicable(
+            f"device={facts.ordinal} is {facts.describe()}, for which there are no kernels; allowed: those of {known}"
+        ) from error
+
+
+def is_out_of_memory(error: DeviceError) -> bool:
+    """Whether the device had not enough memory: nothing is broken, and less may fit."""
+    return error.code == _OUT_OF_MEMORY
+
+
+def _stream_key(stream: int) -> tuple[int, int]:
+    """What tells a stream from all others of its device, whichever thread asks."""
+    return stream, threading.get_ident() if stream == _PER_THREAD_STREAM else 0
 
 
 @functools.cache

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, expected_operands, operands_of
-from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.device import Device, device_numbered, gpu_of_device
 from convgen.cuda.plans import cuda_source, lower_cuda, plan_cuda
 from convgen.cuda.results import known_result
 from convgen.driver import Plan
 from convgen.dtypes import DTYPES
 from convgen.errors import DTypeError, OperandError, ShapeError
-from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_for, gpu_of
+from convgen.gpu import DEFAULT_CAPABILITY, Gpu, gpu_of
 from convgen.spec import ConvSpec
 from convgen.targets.cuda.build import Cubin, Resources, disassembly, stage_ptx
 from convgen.targets.cuda.interp import Compiled, compile_kernel, parse, run
@@ -89,12 +89,16 @@ class CudaConv:
         Operands are arrays on one CUDA device, of torch, cupy, numba or any other library with ``__cuda_array_interface__``
         or DLPack, in the shapes of ``spec.operand_shapes``; ``second`` may be what ``pack`` made of it. The result is an array
         of the first operand's library (a ``DeviceArray`` where that cannot make one), or ``out``. ``stream`` is a stream of one
-        of these libraries or its address; by default it is the one that the first operand's library would use. Nothing waits.
-        With torch nothing is allocated outside of its allocator, so that calls can be captured into CUDA graphs; other
-        libraries' calls can with ``out``, once the same call has been made on that stream. Gradients are not recorded.
+        of these libraries or its address; by default it is the one that the first operand's library would use. It waits for what
+        is on the streams that the operands are made on, for torch and cupy their current ones; the caller does not wait, and
+        leaves the operands' memory alone until the kernels are done. Gradients are not recorded.
+
+        Calls can be captured into CUDA graphs once the same call has been made on that stream, which compiles and loads the
+        kernels; with libraries other than torch and cupy, whose allocators know of graphs, only with ``out``.
 
         Arrays of torch and cupy that are not in C order, or do not begin at a multiple of 16 bytes, are copied; others, and
-        ``out``, are refused. The first call on a device loads the kernels, and compiles them where the cache has none.
+        ``out``, are refused, as is an ``out`` that may be read-only. The first call on a device loads the kernels, and compiles
+        them where the cache has none.
 
         Raises OperandError, ShapeError and DTypeError for operands that do not fit; NotApplicable without a device, or on one
         that the kernels were not made for; MissingDependencyError without NVIDIA's driver; DeviceError for what the driver
@@ -205,12 +209,13 @@ def compile_spec(
     """The problem for GPUs of a compute capability such as "9.0", by the strategy named or the one predicted to be the fastest.
 
     ``device`` is the number of one of this machine's: then the capability is its own, and what ``convgen.cuda.tune`` found there
-    is taken. Raises OptionError for an unknown capability, NotApplicable, and, with ``device``, MissingDependencyError.
+    is taken. Raises OptionError for an unknown capability, NotApplicable, also for a device of one, and, with ``device``,
+    MissingDependencyError.
     """
     if device is None:
         gpu = gpu_of(capability)
         return CudaConv(plan_cuda(spec, gpu, strategy, config), gpu)
     facts = device_numbered(device).facts
-    gpu = gpu_for(facts.capability)
+    gpu = gpu_of_device(facts)
     known = known_result(spec, facts) if strategy == "auto" and config is None else None
     return CudaConv(known.plan if known else plan_cuda(spec, gpu, strategy, config), gpu)

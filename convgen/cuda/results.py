@@ -6,8 +6,9 @@ import datetime
 
 from convgen import __version__
 from convgen.choices import TunedPlan, database
+from convgen.cuda.device import gpu_of_device
 from convgen.driver import Plan
-from convgen.gpu import Gpu, gpu_for
+from convgen.gpu import Gpu
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.cuda.registry import gpu_applicable
@@ -20,8 +21,8 @@ _THREADS = 0
 
 
 def known_result(spec: ConvSpec, facts: DeviceFacts) -> TunedPlan | None:
-    """What the database knows of a problem on a device of these facts, if the strategy still offers it."""
-    gpu = gpu_for(facts.capability)
+    """What the database knows of a problem on a device of these facts, if the strategy still offers it; raises NotApplicable."""
+    gpu = gpu_of_device(facts)
     offered = [
         record
         for record in database().find(spec.to_json(), facts.fingerprint())
@@ -51,7 +52,7 @@ def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
             seconds=result.seconds,
             baseline_seconds=result.baseline_seconds,
             error=result.error,
-            verified="gate A",
+            verified="gates A and B",
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             candidates=result.candidates,
             rejected=result.rejected,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from convgen.choices import TunedPlan
-from convgen.cuda.device import Device, device_numbered
+from convgen.cuda.device import Device, device_numbered, gpu_of_device, is_out_of_memory
 from convgen.cuda.kernels import CudaConv
 from convgen.cuda.libraries.interface import DeviceArray
 from convgen.cuda.measure import Clock
@@ -17,15 +17,15 @@ from convgen.cuda.plans import algorithms_of_cuda_plan, plan_cuda
 from convgen.cuda.questions import Question, integer_question
 from convgen.cuda.results import known_result, store_result
 from convgen.driver import Plan, check_budget
-from convgen.errors import CompileError, NotApplicable, VerificationError
-from convgen.gpu import Gpu, gpu_for
+from convgen.errors import CompileError, DeviceError, NotApplicable, VerificationError
+from convgen.gpu import Gpu
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.cuda.registry import gpu_applicable
 from convgen.transforms.split import Algorithms
 from convgen.tuning.record import Candidate
 from convgen.tuning.search import Choice, Search
-from convgen.verify import Operands, compare_bounded, normal_operands
+from convgen.verify import Comparison, Operands, compare_bounded, normal_operands
 
 # Of the budget, the part for the search; the rest is for measuring the best side by side.
 _SEARCH_SHARE = 0.8
@@ -47,8 +47,8 @@ class Bench(Protocol):
     def seconds(self, ops: Sequence[CudaConv], budget: float) -> tuple[float, ...]:
         """What a call of each takes, measured side by side."""
 
-    def error(self, op: CudaConv) -> float:
-        """The relative L2 error on normally distributed numbers."""
+    def comparison(self, op: CudaConv) -> Comparison:
+        """The operator's numbers on normally distributed ones against the oracle's."""
 
 
 class DeviceBench:
@@ -83,14 +83,20 @@ class DeviceBench:
             self._questions[algorithms] = (question, *self._there(question.operands))
         return self._questions[algorithms]
 
-    def error(self, op: CudaConv) -> float:
+    def comparison(self, op: CudaConv) -> Comparison:
         # The oracle takes long for large batches, and an error is as large in small ones.
         spec = self._spec.replace(batch=min(self._spec.batch, _ERROR_BATCH))
-        small = CudaConv(Plan(spec, op.plan.strategy, op.plan.config, "measured"), op.gpu)
-        operands = normal_operands(spec, np.random.default_rng(1))
+        try:
+            return self._compared(CudaConv(Plan(spec, op.plan.strategy, op.plan.config, "measured"), op.gpu))
+        except (CompileError, NotApplicable):
+            # What is made for the whole batch need not be there for a part of it.
+            return self._compared(op)
+
+    def _compared(self, op: CudaConv) -> Comparison:
+        operands = normal_operands(op.spec, np.random.default_rng(1))
         main, epilogue = self._there(operands)
-        result = small(*main, **epilogue).to_host()
-        return compare_bounded(result, spec, operands, algorithms=algorithms_of_cuda_plan(small.plan)).relative_l2
+        result = op(*main, **epilogue).to_host()
+        return compare_bounded(result, op.spec, operands, algorithms=algorithms_of_cuda_plan(op.plan))
 
     def _there(self, operands: Operands) -> tuple[list[DeviceArray], dict[str, DeviceArray]]:
         ordinal = self._device.ordinal
@@ -112,7 +118,7 @@ def tune(spec: ConvSpec, budget: float = 10.0, *, device: int = 0, force: bool =
     known = None if force else known_result(spec, found.facts)
     if known is not None:
         return known
-    result = search(spec, gpu_for(found.facts.capability), DeviceBench(spec, found), budget)
+    result = search(spec, gpu_of_device(found.facts), DeviceBench(spec, found), budget)
     store_result(result, found.facts)
     return result
 
@@ -154,35 +160,72 @@ class _Session:
             if self._right and time.perf_counter() >= deadline:
                 break
         if not self._right:
-            raise VerificationError(f"no candidate for {self._spec} is right: {'; '.join(self._rejected)}")
+            raise self._nothing_right()
         return self._judged(max(0.0, begin + budget - time.perf_counter()))
 
     def _try(self, choice: Choice) -> None:
         try:
             op = CudaConv(Plan(self._spec, choice.strategy, choice.config, "measured"), self._gpu)
             flaw = self._bench.flaw(op)
-        except (CompileError, NotApplicable) as error:
-            flaw = str(error)
+            seconds = 0.0 if flaw else self._bench.seconds([op], _QUICK_SECONDS)[0]
+        except (CompileError, NotApplicable, DeviceError) as error:
+            flaw = _refusal(error)
         if flaw:
-            self._rejected.append(f"{choice.strategy} {choice.config}: {flaw}")
+            self._reject(choice, flaw)
             self._search.record(choice, None)
             return
-        (seconds,) = self._bench.seconds([op], _QUICK_SECONDS)
         self._right[choice], self._seconds[choice] = op, seconds
         self._search.record(choice, seconds)
 
     def _judged(self, budget: float) -> TunedPlan:
         fastest = min(self._seconds.values())
         finalists = [c for c in self._right if c == self._baseline or self._seconds[c] <= _FINALISTS * fastest]
-        times = self._bench.seconds([self._right[c] for c in finalists], min(budget, _FINAL_SECONDS * len(finalists)))
-        final = dict(zip(finalists, times, strict=True))
-        winner = next(c for c in finalists if final[c] <= (1 + _TIE) * min(times))
+        final = self._side_by_side(finalists, min(budget, _FINAL_SECONDS * len(finalists)))
+        winner, error = self._winner(final)
         best = final[winner]
         return TunedPlan(
             Plan(self._spec, winner.strategy, winner.config, "database", best),
             best,
             final.get(self._baseline, best),
-            self._bench.error(self._right[winner]),
-            tuple(Candidate(c.strategy, c.config, final.get(c, quick)) for c, quick in self._seconds.items()),
+            error,
+            tuple(Candidate(c.strategy, c.config, final.get(c, self._seconds[c])) for c in self._right),
             tuple(self._rejected),
         )
+
+    def _side_by_side(self, finalists: Sequence[Choice], budget: float) -> dict[Choice, float]:
+        """The seconds of candidates measured in turn; where not all fit on the device at once, those of before."""
+        try:
+            times = self._bench.seconds([self._right[c] for c in finalists], budget)
+        except DeviceError as error:
+            _refusal(error)
+            return {c: self._seconds[c] for c in finalists}
+        return dict(zip(finalists, times, strict=True))
+
+    def _winner(self, final: Mapping[Choice, float]) -> tuple[Choice, float]:
+        """The fastest that is right on real numbers too, and its error; the others that were faster are rejected."""
+        left = dict(final)
+        while left:
+            winner = next(c for c in left if left[c] <= (1 + _TIE) * min(left.values()))
+            try:
+                comparison = self._bench.comparison(self._right[winner])
+                flaw = comparison.reason
+            except (CompileError, NotApplicable, DeviceError) as error:
+                flaw = _refusal(error)
+            if not flaw:
+                return winner, comparison.relative_l2
+            self._reject(winner, f"on real numbers, {flaw}")
+            del left[winner], self._right[winner]
+        raise self._nothing_right()
+
+    def _reject(self, choice: Choice, flaw: str) -> None:
+        self._rejected.append(f"{choice.strategy} {choice.config}: {flaw}")
+
+    def _nothing_right(self) -> VerificationError:
+        return VerificationError(f"no candidate for {self._spec} is right: {'; '.join(self._rejected)}")
+
+
+def _refusal(error: CompileError | NotApplicable | DeviceError) -> str:
+    """Why one candidate is passed by; raises what is the matter with the device itself."""
+    if isinstance(error, DeviceError) and not is_out_of_memory(error):
+        raise error
+    return str(error)

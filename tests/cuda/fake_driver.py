@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ LEGACY = 0
 
 
 class FakeDriver:
-    """``capability`` and ``shared`` are those of every one of ``devices`` devices; ``fails`` maps functions to codes."""
+    """``capability`` and ``shared`` are those of every one of ``devices`` devices; ``fails`` maps functions to codes, ``room`` is
+    the largest size of memory that it gives."""
 
     CUdevice_attribute = real.CUdevice_attribute
     CUfunction_attribute = real.CUfunction_attribute
@@ -39,11 +41,12 @@ class FakeDriver:
         self.devices = devices
         self.capability = capability
         self.shared = shared
+        self.room = 1 << 40
         self.fails: dict[str, Any] = {}
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.launches: list[dict[str, Any]] = []
         self.capturing: set[int] = set()
-        self.contexts: list[int] = []
+        self._current = threading.local()
         self.memory: dict[int, tuple[np.ndarray, int]] = {}
         self._ptx: dict[bytes, str] = {}
         self._tokens = itertools.count(1000)
@@ -59,6 +62,12 @@ class FakeDriver:
         """Learns the PTX behind the operator's machine code."""
         for stage, cubin in zip(op._lowered.stages, op.cubins, strict=True):
             self._ptx[cubin.code] = stage_ptx(stage, op.gpu)
+
+    @property
+    def contexts(self) -> list[int]:
+        """The calling thread's contexts, the current one last."""
+        found: list[int] = self._current.__dict__.setdefault("contexts", [])
+        return found
 
     def place(self, array: np.ndarray, device: int = 0) -> int:
         """Makes NumPy memory memory of a device, and returns its address."""
@@ -135,6 +144,9 @@ class FakeDriver:
     def cuCtxPopCurrent(self) -> tuple[Any, ...]:
         return _OK, self.contexts.pop()
 
+    def cuCtxSynchronize(self) -> tuple[Any, ...]:
+        return (_OK if self.contexts else real.CUresult.CUDA_ERROR_INVALID_CONTEXT,)
+
     # ---- kernels
 
     def cuLibraryLoadData(self, code: bytes, *options: Any) -> tuple[Any, ...]:
@@ -195,6 +207,8 @@ class FakeDriver:
     def cuMemAlloc(self, nbytes: int) -> tuple[Any, ...]:
         if not self.contexts or not nbytes:
             return (real.CUresult.CUDA_ERROR_INVALID_VALUE,)
+        if nbytes > self.room:
+            return (real.CUresult.CUDA_ERROR_OUT_OF_MEMORY,)
         array = aligned_empty((nbytes,), np.uint8)
         array[:] = 0xFF  # NaN, as what lies in fresh memory might be
         return _OK, self.place(array, self.contexts[-1] - 50)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +19,14 @@ import pytest
 from benchmarks import gpu
 from benchmarks.gpu_peer import Cudnn
 from benchmarks.gpu_report import Row, Table, markdown, roofline_seconds
+from convgen.cuda.measure import Clock
 from convgen.cuda.questions import Question, integer_question
-from convgen.errors import MissingDependencyError
+from convgen.errors import MissingDependencyError, NotApplicable
 from convgen.gpu import gpu_of
 from convgen.spec import ConvSpec
 from convgen.suites import Layer
 from convgen.targets.cuda import driver
+from convgen.tuning.measure import Sample
 from tests.cuda.operators import operator
 
 if TYPE_CHECKING:
@@ -45,8 +53,8 @@ class _Peer:
     def version(self) -> str:
         return "nothing 1.0"
 
-    def call(self, spec: ConvSpec, main: tuple[np.ndarray, ...]) -> Any:
-        return lambda: None
+    def calls(self, spec: ConvSpec, main: tuple[np.ndarray, ...]) -> dict[str, Any]:
+        return {"one": lambda: None, "other": lambda: None}
 
     def agrees(self, spec: ConvSpec, result: object, question: Question) -> bool:
         return self.agreeable
@@ -69,7 +77,21 @@ def test_everything_is_built_verified_timed_and_written(
     text = path.with_suffix(".md").read_text()
     assert "driver13010" in text
     assert "against: nothing 1.0" in text
+    assert "layouts: channels_last; cuDNN's also contiguous_format for float32" in text
     assert "geometric mean 1.00, worst 1.00 (first)" in capsys.readouterr().out
+
+
+def test_the_peers_fastest_layout_counts(
+    learning: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    def measure(self: Clock, calls: Sequence[object], *, budget: float) -> tuple[Sample, ...]:
+        return tuple(Sample(seconds, seconds, seconds, 1) for seconds in (1.0, 4.0, 2.0)[: len(calls)])
+
+    monkeypatch.setattr(gpu, "GROUPS", (_Small(),))
+    monkeypatch.setattr(gpu, "Cudnn", _Peer)
+    monkeypatch.setattr(Clock, "measure", measure)
+    assert gpu.main(["--processes", "1", "-o", str(tmp_path)]) == 0
+    assert "geometric mean 2.00" in capsys.readouterr().out
 
 
 def test_a_wrong_kernel_is_not_timed(
@@ -105,6 +127,85 @@ def test_a_dry_run_compiles(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> 
     assert "small: 1 problems compile for 8.0, no spills" in capsys.readouterr().out
 
 
+def test_a_dry_run_says_what_does_not_lower(monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    pytest.importorskip("cuda.core")
+
+    def refused(plan: object, kind: object) -> None:
+        raise NotApplicable("there is no schedule")
+
+    monkeypatch.setattr(gpu, "GROUPS", (_Small(),))
+    monkeypatch.setattr(gpu, "CudaConv", refused)
+    assert gpu.main(["--dry-run", "--processes", "1"]) == 1
+    assert "first: NotApplicable: there is no schedule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_process_that_dies_is_said(monkeypatch: pytest.MonkeyPatch, capsys: Output, at_once: bool) -> None:
+    pytest.importorskip("cuda.core")
+
+    class Dying:
+        def __init__(self, processes: int, context: object) -> None:
+            pass
+
+        def submit(self, *task: object) -> Future[str]:
+            if at_once:
+                raise BrokenProcessPool("a process died")
+            lost: Future[str] = Future()
+            lost.set_exception(BrokenProcessPool("a process died"))
+            return lost
+
+        def shutdown(self, *, cancel_futures: bool) -> None:
+            pass
+
+    monkeypatch.setattr(gpu, "GROUPS", (_Small(),))
+    monkeypatch.setattr(gpu, "ProcessPoolExecutor", Dying)
+    assert gpu.main(["--dry-run", "--processes", "2"]) == 1
+    assert "first: BrokenProcessPool: a process died" in capsys.readouterr().out
+
+
+def test_after_long_tuning_there_is_time_to_measure(
+    learning: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [0.0]
+
+    def tune(spec: ConvSpec, seconds: float, *, device: int) -> None:
+        now[0] += 60.0
+
+    monkeypatch.setattr(gpu, "GROUPS", (_Small(),))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(gpu, "tune", tune)
+    how = ["--processes", "1", "--no-peer", "--complete", "--tune", "60", "--budget", "100", "-o", str(tmp_path)]
+    assert gpu.main(how) == 0
+    assert now == [60.0]
+
+
+def test_the_sanitizer_sees_convgens_kernels_alone(
+    learning: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Output
+) -> None:
+    started: list[list[str]] = []
+
+    def run(command: list[str], *, check: bool) -> SimpleNamespace:
+        started.append(command)
+        return SimpleNamespace(
+            returncode=gpu.main([*command[command.index("benchmarks.gpu") + 1 :], "--processes", "1"])
+        )
+
+    def peer(device: int) -> None:
+        raise AssertionError("there is a peer")
+
+    monkeypatch.setattr(gpu, "GROUPS", (_Small(),))
+    monkeypatch.setattr(gpu, "Cudnn", peer)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    assert gpu.main(["--sanitize", "-o", str(tmp_path)]) == 0
+    assert [command[2] for command in started] == ["memcheck", "racecheck", "synccheck", "initcheck"]
+    said = capsys.readouterr()
+    assert "initcheck: clean" in said.out
+    assert "against: nothing, as asked" in said.out
+    assert gpu.main(["--sanitize", "--budget", "0", "-o", str(tmp_path)]) == 1
+    assert "small: nothing was measured" in capsys.readouterr().err
+
+
 def test_the_groups_are_what_they_say() -> None:
     titles = [group.title for group in gpu.GROUPS]
     assert len(set(titles)) == len(titles)
@@ -130,9 +231,14 @@ def test_the_peer_computes_the_same_problem(direction: str, dtype: str, monkeypa
         layout="channels_last", dtype=dtype,
     ).replace(direction=direction)  # fmt: skip
     question = integer_question(spec, np.random.default_rng(0))
-    result = peer.call(spec, question.operands.main)()
-    assert peer.agrees(spec, result, question)
-    assert not peer.agrees(spec, result + 1, question)
+    calls = peer.calls(spec, question.operands.main)
+    assert list(calls) == ["channels_last", "contiguous_format"][: 2 if dtype == "float32" else 1]
+    for layout, call in calls.items():
+        result = call()
+        assert peer.agrees(spec, result, question)
+        assert not peer.agrees(spec, result + 1, question)
+        if direction != "backward_weights":
+            assert result.is_contiguous(memory_format=getattr(torch, layout))
 
 
 def test_without_a_device_there_is_no_peer() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 
 import convgen.cuda
 from convgen.cuda import CudaConv, DeviceArray
+from convgen.cuda.device import Device, device_numbered
 from convgen.errors import DeviceError, DTypeError, NotApplicable, OperandError, ShapeError
 from convgen.gpu import gpu_of
 from convgen.spec import ConvSpec, Epilogue
@@ -77,6 +81,24 @@ def test_the_epilogue_reaches_the_kernels(fake: FakeDriver) -> None:
         op(x, w, w, **others)
 
 
+def test_out_does_not_overlap_packed_weights_that_are_still_read(fake: FakeDriver) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op, packing = operator(strategy="reference"), operator(strategy="direct")
+    assert not op._lowered.packed_bytes
+    (x, w), expected = _arrays(fake, op)
+    fake.knows(packing)
+    out = FakeArray(fake, np.zeros(expected.shape, np.float32))
+    out.array = w.array.reshape(-1)[: expected.size].reshape(expected.shape)
+    packed = op.pack(w)
+    with pytest.raises(OperandError, match="out overlaps weight"):
+        op(x, packed, out=out)
+    assert np.array_equal(op(x, packed).to_host(), expected)
+    # What was packed elsewhere is read no more.
+    packing(x, packing.pack(w), out=out)
+    assert np.array_equal(out.array, expected)
+
+
 def test_out_is_written_and_returned(fake: FakeDriver) -> None:
     from tests.cuda.fake_driver import FakeArray
 
@@ -103,12 +125,86 @@ def test_a_call_neither_allocates_nor_waits(fake: FakeDriver) -> None:
     assert {launch["stream"] for launch in fake.launches} == {7}
 
 
+@contextlib.contextmanager
+def _other_thread(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object], patience: float) -> Iterator[list[bool]]:
+    """Makes ``call`` in another thread just before this one's first launch, which waits for it for ``patience`` seconds.
+
+    Says of each launch whether it is this thread's.
+    """
+    own, launch = threading.current_thread(), Device.launch
+    other = threading.Thread(target=call)
+    launched: list[bool] = []
+
+    def patched(self: Device, *arguments: Any) -> None:
+        is_own = threading.current_thread() is own
+        if is_own and other.ident is None:
+            other.start()
+            other.join(patience)
+        launch(self, *arguments)
+        launched.append(is_own)
+
+    monkeypatch.setattr(Device, "launch", patched)
+    yield launched
+    other.join()
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_threads_on_one_stream_take_turns(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, packs: bool) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op = operator(strategy="direct")
+    (x, w), expected = _arrays(fake, op)
+    other = FakeArray(fake, -w.array)
+    op(x, w)
+    with _other_thread(monkeypatch, lambda: op(x, other), 0.3) as launched:
+        result = op(x, op.pack(w) if packs else w)
+    assert np.array_equal(result.to_host(), expected)
+    assert launched[0]
+    assert not all(launched)
+
+
+def test_the_stream_of_each_thread_has_its_own_scratch(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op = operator(strategy="direct")
+    (x, w), expected = _arrays(fake, op)
+    other = FakeArray(fake, -w.array)
+    with _other_thread(monkeypatch, lambda: op(x, other, stream=2), 60.0) as launched:
+        result = op(x, w, stream=2)
+    assert np.array_equal(result.to_host(), expected)
+    assert not launched[0]
+
+
+def test_the_scratch_of_a_thread_that_ended_is_waited_for(fake: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = device_numbered()
+    # Numbers of threads are given again once a thread has ended.
+    monkeypatch.setattr(convgen.cuda.device, "_stream_key", lambda stream: (stream, 0))
+    device.scratch(1000, 2)
+    device.scratch(1000, 2)
+    assert not fake.named("cuCtxSynchronize")
+    later = threading.Thread(target=lambda: [device.scratch(1000, 2) for _ in range(2)])
+    later.start()
+    later.join()
+    assert len(fake.named("cuCtxSynchronize")) == 1
+    assert len(fake.named("cuMemAlloc")) == 1
+
+
 def test_scratch_does_not_grow_while_capturing(fake: FakeDriver) -> None:
     op = operator(strategy="direct")
     (x, w), _ = _arrays(fake, op)
     fake.capturing.add(9)
     with pytest.raises(DeviceError, match="call once on this stream before capturing"):
         op(x, w, stream=9)
+
+
+def test_scratch_grows_by_less_where_memory_is_short(fake: FakeDriver) -> None:
+    device, fake.room = device_numbered(), 1999
+    device.scratch(1000, 5)
+    fake.calls.clear()
+    assert device.scratch(1500, 5)
+    assert [nbytes for (nbytes,) in fake.named("cuMemAlloc")] == [2000, 1500]
+    with pytest.raises(DeviceError, match="CUDA_ERROR_OUT_OF_MEMORY"):
+        device.scratch(5000, 5)
 
 
 def test_the_call_waits_for_the_streams_of_its_operands(fake: FakeDriver) -> None:

@@ -139,8 +139,13 @@ def test_tensors_give_tensors_on_the_current_stream(fake: FakeDriver, on_device:
     # The result and the scratch memory, both PyTorch's.
     assert on_device.made == [(op.spec.result_shape, 31), ((op.workspace_bytes,), 31)]
     assert not fake.named("cuMemAlloc")
-    op(x, op.pack(w), stream=77)
+    assert not fake.named("cuStreamWaitEvent")
+    packed = op.pack(w)
+    op(x, packed, stream=77)
     assert {launch["stream"] for launch in fake.launches} == {31, 77}
+    # The tensor is ready for PyTorch's stream; the result, made for the other, is for that.
+    assert [arguments[1] for arguments in fake.named("cuEventRecord")] == [31]
+    assert [arguments[0] for arguments in fake.named("cuStreamWaitEvent")] == [77]
     assert on_device.made[-1][1] == 77
 
 
@@ -217,26 +222,33 @@ def test_cupy_gives_cupy_on_its_stream(fake: FakeDriver, cupy: Any) -> None:
     assert np.array_equal(result.array, expected)
     assert {launch["stream"] for launch in fake.launches} == {41}
     assert not fake.named("cuMemAlloc")
-    assert np.array_equal(op(x, op.pack(w), stream=43).array, expected)
+    packed = op.pack(w)
+    assert not fake.named("cuStreamWaitEvent")
+    assert np.array_equal(op(x, packed, stream=43).array, expected)
+    assert [arguments[1] for arguments in fake.named("cuEventRecord")] == [41]
+    assert [arguments[0] for arguments in fake.named("cuStreamWaitEvent")] == [43]
 
 
 # ---- anything with DLPack
 
 
 class _Packed:
-    """NumPy's DLPack, which says that it lies on a device."""
+    """NumPy's DLPack, which says that it lies on a device; ``version`` is the newest that it knows."""
 
-    def __init__(self, array: np.ndarray, kind: int = 2) -> None:
+    def __init__(self, array: np.ndarray, kind: int = 2, version: int = 1) -> None:
         self.array = array
+        self.version = version
         self.kind = kind
         self.streams: list[int] = []
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.kind, 0
 
-    def __dlpack__(self, *, stream: int) -> Any:
+    def __dlpack__(self, *, stream: int, **version: Any) -> Any:
+        if version and not self.version:
+            raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
         self.streams.append(stream)
-        return self.array.__dlpack__()
+        return self.array.__dlpack__(**version)
 
 
 def test_dlpack(fake: FakeDriver) -> None:
@@ -258,3 +270,24 @@ def test_dlpack(fake: FakeDriver) -> None:
         library_of("x", turned).view("x", _Packed(arrays[0].array, 1))
     with pytest.raises(DTypeError, match=r"x has dtype \(code 0, 64 bits, 1 lanes\)"):
         library_of("x", turned).view("x", _Packed(np.zeros(3, np.int64)))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_out_by_dlpack_says_that_it_may_be_written(fake: FakeDriver, version: int) -> None:
+    from tests.cuda.fake_driver import FakeArray
+
+    op = operator()
+    fake.knows(op)
+    operands, expected = question(op)
+    homes = [FakeArray(fake, array).array for array in (*operands.main, np.zeros(expected.shape, np.float32))]
+    x, w, out = (_Packed(array, version=version) for array in homes)
+    if version:
+        assert op(x, w, out=out) is out
+        assert np.array_equal(out.array, expected)
+        out.array.setflags(write=False)
+    else:
+        assert np.array_equal(op(x, w).to_host(), expected)
+    fake.launches.clear()
+    with pytest.raises(OperandError, match="out is read-only, or may be"):
+        op(x, w, out=out)
+    assert fake.launches == []

@@ -15,8 +15,7 @@ class View:
 
     ``dtype`` is convgen's name of it, ``is_dense`` whether it lies in C order without gaps, ``device`` the number of its device
     or None where only the address tells, ``stream`` the handle of the stream that its contents are made on, if that must be
-    waited for.
-    ``owner`` keeps the memory.
+    waited for. ``is_writable`` says that the library is known to let others write, ``owner`` keeps the memory.
     """
 
     address: int

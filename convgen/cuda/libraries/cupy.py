@@ -19,7 +19,8 @@ class CuPy(Interface):
 
     def view(self, name: str, array: Any) -> View:
         # Contents are ready for CuPy's current stream, as for every other call of the library.
-        return replace(super().view(name, array), device=int(array.device.id), stream=None)
+        device = int(array.device.id)
+        return replace(super().view(name, array), device=device, stream=self.current_stream(array, device))
 
     def current_stream(self, array: Any, device: int) -> int:
         return int(cupy.cuda.get_current_stream(device).ptr)

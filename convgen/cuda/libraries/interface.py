@@ -24,6 +24,10 @@ _DEFAULT_STREAM = 0
 _DLPACK_CUDA = (2, 13)
 # What DLPack's ``__dlpack__`` calls the legacy default stream.
 _DLPACK_DEFAULT_STREAM = 1
+# The version that is asked for, the name of its capsules, and its flag for arrays that nobody may write to.
+_DLPACK_VERSION = (1, 0)
+_DLPACK_VERSIONED_NAME = b"dltensor_versioned"
+_DLPACK_READ_ONLY = 1
 _DLPACK_TYPES = {
     (0, 8): "int8",
     (0, 32): "int32",
@@ -147,6 +151,17 @@ class _DLTensor(ctypes.Structure):
     )
 
 
+class _DLVersioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _DLTensor),
+    )
+
+
 class DLPack(_Own):
     """Arrays with ``__dlpack__``. The capsule is only read: it gives its memory back itself, when its View is dropped."""
 
@@ -154,8 +169,8 @@ class DLPack(_Own):
         kind, ordinal = array.__dlpack_device__()
         if int(kind) not in _DLPACK_CUDA:
             raise not_on_device(name, f"DLPack device {int(kind)}")
-        capsule = array.__dlpack__(stream=_DLPACK_DEFAULT_STREAM)
-        tensor = _DLTensor.from_address(_pointer(capsule))
+        capsule = _capsule(array)
+        tensor, is_writable = _tensor(capsule)
         dtype = _DLPACK_TYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
         if dtype is None:
             raise no_kernel_reads(name, f"(code {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes)")
@@ -171,6 +186,7 @@ class DLPack(_Own):
             is_dense(shape, strides, size),
             (array, capsule),
             int(ordinal),
+            is_writable,
             stream=_DEFAULT_STREAM,
         )
 
@@ -178,7 +194,21 @@ class DLPack(_Own):
         return _DEFAULT_STREAM
 
 
-def _pointer(capsule: object) -> int:
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    return int(get(capsule, b"dltensor") or 0)
+def _capsule(array: Any) -> object:
+    """The array's capsule, with a version where its library knows of versions."""
+    try:
+        return array.__dlpack__(stream=_DLPACK_DEFAULT_STREAM, max_version=_DLPACK_VERSION)
+    except TypeError:
+        return array.__dlpack__(stream=_DLPACK_DEFAULT_STREAM)
+
+
+def _tensor(capsule: object) -> tuple[_DLTensor, bool]:
+    """What a capsule holds, and whether it is known that others may write there, which only capsules with a version say."""
+    python = ctypes.pythonapi
+    is_valid, get = python.PyCapsule_IsValid, python.PyCapsule_GetPointer
+    is_valid.argtypes, get.argtypes = (ctypes.py_object, ctypes.c_char_p), (ctypes.py_object, ctypes.c_char_p)
+    get.restype = ctypes.c_void_p
+    if not is_valid(capsule, _DLPACK_VERSIONED_NAME):
+        return _DLTensor.from_address(int(get(capsule, b"dltensor") or 0)), False
+    versioned = _DLVersioned.from_address(int(get(capsule, _DLPACK_VERSIONED_NAME) or 0))
+    return versioned.tensor, not versioned.flags & _DLPACK_READ_ONLY

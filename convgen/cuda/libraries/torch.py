@@ -31,7 +31,10 @@ class Torch:
         if dtype is None:
             raise no_kernel_reads(name, array.dtype)
         dense = array.is_contiguous() and not array.is_neg()
-        return View(array.data_ptr(), tuple(array.shape), dtype, dense, array, array.device.index)
+        device = array.device.index
+        # Contents are ready for PyTorch's current stream, as for every other call of the library.
+        stream = self.current_stream(array, device)
+        return View(array.data_ptr(), tuple(array.shape), dtype, dense, array, device, stream=stream)
 
     def current_stream(self, array: Any, device: int) -> int:
         return int(torch.cuda.current_stream(device).cuda_stream)
