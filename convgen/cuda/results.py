@@ -11,8 +11,9 @@ from convgen.driver import Plan
 from convgen.gpu import Gpu
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
-from convgen.strategies.cuda.registry import gpu_applicable
+from convgen.strategies.cuda.registry import GPU_STRATEGIES, gpu_applicable
 from convgen.targets.cuda.driver import DeviceFacts
+from convgen.tuning.evidence import decide
 from convgen.tuning.record import Record, current_tools
 from convgen.tuning.space import Config
 
@@ -30,9 +31,10 @@ def known_result(spec: ConvSpec, facts: DeviceFacts) -> TunedPlan | None:
         and record.verified
         and _is_offered(spec, gpu, record.strategy, record.config)
     ]
-    if not offered:
+    registry = tuple(strategy.name for strategy in GPU_STRATEGIES)
+    record = decide(offered, registry, current_tools())
+    if record is None:
         return None
-    record = offered[-1]
     plan = Plan(spec, record.strategy, record.config, "database", record.seconds)
     return TunedPlan(
         plan, record.seconds, record.baseline_seconds, record.error, record.candidates, record.rejected, measured=False

@@ -1,7 +1,7 @@
 """How fast processors are, as far as choosing between configurations needs to know: measured once for each kind of core.
 
-Of a kind that is not known the peak and the bandwidths count that ``calibration.py`` has measured, if it has, and the rest is
-as of the kind that is most like it.
+Of a kind that is not known the peak and the bandwidths count that ``tuner/calibration.py`` has measured, if it has, and the rest
+is as of the kind that is most like it.
 """
 
 from __future__ import annotations

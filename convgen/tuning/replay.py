@@ -18,7 +18,7 @@ from convgen.errors import OptionError
 from convgen.tuning.search import Choice
 from convgen.tuning.space import Config
 
-# A timed run takes at least this long, as a Stopwatch's does.
+# A timed run takes at least this long, as a TimedCall's does.
 _RUN_SECONDS = 200e-6
 
 

@@ -224,6 +224,8 @@ def test_the_peer_computes_the_same_problem(direction: str, dtype: str, monkeypa
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    # PyTorch's own tests, which may have run in this process, freeze the flags.
+    monkeypatch.setitem(torch.backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag", True)
     peer = Cudnn(0)
     monkeypatch.setattr(peer, "_device", "cpu")
     spec = ConvSpec(

@@ -213,7 +213,7 @@ class Schedule:
         nest = self._independent(stage)
         if not alone or not nest:
             return ()
-        return (LaunchGrid(stage.name, self.draw(st.integers(1, 5)), self.draw(st.integers(0, len(nest) - 1))),)
+        return (LaunchGrid(stage.name, self.draw(st.integers(1, 5))),)
 
     def _share_loops(self) -> Sequence[Pass]:
         """The innermost loops of constant extents, of names that no other stage has."""
