@@ -114,7 +114,7 @@ class Schedule:
             case "LaunchGrid":
                 return self._launch_grid()
             case "Predicate":
-                return (ExpandPadding(()), Predicate())
+                return (*self._tile(), Predicate())
             case "ShareLoops":
                 return self._share_loops()
             case "SplitSum":

@@ -81,6 +81,7 @@ def outcome(name: str, change: Change, seed: int = 0) -> str:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "stage_ptx", altered)
+        patch.setattr(op, "_compiled", {})
         seen: KernelFault | None = None
         try:
             result = op.interpret(*operands.main, seed=seed)
