@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from convgen.ir.nodes import Choose, Const, Dot, Fma, Less, Load, Stmt, Store, Value
+from convgen.errors import IRError
+from convgen.ir.affine import Affine
+from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum
+from convgen.ir.facts import slack
+from convgen.ir.nodes import Choose, Const, Dot, Fma, For, Index, Int, Less, Load, Stmt, Store, Value, Var
+from convgen.ir.rewrite import variables
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,26 @@ def masked_update(statement: Stmt) -> MaskedUpdate | None:
             return MaskedUpdate(statement, conditions, x, w)
         case _:
             return None
+
+
+def inside(
+    conditions: Iterable[Less], loop: For, widest: Callable[[Affine], Affine] = lambda rest: rest
+) -> tuple[Index, Index]:
+    """The first iteration of a loop that meets all conditions and the one after the last; ``widest`` says how much room is left
+    beside the loop's variable. Raises IRError for a condition that is not linear in it."""
+    first: Index = Int(0)
+    last = loop.extent
+    for condition in conditions:
+        form = slack(condition)
+        factor, rest = form.coefficient(Var(loop.var)), widest(form.without(Var(loop.var)))
+        if any(loop.var in variables(atom) for atom, _ in rest.terms) or not factor:
+            raise IRError(f"a condition on {loop.var} is not linear in it")
+        if factor > 0:
+            first = maximum(first, ceildiv(_negated(rest), factor))
+        else:
+            last = minimum(last, add(floordiv(rest.index(), -factor), 1))
+    return first, last
+
+
+def _negated(form: Affine) -> Index:
+    return Affine(tuple((atom, -factor) for atom, factor in form.terms), -form.constant).index()

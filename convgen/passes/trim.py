@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from convgen.errors import IRError
 from convgen.ir.affine import Affine
-from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum, sub
-from convgen.ir.facts import slack
-from convgen.ir.nodes import For, If, Index, Int, Less, Program, Stmt, Store, Var
+from convgen.ir.build import add, sub
+from convgen.ir.nodes import For, If, Less, Program, Stmt, Store, Var
 from convgen.ir.rewrite import loops, rewrite_named, statements, substitute_block, variables
-from convgen.passes.masked import MaskedUpdate, masked_update
+from convgen.passes.masked import MaskedUpdate, inside, masked_update
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Trim:
         inner = {nested.var for nested in loops(loop.body)}
         if any(variables(side) & inner for c in conditions for side in (c.a, c.b)):
             raise IRError(f"conditions on {self.loop} involve loops inside it")
-        first, last = self._bounds(conditions, loop.extent)
+        first, last = inside(conditions, loop, self._widest)
         body = tuple(self._without(statement, conditions) for statement in loop.body)
         shifted = substitute_block(body, {self.loop: add(first, self.loop)})
         return (For(loop.var, sub(last, first), shifted, loop.kind),)
@@ -54,21 +53,6 @@ class Trim:
     def _about_loop(self, update: MaskedUpdate | None) -> tuple[Less, ...]:
         conditions = update.conditions if update else ()
         return tuple(c for c in conditions if self.loop in variables(c.a) | variables(c.b))
-
-    def _bounds(self, conditions: tuple[Less, ...], extent: Index) -> tuple[Index, Index]:
-        """The first iteration that meets the conditions and the one after the last."""
-        first: Index = Int(0)
-        last = extent
-        for condition in conditions:
-            form = slack(condition)
-            factor, rest = form.coefficient(Var(self.loop)), self._widest(form.without(Var(self.loop)))
-            if any(self.loop in variables(atom) for atom, _ in rest.terms) or not factor:
-                raise IRError(f"a condition on {self.loop} is not linear in it")
-            if factor > 0:
-                first = maximum(first, ceildiv(_negated(rest), factor))
-            else:
-                last = minimum(last, add(floordiv(rest.index(), -factor), 1))
-        return first, last
 
     def _widest(self, rest: Affine) -> Affine:
         """The largest that what a condition leaves room for becomes in the widened loops."""
@@ -86,7 +70,3 @@ class Trim:
                 update = masked_update(statement)
                 assert update is not None
                 return update.under(tuple(c for c in update.conditions if c not in conditions))
-
-
-def _negated(form: Affine) -> Index:
-    return Affine(tuple((atom, -factor) for atom, factor in form.terms), -form.constant).index()

@@ -112,6 +112,7 @@ class Direct:
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.direction == "backward_weights":
-            schedule = taps_schedule if sums_taps(spec) else weights_schedule
-            return schedule(spec, config, square_size(spec.dtype, machine))
+            if sums_taps(spec):
+                return taps_schedule(spec, config, machine)
+            return weights_schedule(spec, config, square_size(spec.dtype, machine))
         return gather_schedule(spec, config, machine)

@@ -32,6 +32,7 @@ from convgen.passes.reorder import Reorder
 from convgen.passes.share_loops import ShareLoops
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
+from convgen.passes.split_border import SplitBorder
 from convgen.passes.split_sum import SplitSum
 from convgen.passes.tile import Tile
 from convgen.passes.trim import Trim
@@ -58,6 +59,7 @@ MOVES: tuple[str, ...] = (
     "ShareLoops",
     "Simplify",
     "Skip",
+    "SplitBorder",
     "SplitSum",
     "Tile",
     "Trim",
@@ -105,7 +107,7 @@ class Schedule:
 
     def _proposed(self, kind: str) -> Sequence[Pass]:
         match kind:
-            case "Assume" | "Skip" | "Trim":
+            case "Assume" | "Skip" | "SplitBorder" | "Trim":
                 return self._on_padded_sums(kind)
             case "ExpandPadding":
                 return (ExpandPadding(()),)
@@ -188,6 +190,8 @@ class Schedule:
                 return (ExpandPadding(()), Assume(self._stage().name, tuple(f for pair in facts for f in pair)))
             case "Trim":
                 return (ExpandPadding(()), Trim(self._pick(taps))) if taps else ()
+            case "SplitBorder":
+                return (ExpandPadding(()), SplitBorder(self._pick(taps))) if taps else ()
             case _:
                 return (ExpandPadding(()), Skip())
 

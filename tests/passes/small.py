@@ -28,6 +28,9 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
+from convgen.passes.pipeline import run_passes
+from convgen.passes.register_tile import RegisterTile
+from convgen.passes.vectorize import Vectorize
 from convgen.transforms.linear import Add, LinearProgram, MulAdd, Sub
 
 ZERO = Const(0.0, "float32")
@@ -144,6 +147,13 @@ def padded_window(mode: PaddingMode = "zeros") -> Program:
     update = loop("k", 3, put("acc", value=Fma(image, at("w", "k"), at("acc"))))
     nest = loop("i", "M", accumulate(update, finish=put("y", "i", value=at("acc"))))
     return program((buffer("x", "M"), buffer("w", 3), buffer("y", "M")), nest)
+
+
+def neighbours() -> Program:
+    """y[j] = sum over i of x[i, j] * x[i + 1, j], a vector of j at a time."""
+    update = loop("i", 3, put("acc", value=Fma(at("x", "i", "j"), at("x", add("i", 1), "j"), at("acc"))))
+    nest = loop("j", 4, accumulate(update, finish=put("y", "j", value=at("acc"))))
+    return run_passes(program((buffer("x", 4, 4), buffer("y", 4)), nest), (RegisterTile(("j",)), Vectorize("j")))
 
 
 def padded_copy(mode: PaddingMode = "zeros") -> Program:

@@ -41,6 +41,7 @@ from convgen.passes.share_loops import ShareLoops
 from convgen.passes.share_reads import ShareReads
 from convgen.passes.simplify import Simplify
 from convgen.passes.skip import Skip
+from convgen.passes.split_border import SplitBorder
 from convgen.passes.split_padding import SplitPadding
 from convgen.passes.split_sum import SplitSum
 from convgen.passes.stage_shared import StageShared
@@ -199,6 +200,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
     "expand_kept": (small.padded_window(), (ExpandPadding((), keep=True),)),
     "trim": (small.padded_window(), (ExpandPadding(()), Trim("k"), Simplify())),
+    "split_border": (small.padded_window(), (ExpandPadding(()), SplitBorder("k"), Simplify())),
     "trim_widened": (
         small.padded_window(),
         (
@@ -224,6 +226,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "simplify_kept_loops": (small.double(), (Tile("i", 1, "ib", "il"), Simplify(keep_unit_loops=True))),
     "block_reduction": (small.product(), (BlockReduction("r", 2, "j", "part"), Simplify())),
+    "block_reduction_each": (small.double_sum(), (BlockReduction("r", 2, "i", "part", each="q"), Simplify())),
     "block_reduction_tile": (
         small.product(),
         (
@@ -287,6 +290,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
             Simplify(),
         ),
     ),
+    "prefetch_fresh": (small.neighbours(), (PrefetchReads("x", 12, ("i",)),)),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
     "predicate": (small.product(), (Tile("i", 2, "ib", "px"), Tile("r", 2, "rb", "t"), Predicate(), Simplify())),

@@ -53,7 +53,9 @@ def run_property(kind: str, examples: int, *, shrink: bool) -> Counter[str]:
     )
     @given(data=st.data())
     def check_one(data: st.DataObject) -> None:
-        sample = data.draw(samples(True if kind in ("FuseEpilogue", "Relayout", "Skip", "Trim") else None))
+        sample = data.draw(
+            samples(True if kind in ("FuseEpilogue", "Relayout", "Skip", "SplitBorder", "Trim") else None)
+        )
         schedule = Schedule(data.draw, sample, sample.program)
         before = data.draw(st.lists(st.sampled_from(MOVES), max_size=2))
         after = data.draw(st.lists(st.sampled_from(MOVES), max_size=2))

@@ -50,6 +50,7 @@ from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
 from convgen.passes.round_up import RoundUp
 from convgen.passes.simplify import Simplify
+from convgen.passes.split_border import SplitBorder
 from convgen.passes.split_padding import SplitPadding
 from convgen.passes.tensorize import Tensorize
 from convgen.passes.tile import Tile
@@ -317,6 +318,9 @@ def turned_bytes() -> Program:
 
 
 CASES: tuple[tuple[str, Pass, Program, str], ...] = (
+    ("SplitBorder", SplitBorder("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
+    ("SplitBorder", SplitBorder("r"), product(), "nothing in loop r is chosen by conditions on r"),
+    ("SplitBorder", SplitBorder("k"), masked_sum(Less(mul("k", "k"), Int(2))), "a condition on k is not linear in it"),
     ("Trim", Trim("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
     ("Trim", Trim("r"), product(), "loop r is not a sum under one set of conditions on r"),
     ("Trim", Trim("k"), masked_sum(Less(Var("i"), Int(2))), "loop k is not a sum under one set of conditions on k"),
@@ -441,6 +445,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("fuse_epilogue diagonal", FuseEpilogue("stage1", "s"), diagonal(), "does not cover s once"),
     ("fuse_epilogue late", FuseEpilogue("stage2", "s"), late_operand(), "t.* is stored by stage stage1, too late"),
     ("block_reduction factor", BlockReduction("r", 0, "j", "part"), product(), "factor=0 of loop r"),
+    ("block_reduction each", BlockReduction("q", 2, "i", "part", "r"), double_sum(), "loop r is not around q"),
     ("block_reduction nowhere", BlockReduction("q", 2, "j", "part"), product(), "summed by 0 loops q"),
     ("block_reduction nest", BlockReduction("j", 2, "i", "part"), double(), "not a serial nest around one alloc"),
     ("block_reduction growing", BlockReduction("r", 2, "i", "part"), growing_reduction(), "loop r depends on the nest"),
