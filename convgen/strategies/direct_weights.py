@@ -11,12 +11,14 @@ import math
 from dataclasses import dataclass
 
 from convgen.dtypes import DTYPES
-from convgen.ir.nodes import Buffer, Index, Int
+from convgen.ir.build import minimum, mul, sub
+from convgen.ir.nodes import Buffer, Index, Int, Var
 from convgen.machine import Machine
 from convgen.nests.build import build_nest
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.block_reduction import BlockReduction
 from convgen.passes.collapse import Collapse
+from convgen.passes.copy_in import CopiedAxis, CopyIn
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.pack import Pack, PackedAxis
@@ -28,6 +30,7 @@ from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.trim import Trim
 from convgen.passes.unpack import Unpack
 from convgen.passes.unpack_at import UnpackAt
+from convgen.passes.unroll import Unroll
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import vector_passes
@@ -46,6 +49,8 @@ from convgen.tuning.space import Config
 # The part of the second-level cache for what a register tile passes by; tasks of a block of lanes, and tiles of one at most.
 PANEL_SHARE = 0.4
 SHARES, MOST_SHARED = 4, 16
+# The same where what they pass by is copied, once for each task.
+_PACKED_TASKS = (1, 2)
 
 
 def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
@@ -70,6 +75,7 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
             Tile("tile", config["share"], "share", "tile", tail="clamp"),
             Parallelize("conv", (*groups, "lanes", "share")),
             BlockReduction(f"o{letters[0]}", config["block"], "tile", "partial"),
+            *(_panel_passes(spec, nest, config) if config.get("packed", 0) else ()),
         )
     trims = tiled not in taps
     passes = (
@@ -98,10 +104,53 @@ def weights_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels if turned else None):
             config = Config.of(pixels=min(pixels, rows), lanes=lanes, turned=turned)
             found.append(config)
-            if (block := _block(spec, lanes, machine)) and not sums_row_of_taps(spec, turned=bool(turned)):
-                tiles = math.ceil(rows / config["pixels"])
+            if sums_row_of_taps(spec, turned=bool(turned)):
+                continue
+            tiles = math.ceil(rows / config["pixels"])
+            block = _block(spec, lanes, machine)
+            if _may_pack(spec, config):
+                block = block or max(1, plain_size(spec)[0])
+                shares = dict.fromkeys(math.ceil(tiles / tasks) for tasks in _PACKED_TASKS)
+                found += [config.and_also(block=block, share=share, packed=1) for share in shares]
+            elif block:
                 found.append(config.and_also(block=block, share=max(1, min(MOST_SHARED, math.ceil(tiles / SHARES)))))
     return tuple(dict.fromkeys(found))
+
+
+def _may_pack(spec: ConvSpec, config: Config) -> bool:
+    """Whether the image along the lanes is read at one place for each pixel, and its lanes lie apart."""
+    turned = bool(config["turned"])
+    extent = (spec.reduced_channels if turned else spec.made_channels) * spec.groups
+    return config["lanes"] < extent and (not turned or (math.prod(spec.kernel_size) == 1 and spec.padding_is_zero))
+
+
+def _panel_passes(spec: ConvSpec, nest: Nest, config: Config) -> tuple[Pass, ...]:
+    """What a block's tiles pass by, the image along their lanes, next to each other in the worker's own memory."""
+    turned, lanes = bool(config["turned"]), config["lanes"]
+    letters = axis_letters(spec.ndim)
+    first = letters[0]
+    channels = spec.reduced_channels if turned else spec.made_channels
+    sizes: dict[str, Index] = {f"o{x}": Var(f"O{x.upper()}") for x in letters}
+    sizes[f"o{first}"] = Int(config["block"])
+    whole = channels % lanes == 0
+    count: Index = Int(lanes) if whole else minimum(lanes, sub(channels, mul("lanes", lanes)))
+    axes = (
+        CopiedAxis("n", Var("N"), Var("n")),
+        *(CopiedAxis(name[1:], extent, Var(name)) for name, extent in sizes.items()),
+        CopiedAxis("lane", Int(lanes), Var("lane"), count),
+    )
+    copy = CopyIn(_image_of_lanes(spec, nest, turned=turned), "panel", f"o{first}_block", axes)
+    tap = "k" if spec.ndim > 1 else f"k{first}"
+    single: tuple[Pass, ...] = (Unroll(tap),) if math.prod(spec.kernel_size) == 1 else ()
+    return (*single, copy, *vector_passes("panel_lane", count))
+
+
+def _image_of_lanes(spec: ConvSpec, nest: Nest, *, turned: bool) -> str:
+    """The buffer that vectors are read from: an image, or its copy with channels last."""
+    copied = spec.layout == "channels_first" or widens(spec)
+    plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
+    along_source = turned != spec.transposed
+    return ("padded" if copied else nest.source) if along_source else ("plain" if copied else plain)
 
 
 def sums_row_of_taps(spec: ConvSpec, *, turned: bool) -> bool:

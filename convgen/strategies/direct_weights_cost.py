@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct_weights import image_bytes, panel_bytes, plain_size, weights_rows, widens
@@ -24,17 +26,20 @@ from convgen.tuning.space import Config
 
 # Of the cycles in which a line comes from the second-level cache, those that arithmetic does not hide.
 EXPOSED_LINES = 0.25
-# The same of those from beyond it.
-FAR_LINES = 1.5
+# The same of those from beyond it: where the processor sees a stream, and where neighbours are a page apart.
+FAR_LINES, FAR_PAGES = 0.5, 3.0
 # Cycles more for each row of a tile whose vectors are a small part of the channels, where pixels lie far apart.
 NARROW = 0.5
 # How many times a gradient is moved whose lanes lie far apart.
 SCATTERED = 3
+# The associativity of the second-level cache, what it keeps together, and beyond what nothing is fetched ahead.
+_WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
 
 
 def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """The arithmetic of the tiles, the vectors that come from beyond the first-level cache, the images and the turned result."""
     turned, lanes = bool(config.get("turned", 0)), config["lanes"]
+    packed, block = bool(config.get("packed", 0)), config.get("block", 0)
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
     images = plain_size(spec)
     extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
@@ -46,22 +51,61 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     panel = panel_bytes(spec, lanes)
     if panel > machine.l1d_bytes:
         step += EXPOSED_LINES * (vectors + 1) * rates.line
-    if panel > machine.l2_bytes:
+    if panel > machine.l2_bytes and not packed:
         step += NARROW * config["pixels"] * max(0.0, 1 - vectors / MAX_VECTORS)
-    if block := config.get("block", 0):
+    pixels = spec.batch * math.prod(images)
+    if block:
         # Sums are kept and fetched between blocks.
-        step += 2 * config["pixels"] * vectors / (block * spec.batch * math.prod(images[1:]))
-    else:
-        missed = max(0.0, 1 - machine.l2_bytes / max(1, panel))
-        rate = rates.last if panel <= machine.l3_bytes else rates.memory
-        step += FAR_LINES * missed * (vectors + 1) * machine.vector_bytes * rates.clock / rate
+        step += 2 * config["pixels"] * vectors / max(1, block * spec.batch * math.prod(images[1:]))
+        pixels = min(pixels, spec.batch * block * math.prod(images[1:]))
+    rate = rates.last if panel <= machine.l3_bytes else rates.memory
+    along, across = _images(spec, turned=turned)
+    if not packed:
+        step += along.waits(lanes, pixels, machine) * vectors * machine.vector_bytes * rates.clock / rate
+    step += across.waits(config["pixels"], pixels, machine) * _LINE_BYTES * rates.clock / rate
     loop = LOOP_CYCLES / max(1, images[-1])
     per_step = config["pixels"] * lanes / width / FMA_PORTS
     seconds = work * (step + loop) / per_step / peak(spec, machine)
     if groups_as_lanes:
         seconds += work / width * rates.line / rates.clock
-    moved = spec.bytes_moved + 2 * _copied_bytes(spec, turned=turned)
+    moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned)
+    if packed:
+        tiles = math.ceil(weights_rows(spec, turned=turned) / config["pixels"])
+        moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
+    if across.bytes > machine.l2_bytes:
+        # Each block of lanes passes by the other image.
+        moved += (math.ceil(extent / lanes) - 1) * across.bytes
     return CALL_SECONDS + seconds + moving_seconds(moved, machine)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Of an image as it is read, channels last: the bytes of all, of a pixel and of an element."""
+
+    bytes: int
+    pixel_bytes: int
+    itemsize: int
+
+    def waits(self, channels: int, pixels: int, machine: Machine) -> float:
+        """How often so many channels of so many pixels are fetched anew, and waited for, where they have left the second-level
+        cache before they are read again: lines a multiple of a power of two apart share few of its sets."""
+        run = math.ceil(channels * self.itemsize / _LINE_BYTES) * _LINE_BYTES
+        way = machine.l2_bytes // _WAYS
+        sets = way // math.gcd(self.pixel_bytes, way)
+        kept = min(_WAYS * sets, machine.l2_bytes // run)
+        return max(0.0, 1 - kept / max(1, pixels)) * (FAR_LINES if self.pixel_bytes < _PAGE_BYTES else FAR_PAGES)
+
+
+def _images(spec: ConvSpec, *, turned: bool) -> tuple[_Image, _Image]:
+    """The image along the lanes, and the one that elements are broadcast from."""
+    itemsize = DTYPES[DTYPES[spec.dtype].accumulator if widens(spec) else spec.dtype].itemsize
+    # A stride beyond the window leaves pixels out.
+    read = spec.batch * math.prod(plain_size(spec)) * math.prod(spec.kernel_size)
+    made, reduced = (
+        _Image(min(size, read * channels * spec.groups * itemsize), channels * spec.groups * itemsize, itemsize)
+        for size, channels in ((spec.output_bytes, spec.made_channels), (spec.input_bytes, spec.reduced_channels))
+    )
+    return (reduced, made) if turned else (made, reduced)
 
 
 def _copied_bytes(spec: ConvSpec, *, turned: bool) -> int:

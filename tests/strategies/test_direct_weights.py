@@ -79,6 +79,17 @@ def test_every_kind_of_configuration_is_exact(name: str) -> None:
     assert ("block" in names) == (name not in ("few channels", "depthwise 1d"))
 
 
+def test_lanes_that_lie_apart_are_copied_where_they_are_read_at_one_place() -> None:
+    pointwise, window = (
+        assert_exact(problem("2d pointwise", in_channels=100, out_channels=72, kernel_size=size), SMALL)
+        for size in (1, 2)
+    )
+    assert "packed" in pointwise
+    assert "packed" in window
+    space = Direct().space(problem("2d pointwise", in_channels=100, out_channels=72, kernel_size=2), SMALL)
+    assert not any(config["turned"] and config.get("packed", 0) for config in space)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int8"])
 @pytest.mark.parametrize("name", ["2d", "2d strided", "depthwise"])
 def test_other_types(name: str, dtype: str) -> None:
