@@ -35,6 +35,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import vector_passes
 from convgen.strategies.direct_images import (
+    FEW_CHANNELS,
     channels_last_order,
     image_labels,
     source_passes,
@@ -51,6 +52,8 @@ PANEL_SHARE = 0.4
 SHARES, MOST_SHARED = 4, 16
 # The same where what they pass by is copied, once for each task.
 _PACKED_TASKS = (1, 2)
+# The loop over the taps of the last axis and a few channels.
+_MERGED = "kc"
 
 
 def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
@@ -59,10 +62,17 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
     lane, tiled = _loops(spec, nest, turned=bool(config.get("turned", 0)))
     letters = axis_letters(spec.ndim)
     taps: tuple[str, ...] = tuple(f"k{letter}" for letter in letters)
-    merged: tuple[Pass, ...] = ()
-    if tiled not in taps and len(taps) > 1:
-        merged, taps = (Collapse(taps, "k"),), ("k",)
+    trims = tiled not in taps and not config.get("merged", 0)
     channels = tuple(name for name in ("g", "oc", "ic") if _has(nest, name))
+    merged: tuple[Pass, ...] = ()
+    if config.get("merged", 0):
+        *others, last = taps
+        groups_first = tuple(name for name in ("g", "oc") if name in channels)
+        merged = (Reorder("conv", (*groups_first, *others, last, "ic")),)
+        merged, taps, tiled = (*merged, Collapse((last, "ic"), _MERGED)), tuple(others), _MERGED
+        channels = tuple(name for name in channels if name != "ic")
+    if tiled not in taps and len(taps) > 1:
+        merged, taps = (*merged, Collapse(taps, "k")), ("k",)
     outer = tuple(name for name in (*channels, *taps) if name not in (lane, tiled))
     groups = ("g",) if "g" in outer else ()
     loops = (*groups, "lanes", "tile", *(name for name in outer if name != "g"))
@@ -77,7 +87,6 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
             BlockReduction(f"o{letters[0]}", config["block"], "tile", "partial"),
             *(_panel_passes(spec, nest, config) if config.get("packed", 0) else ()),
         )
-    trims = tiled not in taps
     passes = (
         *merged,
         *_image_passes(spec, nest, square, trims=trims),
@@ -98,23 +107,36 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
 def weights_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
     """Register tiles along either channels, by what they are predicted to reach."""
     both = (1, 0) if spec.reduced_channels > 1 and spec.made_channels > 1 else (0,)
+    kinds: list[dict[str, int]] = [{"turned": turned} for turned in both]
+    if _may_merge(spec):
+        kinds.append({"turned": 0, "merged": 1})
     found = []
-    for turned in both:
-        rows = max(1, weights_rows(spec, turned=bool(turned)))
+    for kind in kinds:
+        turned = bool(kind["turned"])
+        rows = max(1, weights_rows(spec, turned=turned, merged="merged" in kind))
         for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels if turned else None):
-            config = Config.of(pixels=min(pixels, rows), lanes=lanes, turned=turned)
+            config = Config.of(pixels=min(pixels, rows), lanes=lanes, **kind)
             found.append(config)
-            if sums_row_of_taps(spec, turned=bool(turned)):
-                continue
-            tiles = math.ceil(rows / config["pixels"])
-            block = _block(spec, lanes, machine)
-            if _may_pack(spec, config):
-                block = block or max(1, plain_size(spec)[0])
-                shares = dict.fromkeys(math.ceil(tiles / tasks) for tasks in _PACKED_TASKS)
-                found += [config.and_also(block=block, share=share, packed=1) for share in shares]
-            elif block:
-                found.append(config.and_also(block=block, share=max(1, min(MOST_SHARED, math.ceil(tiles / SHARES)))))
+            if "merged" in kind or not sums_row_of_taps(spec, turned=turned):
+                found += _in_blocks(spec, config, math.ceil(rows / config["pixels"]), machine)
     return tuple(dict.fromkeys(found))
+
+
+def _in_blocks(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:
+    """The same for blocks of images, copied where that helps."""
+    block = _block(spec, config["lanes"], machine)
+    if _may_pack(spec, config):
+        block = block or max(1, plain_size(spec)[0])
+        shares = dict.fromkeys(math.ceil(tiles / tasks) for tasks in _PACKED_TASKS)
+        return [config.and_also(block=block, share=share, packed=1) for share in shares]
+    if block:
+        return [config.and_also(block=block, share=max(1, min(MOST_SHARED, math.ceil(tiles / SHARES))))]
+    return []
+
+
+def _may_merge(spec: ConvSpec) -> bool:
+    """Whether the channels of an image are few, so that a window's row of them makes a better tile."""
+    return 1 < spec.reduced_channels <= FEW_CHANNELS and spec.kernel_size[-1] > 1 and spec.made_channels > 1
 
 
 def _may_pack(spec: ConvSpec, config: Config) -> bool:
@@ -181,10 +203,13 @@ def _block(spec: ConvSpec, lanes: int, machine: Machine) -> int:
     return 0 if panel <= budget or images[0] < 2 else max(1, int(budget * images[0] / panel))
 
 
-def weights_rows(spec: ConvSpec, *, turned: bool) -> int:
-    """The extent of the loop that register tiles have rows along: channels, or taps of the last axis where those are more."""
+def weights_rows(spec: ConvSpec, *, turned: bool, merged: bool = False) -> int:
+    """The extent of the loop that register tiles have rows along: channels, or taps of the last axis where those are more, or,
+    ``merged``, both."""
     if turned:
         return spec.made_channels
+    if merged:
+        return spec.reduced_channels * spec.kernel_size[-1]
     return max(spec.reduced_channels, spec.kernel_size[-1])
 
 

@@ -26,7 +26,7 @@ from convgen.tuning.space import Config
 
 # Of the cycles in which a line comes from the second-level cache, those that arithmetic does not hide.
 EXPOSED_LINES = 0.25
-# The same of those from beyond it: where the processor sees a stream, and where neighbours are a page apart.
+# The same of those from beyond it: where the processor sees a stream, and where neighbours are a page apart or in memory.
 FAR_LINES, FAR_PAGES = 0.5, 3.0
 # Cycles more for each row of a tile whose vectors are a small part of the channels, where pixels lie far apart.
 NARROW = 0.5
@@ -39,11 +39,12 @@ _WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
 def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """The arithmetic of the tiles, the vectors that come from beyond the first-level cache, the images and the turned result."""
     turned, lanes = bool(config.get("turned", 0)), config["lanes"]
-    packed, block = bool(config.get("packed", 0)), config.get("block", 0)
+    packed, merged, block = bool(config.get("packed", 0)), bool(config.get("merged", 0)), config.get("block", 0)
+    rows = weights_rows(spec, turned=turned, merged=merged)
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
     images = plain_size(spec)
     extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
-    work = spec.macs * waste(extent, lanes) * waste(weights_rows(spec, turned=turned), config["pixels"])
+    work = spec.macs * waste(extent, lanes) * waste(rows, config["pixels"])
     rates, width = rates_of(machine), vector_width(spec, machine)
     vectors = math.ceil(lanes / width)
     step = step_cycles(widened(spec) if widens(spec) else spec, machine, config["pixels"], vectors, not groups_as_lanes)
@@ -66,11 +67,16 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     loop = LOOP_CYCLES / max(1, images[-1])
     per_step = config["pixels"] * lanes / width / FMA_PORTS
     seconds = work * (step + loop) / per_step / peak(spec, machine)
+    tiles = math.ceil(rows / config["pixels"])
+    # Blocks of lanes, times tiles of all other taps, or shares of the tiles.
+    tasks = math.ceil(extent / lanes) * (1 if groups_as_lanes else spec.groups)
+    taps = math.prod(spec.kernel_size[:-1] if merged else spec.kernel_size)
+    tasks *= math.ceil(tiles / config["share"]) if block else tiles * taps
+    seconds *= math.ceil(tasks / machine.cores) * machine.cores / max(1, tasks)
     if groups_as_lanes:
         seconds += work / width * rates.line / rates.clock
     moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned)
     if packed:
-        tiles = math.ceil(weights_rows(spec, turned=turned) / config["pixels"])
         moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
     if across.bytes > machine.l2_bytes:
         # Each block of lanes passes by the other image.
@@ -93,7 +99,8 @@ class _Image:
         way = machine.l2_bytes // _WAYS
         sets = way // math.gcd(self.pixel_bytes, way)
         kept = min(_WAYS * sets, machine.l2_bytes // run)
-        return max(0.0, 1 - kept / max(1, pixels)) * (FAR_LINES if self.pixel_bytes < _PAGE_BYTES else FAR_PAGES)
+        streams = self.pixel_bytes < _PAGE_BYTES and self.bytes <= machine.l3_bytes // 2
+        return max(0.0, 1 - kept / max(1, pixels)) * (FAR_LINES if streams else FAR_PAGES)
 
 
 def _images(spec: ConvSpec, *, turned: bool) -> tuple[_Image, _Image]:

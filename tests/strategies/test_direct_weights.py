@@ -76,7 +76,8 @@ def assert_exact(spec: ConvSpec, machine: Machine) -> set[str]:
 def test_every_kind_of_configuration_is_exact(name: str) -> None:
     names = assert_exact(problem(name), SMALL)
     assert ("rows" in names) == name.startswith("depthwise")
-    assert ("block" in names) == (name not in ("few channels", "depthwise 1d"))
+    assert ("block" in names) == (name != "depthwise 1d")
+    assert ("merged" in names) == (name == "few channels")
 
 
 def test_lanes_that_lie_apart_are_copied_where_they_are_read_at_one_place() -> None:
