@@ -128,8 +128,8 @@ def taps_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         tasks, passes, together = math.ceil(blocks / config["share"]), 1, config["share"] / blocks
     else:
         tasks, passes, together = blocks * tiles, tiles, 1 / blocks
-    share = math.ceil(tasks / machine.cores) / max(1, tasks)
-    seconds = CALL_SECONDS + pixels * blocks * tiles * step / rates.clock * share
+    idle = math.ceil(tasks / machine.cores) * machine.cores / max(1, tasks)
+    seconds = CALL_SECONDS + pixels * blocks * tiles * step / rates.clock * idle
     copied = 0 if spec.padding_is_zero or not config["copied"] else _COPIES * source
     copied += 2 * (source + plain) if spec.layout == "channels_first" else 0
     lane_bytes = config["lanes"] * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
