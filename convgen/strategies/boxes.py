@@ -53,7 +53,8 @@ def choose_box(problem: ConvSpec, pixels: int, lanes: int, machine: Machine, *, 
         for (size, _, _), parts in zip(axes, CUTS[len(axes)], strict=True)
     ]
     least = min(pixels, math.prod(size for size, _, _ in axes[-1 if by_rows else -2 :]))
-    boxes = [_box(sizes, axes, by_rows=by_rows) for sizes in itertools.product(*options)]
+    steps = kept_steps(problem)
+    boxes = [_box(sizes, axes, steps, by_rows=by_rows) for sizes in itertools.product(*options)]
     allowed = [box for box in boxes if box.run >= least]
     return min(allowed, key=lambda box: _seconds(problem, box, pixels, lanes, machine))
 
@@ -77,6 +78,17 @@ def source_size(problem: ConvSpec) -> tuple[int, ...]:
     """The spatial size of the image that is read: for a data gradient that of the output's."""
     unfolded = unfolded_problem(problem)
     return unfolded.output_size if unfolded.direction == "backward_data" else unfolded.spatial_size
+
+
+def kept_steps(problem: ConvSpec) -> tuple[int, ...]:
+    """How far apart the positions are, along each axis, that a copy of the source keeps: a stride beyond a window of one tap
+    leaves out those between. What is copied in vectors, or turned in squares, has no gaps."""
+    if problem.transposed or problem.direction == "backward_data":
+        return (1,) * problem.ndim
+    axes = zip(problem.kernel_size, problem.stride, problem.padding, strict=True)
+    *outer, last = (stride if taps == 1 and sides == (0, 0) else 1 for taps, stride, sides in axes)
+    vectors_elsewhere = problem.layout == "channels_last" and (problem.groups > 1 or problem.reduced_channels != 1)
+    return (*outer, last if vectors_elsewhere else 1)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -168,10 +180,20 @@ def _axes(problem: ConvSpec) -> list[tuple[int, int, tuple[AxisClass, ...]]]:
     return [(min(count), max(count), found) for count, found in zip(counts, classes, strict=True)]
 
 
-def _box(sizes: tuple[int, ...], axes: list[tuple[int, int, tuple[AxisClass, ...]]], *, by_rows: bool) -> Box:
+def _box(
+    sizes: tuple[int, ...],
+    axes: list[tuple[int, int, tuple[AxisClass, ...]]],
+    steps: tuple[int, ...],
+    *,
+    by_rows: bool,
+) -> Box:
     is_wide = len(axes) > 1 and sizes[-1] == axes[-1][0] and not by_rows
     result = (*sizes[:-1], axes[-1][1]) if is_wide else sizes
-    source = tuple(_reach(size, classes) for size, (_, _, classes) in zip(result, axes, strict=True))
+    kept = (step > 1 for step in steps)
+    source = tuple(
+        size if alone else _reach(size, classes)
+        for alone, size, (_, _, classes) in zip(kept, result, axes, strict=True)
+    )
     count = math.prod(-(-most // size) for size, (_, most, _) in zip(result, axes, strict=True))
     return Box(result, source, count, is_wide, math.prod(sizes[-2:]) if is_wide else sizes[-1])
 

@@ -50,7 +50,7 @@ class PaddedCopy:
 
     ``low`` says by how much the copy begins before the source along each axis, and ``extents`` how long it is; ``axes`` are
     those that reads leave. ``labels`` name the source's axes; ``width`` is its last spatial one; ``dtype`` is the copy's type,
-    by default the source's.
+    by default the source's; with ``steps`` it is of every so manieth position of an axis.
     """
 
     source: str
@@ -62,6 +62,7 @@ class PaddedCopy:
     labels: tuple[str, ...]
     width: str
     dtype: str = ""
+    steps: tuple[int, ...] = ()
 
     @property
     def stage(self) -> str:
@@ -74,7 +75,9 @@ class PaddedCopy:
 
     def pad(self) -> Pass:
         """The pass that makes the copy a stage."""
-        return Pad(self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels, self.dtype)
+        return Pad(
+            self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels, self.dtype, self.steps
+        )
 
     def tasks(self) -> Pass:
         """For a copy of a whole image: its rows are the tasks, or its planes."""

@@ -14,6 +14,7 @@ from convgen.passes.relayout import Relayout
 from convgen.passes.transpose_blocks import TransposeBlocks
 from convgen.passes.unpack import Unpack
 from convgen.spec import ConvSpec
+from convgen.strategies.boxes import kept_steps
 from convgen.strategies.copies import PaddedCopy
 from convgen.strategies.dots import dot_of
 from convgen.strategies.widening import wide_dtype
@@ -82,7 +83,13 @@ def source_copy(
     # What is turned in squares keeps its type.
     turned = order[-1] != len(order) - 1
     dtype = spec.dtype if turned else wide_dtype(spec, dot)
-    return PaddedCopy(nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1], dtype)
+    steps = [1] * len(shape)
+    for axis, letter, step in zip(spatial, letters, kept_steps(spec), strict=True):
+        if step > 1:
+            steps[axis], extents[axis] = step, Var(f"O{letter.upper()}")
+    return PaddedCopy(
+        nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1], dtype, tuple(steps)
+    )
 
 
 def source_passes(

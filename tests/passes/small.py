@@ -156,6 +156,13 @@ def neighbours() -> Program:
     return run_passes(program((buffer("x", 4, 4), buffer("y", 4)), nest), (RegisterTile(("j",)), Vectorize("j")))
 
 
+def every_other() -> Program:
+    """y[i, j] = x[2 i - 1 + k, j] surrounded by zeros, for the only k, which is 0."""
+    image = PaddedLoad("x", (sub(add(mul("i", 2), "k"), 1), Var("j")), "zeros")
+    nest = loop("i", 3, loop("j", 3, loop("k", 1, put("y", "i", "j", value=image))))
+    return program((buffer("x", 6, 3), buffer("y", 3, 3)), nest)
+
+
 def padded_copy(mode: PaddingMode = "zeros") -> Program:
     """y[j, i] = x[i - 1, j + 1], surrounded by zeros: a copy one row too early and one column too late."""
     store = put("y", "j", "i", value=PaddedLoad("x", (sub("i", 1), add("j", 1)), mode))

@@ -200,6 +200,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "expand_reflect": (small.shifted("reflect"), (ExpandPadding(()),)),
     "expand_kept": (small.padded_window(), (ExpandPadding((), keep=True),)),
     "trim": (small.padded_window(), (ExpandPadding(()), Trim("k"), Simplify())),
+    "pad_steps": (small.every_other(), (Pad("x", "xp", (1, 0), (Int(3), Int(3)), (1, 0), steps=(2, 1)),)),
     "split_border": (small.padded_window(), (ExpandPadding(()), SplitBorder("k"), Simplify())),
     "trim_widened": (
         small.padded_window(),

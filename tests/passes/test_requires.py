@@ -416,6 +416,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("unroll extent", Unroll("i"), double(), "extent of loop i is not constant"),
     ("pad order", Pad("x", "xp", (1,), (Int(6),), (1,)), shifted(), r"order=\(1,\) is not a permutation"),
     ("pad rank", Pad("x", "xp", (1, 0), (Int(6),), (0,)), shifted(), r"low=\(1, 0\)"),
+    ("pad steps", Pad("x", "xp", (1,), (Int(6),), (0,), steps=(2,)), shifted(), "between the elements that a copy in steps"),
     ("pad mode", Pad("x", "xp", (1,), (Int(6),), (0,), "circular"), shifted(), "padding zeros, not circular"),
     ("pad vectors", Pad("x", "xp", (1,), (Int(6),), (0,)), vectors(), "x is read in vectors"),
     ("pad unread", Pad("y", "yp", (1,), (Int(6),), (0,)), shifted(), "y is not read"),

@@ -16,6 +16,7 @@ from convgen.machine import Machine, machine_named
 from convgen.operator import CompiledConv
 from convgen.oracle import reference
 from convgen.spec import ConvSpec
+from convgen.strategies.boxes import choose_box
 from convgen.strategies.direct import Direct
 from convgen.verify import gate_a, integer_operands
 
@@ -42,6 +43,39 @@ def spaces(spec: ConvSpec) -> set[str]:
 
 def program_of(spec: ConvSpec) -> Any:
     return build_program(Plan(spec, "direct", DIRECT.default(spec, HOST), "given"), HOST)[0]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward_weights"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(spatial_size=(9, 10), kernel_size=1, stride=2),
+        dict(spatial_size=(9, 10), kernel_size=(1, 3), stride=(3, 2), padding=(0, 1)),
+        dict(spatial_size=(5, 6, 7), kernel_size=1, stride=(2, 3, 2)),
+        dict(spatial_size=(9, 10), kernel_size=1, stride=2, padding=1),
+        dict(spatial_size=(9, 10), kernel_size=1, stride=2, groups=24),
+        dict(spatial_size=(23,), kernel_size=1, stride=3, dtype="bfloat16"),
+    ],
+    ids=str,
+)
+def test_positions_between_strides_are_not_copied(fields: dict[str, Any], layout: str, direction: str) -> None:
+    spec = make_spec(
+        **{"in_channels": 24, "out_channels": 24, "padding": 0, "layout": layout, "direction": direction, **fields}
+    )
+    for config in DIRECT.space(spec, HOST)[:6]:
+        op = CompiledConv(Plan(spec, "direct", config, "given"), HOST, 2)
+        comparison = gate_a(spec, op, np.random.default_rng(0))
+        assert comparison.ok, (config, comparison.reason)
+
+
+def test_a_box_has_no_rows_between_strides() -> None:
+    spec = make_spec(kernel_size=1, stride=2, padding=0, layout="channels_first")
+    box = choose_box(spec, 7, 32, HOST)
+    assert box.source[0] == box.result[0]
+    assert box.source[1] == 2 * box.result[1] - 1
+    window = choose_box(spec.replace(kernel_size=2), 7, 32, HOST)
+    assert window.source[0] == 2 * window.result[0]
 
 
 @pytest.mark.parametrize("machine", ["generic", "host"])
