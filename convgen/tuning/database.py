@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 from convgen import options
 from convgen.errors import CacheWarning, ExchangeError, OptionError
@@ -283,7 +283,7 @@ class Database:
         except FileNotFoundError:
             return
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._lock(file)
             if _identity(self.path) != damaged:
                 return
             # First, so that they are neither applied to the next file nor, by mistake, the next file's own.
@@ -291,6 +291,17 @@ class Database:
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             os.replace(self.path, broken)
         self._warn(f"is damaged ({error}) and was renamed to {broken.name}")
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Locks the file against others that set it aside; raises TimeoutError."""
+        end = time.monotonic() + self._timeout
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise TimeoutError(f"another process has been setting it aside for {self._timeout:g} s") from None
+            time.sleep(0.01)
 
     def _warn(self, what: str) -> None:
         token = object()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import multiprocessing
 import os
 import random
@@ -123,6 +124,14 @@ def test_a_file_cut_anywhere(path: Path, content: bytes, step: int) -> None:
         path.write_bytes(content[:size])
         is_edge = min(size % PAGE_BYTES, -size % PAGE_BYTES) <= EDGE_BYTES
         _look(path, stores=size < 110 or step > 1 or is_edge or size % STORED == 0)
+
+
+def test_who_sets_a_damaged_file_aside_is_not_waited_for_forever(path: Path, content: bytes) -> None:
+    path.write_bytes(content[:500])
+    with path.open("rb") as other, one_warning(path):
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert Database(path, timeout=0.2).records() == ()
+    assert path.read_bytes() == content[:500]
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.slow)])
