@@ -99,8 +99,10 @@ class Database:
     ) -> None:
         self.close()
 
-    def find(self, problem: str, fingerprint: str) -> tuple[Record, ...]:
-        """Returns all records of a problem on a machine, the oldest first."""
+    def find(self, problem: str, fingerprint: str | None = None) -> tuple[Record, ...]:
+        """Returns all records of a problem on a machine, or on any, the oldest first."""
+        if fingerprint is None:
+            return self._found(" WHERE problem = ?", (problem,))
         return self._found(" WHERE problem = ? AND fingerprint = ?", (problem, fingerprint))
 
     def records(self) -> tuple[Record, ...]:
@@ -196,7 +198,7 @@ class Database:
         if not pending:
             return tuple(found)
         for each in pending:
-            if arguments in ((), (each.record.problem, each.record.fingerprint)):
+            if arguments == (each.record.problem, each.record.fingerprint)[: len(arguments)]:
                 found = [*(record for record in found if not each.ousts(record)), each.record]
         return unite(found)
 
