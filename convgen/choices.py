@@ -61,6 +61,13 @@ def known_plan(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: 
     """What the database knows of a problem on this machine, if it is still valid: what a person has pinned, else what won without
     a limit where it fits, else what won under this very limit."""
     records = database().find(spec.to_json(), machine.fingerprint())
+    return plan_among(records, spec, machine, threads, workspace_limit)
+
+
+def plan_among(
+    records: Sequence[Record], spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int | None = None
+) -> TunedPlan | None:
+    """The same of some records of the problem on this machine, wherever they come from."""
     return _plan_of(_groups(records, threads, workspace_limit, __version__), spec, machine, threads, workspace_limit)
 
 

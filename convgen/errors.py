@@ -58,6 +58,10 @@ class FleetError(ConvgenError):
     """A fleet of workers cannot be reached, or has not tuned a problem."""
 
 
+class WrongMachineError(FleetError):
+    """A fleet's job has come to a machine of another kind than it is for."""
+
+
 class OptionError(ConvgenError, ValueError):
     """An environment variable or a command-line option has a value that is not allowed."""
 
@@ -130,6 +134,10 @@ class CacheWarning(UserWarning):
 
 class FleetWarning(UserWarning):
     """A job of a fleet was lost with its worker."""
+
+
+class WaitWarning(UserWarning):
+    """Another process was waited for in vain, and is done without; the message says what it was to do."""
 
 
 class VerificationWarning(UserWarning):

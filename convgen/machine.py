@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 
 from convgen import matrix_unit
 from convgen.errors import OptionError
-from convgen.options import CPU_ISAS, max_cpu_isa
+from convgen.options import CPU_ISAS, lower_isa, max_cpu_isa
 
 # Linux's names for features that LLVM calls otherwise; all others are equal but for the characters "-", "." and "_".
 _LINUX_NAMES = {
@@ -67,9 +67,10 @@ class Machine:
     matrix: str = ""
 
     @classmethod
-    def host(cls) -> Machine:
-        """Returns the machine this process runs on, asked once, with no more features than CONVGEN_MAX_CPU_ISA admits."""
-        return _limited(max_cpu_isa())
+    def host(cls, max_isa: str = "") -> Machine:
+        """Returns the machine this process runs on, asked once, with no more features than CONVGEN_MAX_CPU_ISA and ``max_isa``
+        admit."""
+        return _limited(lower_isa(max_cpu_isa(), max_isa))
 
     def has(self, feature: str) -> bool:
         """Whether LLVM's ``feature`` (such as ``"avx512vnni"``) may be used."""

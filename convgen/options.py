@@ -15,6 +15,14 @@ LOCK_NAME = "convgen.lock"
 MAX_DEBUG_LEVEL = 5
 # Levels of instruction sets, the highest first.
 CPU_ISAS: tuple[str, ...] = ("amx", "avx512", "avx2", "generic")
+# What steers choices: another process that chooses for this one must be given the same.
+STEERING: tuple[str, ...] = (
+    "CONVGEN_TUNE",
+    "CONVGEN_DETERMINISTIC",
+    "CONVGEN_FORBID",
+    "CONVGEN_WORKSPACE_LIMIT",
+    "CONVGEN_MAX_CPU_ISA",
+)
 
 
 def cache_dir() -> Path:
@@ -103,6 +111,17 @@ def max_cpu_isa() -> str:
     if value and value not in CPU_ISAS:
         raise OptionError(f"CONVGEN_MAX_CPU_ISA={value!r} is not allowed; allowed: {', '.join(CPU_ISAS)}")
     return value
+
+
+def lower_isa(first: str, second: str) -> str:
+    """The lower of two levels of CPU_ISAS, of which "" is the highest."""
+    return max(filter(None, (first, second)), key=CPU_ISAS.index, default="")
+
+
+def steering() -> dict[str, str]:
+    """The variables of STEERING as they are in force here, "" for those that are not set; raises OptionError."""
+    found = {name: os.environ.get(name, "").strip() for name in STEERING}
+    return found | {"CONVGEN_MAX_CPU_ISA": max_cpu_isa()}
 
 
 def num_threads() -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from convgen.errors import CompileError
 from convgen.machine import Machine
 from convgen.render import render
+from convgen.runtime.host_lock import alone_on_this_host
 from convgen.runtime.launch import Launcher, StageCall
 from convgen.runtime.objects import load_object
 from convgen.runtime.workspace import aligned_empty
@@ -111,14 +112,17 @@ class Roofline:
 
 
 def measure_roofline(machine: Machine, threads: int, dtype: str) -> Roofline:
-    """Measures for ``threads`` threads on the processors that the process may use; takes about two seconds.
+    """Measures for ``threads`` threads on the processors that the process may use, when nobody else of this user measures; takes
+    about two seconds.
 
     The arithmetic is that of the vector units: in float64 for that ``dtype``, in dot products for bfloat16 and int8 where the
     machine has them, and in float32 for every other. Raises CompileError.
     """
     arithmetic = _arithmetic(machine, dtype)
     addresses = _kernels(machine, arithmetic)
-    return Roofline(_peak(addresses["multiply_add"], threads, dtype, arithmetic), _copies(machine, addresses, threads))
+    with alone_on_this_host():
+        peak = _peak(addresses["multiply_add"], threads, dtype, arithmetic)
+        return Roofline(peak, _copies(machine, addresses, threads))
 
 
 @dataclass(frozen=True)

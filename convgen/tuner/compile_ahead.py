@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from convgen.driver import Plan
+from convgen.errors import WaitWarning
 from convgen.tuner.examination import Gate, Verdict
 from convgen.tuner.helper_process import HelperProcess, can_help, request_line, start_helper
 
@@ -22,8 +24,8 @@ MAX_HELPERS = 7
 class Helpers:
     """Up to ``count`` helper processes, started when first needed and ended on leaving the context.
 
-    A helper that cannot be started, dies or gets stuck is done without: what it has not compiled, the caller compiles.
-    ``threads`` is how many threads the kernels are for.
+    A helper that cannot be started, dies or gets stuck is done without: what it has not compiled, the caller compiles. A
+    WaitWarning says which one was waited for in vain. ``threads`` is how many threads the kernels are for.
     """
 
     def __init__(self, count: int, threads: int = 1) -> None:
@@ -78,7 +80,7 @@ class Helpers:
         not be examined.
         """
         for _ in range(2):
-            is_late = False
+            is_stuck = False
             self._start(1)
             if not self._helpers:
                 return None
@@ -91,17 +93,19 @@ class Helpers:
                     return Verdict.from_json(answer)
                 death = helper.death()
             except TimeoutError:
-                death, is_late = "", helper.is_ready
+                death, is_stuck = "", True
             except (OSError, ValueError, TypeError):
                 death = helper.death()
             helper.end()
             self._helpers.remove(helper)
             if not helper.is_ready:  # another one would not be there either
                 self._most = len(self._helpers)
+                if is_stuck:
+                    _warn(helper)
                 return None
             if death:
                 return Verdict(False, f"{gate}: it ended its process by {death}")
-            if is_late:
+            if is_stuck:
                 return Verdict(False, f"{gate}: no verdict after {PATIENCE_SECONDS:g} s", examined=False)
         return Verdict(False, f"{gate}: its process was gone twice", examined=False)
 
@@ -119,6 +123,7 @@ class Helpers:
         try:
             while helper.is_there(PATIENCE_SECONDS) and waiting and time.perf_counter() < deadline:
                 plan = waiting.pop()
+                helper.doing = f"compiling {plan.strategy} {plan.config} for {plan.spec}"
                 if not helper.ask(request_line(plan, self._threads), PATIENCE_SECONDS):
                     waiting.append(plan)
                     return
@@ -133,11 +138,13 @@ class Helpers:
         kept: list[HelperProcess] = []
         for helper, thread in zip(self._helpers, threads, strict=True):
             thread.join(PATIENCE_SECONDS)
-            if thread.is_alive() or helper.process.poll() is not None:
-                helper.end()
-                thread.join()
-            else:
+            if not thread.is_alive() and helper.process.poll() is None:
                 kept.append(helper)
+                continue
+            if thread.is_alive() or helper.is_late:
+                _warn(helper)
+            helper.end()
+            thread.join(PATIENCE_SECONDS)
         self._most -= len(self._helpers) - len(kept)
         self._helpers = kept
 
@@ -155,3 +162,11 @@ def _compile(waiting: deque[Plan], done: set[Plan], here: Callable[[Plan], None]
             return
         here(plan)
         done.add(plan)
+
+
+def _warn(helper: HelperProcess) -> None:
+    warnings.warn(
+        f"a helper process gave no sign for {PATIENCE_SECONDS:g} s, {helper.doing}; it is ended and done without",
+        WaitWarning,
+        stacklevel=4,
+    )

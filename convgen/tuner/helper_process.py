@@ -1,4 +1,5 @@
-"""A process of its own that compiles and examines kernels for another: requests a line, answers a line, until its input ends.
+"""A process of its own that compiles and examines kernels for another: requests a line, answers a line, until its input ends or
+the other is gone.
 
 It is ``python -m convgen.tuner.helper_process`` and never imports the caller's main module. A request is a JSON list of a
 problem, a strategy, a configuration, a number of threads and a gate of ``convgen.tuner.examination``. Without a gate ("") the
@@ -17,6 +18,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,22 +27,28 @@ from convgen.driver import Plan
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.options import cache_dir
+from convgen.runtime.parent import end_with
 from convgen.spec import ConvSpec
 from convgen.tuner.examination import GATES, Gate, Verdict, examine
 from convgen.tuning.space import Config
 
-# What a helper runs; its input and output are pipes.
+# What a helper runs, with the number of the process that starts it; its input and output are pipes.
 COMMAND: tuple[str, ...] = ("-P", "-m", "convgen.tuner.helper_process")
 # Operators that are kept between being compiled and being examined.
 _KEPT = 16
+# The system takes no longer than this to end a process that is killed, unless it is waiting for a device.
+_KILL_SECONDS = 10.0
 
 
 @dataclass
 class HelperProcess:
-    """The caller's end of a helper."""
+    """The caller's end of a helper: whether it has said that it is there, what it is doing, and whether an answer was waited for
+    in vain."""
 
     process: subprocess.Popen[str]
     is_ready: bool = False
+    doing: str = "starting"
+    is_late: bool = False
 
     def is_there(self, seconds: float) -> bool:
         """Whether it has said, or says within so many seconds, that it is there; raises TimeoutError if it does not."""
@@ -61,9 +69,7 @@ class HelperProcess:
 
     def end(self) -> int:
         """Ends it and returns its exit status, negative for the signal that it had died of."""
-        if self.process.poll() is None:
-            self.process.kill()
-        status = self.process.wait()
+        status = self._kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -81,13 +87,29 @@ class HelperProcess:
     def _line(self, seconds: float) -> str:
         stdout = self.process.stdout
         assert stdout is not None
-        # One answer to one request: nothing is left in the buffer when the next one is waited for.
-        readable, _, _ = select.select([stdout], [], [], seconds)
-        if readable:
-            return stdout.readline()
-        self.process.kill()
-        self.process.wait()
-        raise TimeoutError(f"no answer after {seconds:g} s")
+        end = time.monotonic() + seconds
+        line = b""
+        # One answer to one request: nothing comes after the end of a line before the next one is asked for.
+        while not line.endswith(b"\n"):
+            readable, _, _ = select.select([stdout], [], [], max(0.0, end - time.monotonic()))
+            if not readable:
+                self.is_late = True
+                self._kill()
+                raise TimeoutError(f"no answer after {seconds:g} s")
+            part = os.read(stdout.fileno(), 1 << 16)
+            if not part:
+                break
+            line += part
+        return line.decode("utf-8", "replace")
+
+    def _kill(self) -> int:
+        """Ends it and returns its exit status."""
+        if self.process.poll() is None:
+            self.process.kill()
+        try:
+            return self.process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
 
 
 # Signals that say that the program itself is at fault.
@@ -111,7 +133,7 @@ def start_helper() -> HelperProcess | None:
     environment = {**os.environ, "PYTHONPATH": path, "CONVGEN_DEBUG": "0"}
     try:
         process = subprocess.Popen(
-            [sys.executable, *COMMAND],
+            [sys.executable, *COMMAND, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -161,7 +183,8 @@ def _compiled(plan: Plan, threads: int) -> CompiledConv:
 
 
 def main() -> None:
-    """Serves the standard input and output."""
+    """Serves the standard input and output for the process whose number is the first argument."""
+    end_with(int(sys.argv[1]))
     # What takes longest of a first compilation, while the parent is busy with something else.
     import convgen.targets.cpu.numba_pipeline  # noqa: F401
 

@@ -167,9 +167,9 @@ def _tune_one(spec: ConvSpec, budget: float, run: _Run) -> TunedPlan:
 
 
 def _measured(spec: ConvSpec, machine: Machine, budget: float, run: _Run) -> TunedPlan:
+    if run.calibrates:
+        calibrate(machine)
     with alone_on_this_host():
-        if run.calibrates:
-            calibrate(machine)
         result, verified = _search(spec, machine, run, budget)
         store(_record(result, verified, machine, run), replaces=run.force)
         return result

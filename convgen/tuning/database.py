@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
 from convgen import options
 from convgen.errors import CacheWarning, ExchangeError, OptionError
@@ -99,8 +99,10 @@ class Database:
     ) -> None:
         self.close()
 
-    def find(self, problem: str, fingerprint: str) -> tuple[Record, ...]:
-        """Returns all records of a problem on a machine, the oldest first."""
+    def find(self, problem: str, fingerprint: str | None = None) -> tuple[Record, ...]:
+        """Returns all records of a problem on a machine, or on any, the oldest first."""
+        if fingerprint is None:
+            return self._found(" WHERE problem = ?", (problem,))
         return self._found(" WHERE problem = ? AND fingerprint = ?", (problem, fingerprint))
 
     def records(self) -> tuple[Record, ...]:
@@ -196,7 +198,7 @@ class Database:
         if not pending:
             return tuple(found)
         for each in pending:
-            if arguments in ((), (each.record.problem, each.record.fingerprint)):
+            if arguments == (each.record.problem, each.record.fingerprint)[: len(arguments)]:
                 found = [*(record for record in found if not each.ousts(record)), each.record]
         return unite(found)
 
@@ -283,7 +285,7 @@ class Database:
         except FileNotFoundError:
             return
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._lock(file)
             if _identity(self.path) != damaged:
                 return
             # First, so that they are neither applied to the next file nor, by mistake, the next file's own.
@@ -291,6 +293,17 @@ class Database:
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
             os.replace(self.path, broken)
         self._warn(f"is damaged ({error}) and was renamed to {broken.name}")
+
+    def _lock(self, file: IO[bytes]) -> None:
+        """Locks the file against others that set it aside; raises TimeoutError."""
+        end = time.monotonic() + self._timeout
+        while True:
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise TimeoutError(f"another process has been setting it aside for {self._timeout:g} s") from None
+            time.sleep(0.01)
 
     def _warn(self, what: str) -> None:
         token = object()

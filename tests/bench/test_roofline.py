@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from convgen.bench import roofline
 from convgen.bench.cores import choose
 from convgen.bench.roofline import Roofline, measure_roofline
 from convgen.machine import Machine, machine_named
+from convgen.runtime import host_lock
 from convgen.spec import ConvSpec
 
 
@@ -23,6 +25,22 @@ def test_measurement_is_plausible(machine: Machine, dtype: str, monkeypatch: pyt
     assert 1e8 < measured.peak < 1e13
     assert [size for size, _ in measured.copies] == [32 << 10]
     assert all(1e8 < rate < 1e13 for _, rate in measured.copies)
+
+
+def test_nobody_else_measures_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "_PEAK_SECONDS", 0.0)
+    monkeypatch.setattr(roofline, "_COPY_SECONDS", 0.0)
+    monkeypatch.setattr(roofline, "_BEYOND_CACHES", 0)
+    fastest = roofline._fastest
+    held: list[bool] = []
+
+    def observed(function: Callable[[], object], budget: float) -> float:
+        held.append(host_lock._threads[0].locked())
+        return min(1.0, fastest(function, budget))
+
+    monkeypatch.setattr(roofline, "_fastest", observed)
+    measure_roofline(Machine.host(), 1, "float32")
+    assert held == [True] * len(held) != []
 
 
 def test_bandwidth_lies_between_the_measured_sizes() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from convgen.driver import Plan
+from convgen.errors import WaitWarning
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
@@ -31,6 +32,14 @@ print(flush=True)
 for line in sys.stdin:
     open(sys.argv[1], "a").write(line)
     print(flush=True)
+"""
+# One that answers nothing, or not to the end.
+HANG = """
+import sys, time
+print(flush=True)
+open(sys.argv[1], "a").write(sys.stdin.readline())
+print({answer!r}, end="", flush=True)
+time.sleep(1000)
 """
 
 
@@ -95,16 +104,39 @@ def test_a_helper_that_dies_leaves_its_work_to_the_caller(
     assert all(process.returncode is not None for process in started)
 
 
-def test_a_helper_that_is_stuck_is_ended(
+@pytest.mark.parametrize("answer", ["", "half an answer"])
+def test_a_helper_that_is_stuck_is_ended_and_named(
+    answer: str, started: list[subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 1.0)
+    (tmp_path / "helper.py").write_text(HANG.format(answer=answer))
+    here: list[Plan] = []
+    deadline = time.perf_counter() + 30
+
+    def slowly(plan: Plan) -> None:
+        here.append(plan)
+        while not asked(tmp_path) and time.perf_counter() < deadline:
+            time.sleep(0.01)
+
+    with (
+        Helpers(1) as helpers,
+        pytest.warns(WaitWarning, match=r"no sign for 1 s, compiling direct .* for mb1_ic3"),
+    ):
+        assert helpers.share(PLANS, slowly, math.inf) == set(PLANS)
+    assert started[0].returncode is not None
+    assert sorted(map(str, here)) == sorted(map(str, PLANS))
+
+
+def test_a_helper_that_does_not_start_is_ended_and_named(
     started: list[subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compile_ahead, "PATIENCE_SECONDS", 0.3)
     (tmp_path / "helper.py").write_text("import time\ntime.sleep(1000)")
-    here: list[Plan] = []
-    with Helpers(1) as helpers:
-        assert helpers.share(PLANS, here.append, math.inf) == set(PLANS)
-        assert started[0].returncode is not None
-    assert sorted(map(str, here)) == sorted(map(str, PLANS))
+    with Helpers(1) as helpers, pytest.warns(WaitWarning, match=r"no sign for 0.3 s, starting"):
+        assert helpers.share(PLANS, lambda plan: None, math.inf) == set(PLANS)
+    with Helpers(1) as helpers, pytest.warns(WaitWarning, match=r"no sign for 0.3 s, starting"):
+        assert helpers.examine(PLANS[0], "integers") is None
+    assert all(process.returncode is not None for process in started)
 
 
 def test_an_error_ends_the_helpers(started: list[subprocess.Popen[str]]) -> None:

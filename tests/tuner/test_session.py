@@ -31,6 +31,7 @@ from convgen.errors import (
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.runtime import host_lock
+from convgen.runtime.host_lock import alone_on_this_host
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
 from convgen.strategies.registry import STRATEGIES
@@ -317,7 +318,13 @@ def test_the_machine_is_calibrated_where_something_is_measured_and_there_is_time
 ) -> None:
     monkeypatch.setattr(tuner, "CALIBRATED_BUDGET", 20.0)
     calibrated: list[bool] = []
-    monkeypatch.setattr(tuner, "calibrate", lambda machine: calibrated.append(host_lock._threads[0].locked()))
+
+    def calibrate(machine: Machine) -> None:
+        # It takes its own turn.
+        with alone_on_this_host():
+            calibrated.append(True)
+
+    monkeypatch.setattr(tuner, "calibrate", calibrate)
     fake(lambda op: 1.0)
     tuned(budget=0.0)
     assert calibrated == []

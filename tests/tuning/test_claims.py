@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from convgen.errors import WaitWarning
+from convgen.tuning import claims
 from convgen.tuning.claims import claimed
 from convgen.tuning.database import Database
 from convgen.tuning.record import Record
@@ -96,6 +99,23 @@ def test_a_claim_of_another_computer_ends_with_its_time(path: Path) -> None:
     with claimed(database, RECORD.key, LONG, unknown) as found:
         assert found is None
         assert time.time() >= start + 0.3
+
+
+def test_who_has_waited_long_enough_measures_too(path: Path) -> None:
+    database = Database(path)
+    holder = f"{claims._place()} {os.getpid()} {claims._started(os.getpid())} x"
+    assert database.claim(RECORD.key, holder, time.time() + LONG, lambda owner: False) is None
+    told = (
+        rf"process {os.getpid()} has been waited for for 0 s, .* {re.escape(RECORD.problem)}; it is measured here too"
+    )
+    with (
+        pytest.warns(WaitWarning, match=told),
+        claimed(database, RECORD.key, 0.1, unknown) as found,
+    ):
+        assert found is None
+    assert database.claim(RECORD.key, "next", time.time() + LONG, lambda _: False) is not None, (
+        "it is not ours to release"
+    )
 
 
 def test_who_waits_takes_what_appears(path: Path) -> None:
