@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from convgen.choices import TunedPlan, best_unpacked, known_plan, shipped_plan
@@ -23,8 +24,17 @@ from convgen.tuning.space import Config
 # Of what is left of an autotune budget, the most that one problem may use.
 _SHARE = 0.5
 
-# Until when the autotune blocks around the running code may measure.
-_deadline: ContextVar[float] = ContextVar("convgen_autotune_deadline", default=0.0)
+
+@dataclass
+class Block:
+    """An autotune block: until when it may measure, and whether it is open still."""
+
+    deadline: float
+    is_open: bool = True
+
+
+# The innermost autotune block around the running code.
+_block: ContextVar[Block | None] = ContextVar("convgen_autotune_block", default=None)
 
 # Seconds that this process has tuned for on its own accord.
 _spent = 0.0
@@ -40,17 +50,41 @@ def autotune(budget: float = 60.0) -> Iterator[None]:
     that opened it. Raises OptionError.
     """
     check_budget(budget)
-    outer = _deadline.get() or float("inf")
-    token = _deadline.set(min(outer, time.perf_counter() + budget))
+    outer = autotune_block()
+    block = Block(min(outer.deadline if outer else float("inf"), time.perf_counter() + budget))
+    try:
+        with within(block):
+            yield
+    finally:
+        block.is_open = False
+
+
+def autotune_block() -> Block | None:
+    """The autotune block around the running code, if one is open."""
+    block = _block.get()
+    return block if block is not None and block.is_open else None
+
+
+@contextlib.contextmanager
+def within(block: Block | None) -> Iterator[None]:
+    """Inside, the block holds as long as it is open."""
+    token = _block.set(block)
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _block.reset(token)
+
+
+def inherited(block: Block | None) -> contextlib.AbstractContextManager[None]:
+    """Inside, the block holds where no other is open: for work that is done later, or by another thread, on behalf of the one
+    that opened it."""
+    return contextlib.nullcontext() if block is None or autotune_block() is not None else within(block)
 
 
 def is_autotuning() -> bool:
     """Whether an autotune block with time left is open, and measuring is not ruled out."""
-    return time.perf_counter() < _deadline.get() and tune_mode() != "off" and not _is_fixed()
+    block = autotune_block()
+    return block is not None and time.perf_counter() < block.deadline and tune_mode() != "off" and not _is_fixed()
 
 
 def _is_fixed() -> bool:
@@ -91,7 +125,7 @@ def free_plan(call: Call, *, may_measure: bool = True) -> Plan:
         shipped = None if known is not None else shipped_plan(*where)
         # A block asks for measurements of this very machine; otherwise what others have measured saves measuring.
         if known is None and may_measure and (shipped is None or is_autotuning()):
-            known = _first_sight(call)
+            known = first_sight(lambda budget: _tuned(call, budget))
         known = known or shipped
     if known is None:
         return _heuristic(call)
@@ -104,22 +138,26 @@ def _heuristic(call: Call) -> Plan:
     )
 
 
-def _first_sight(call: Call) -> TunedPlan | None:
-    """What tuning finds now, if this is the time for it."""
+def first_sight(tune: Callable[[float], TunedPlan | None]) -> TunedPlan | None:
+    """What ``tune`` finds in the seconds that it is given, if now is the time to measure a problem met for the first time."""
     global _spent
     begin = time.perf_counter()
-    is_asked = is_autotuning()
-    left = (_deadline.get() - begin) * _SHARE if is_asked else tune_budget() - _spent
-    if not is_asked and (tune_mode() != "on" or _is_fixed() or left <= 0):
+    block = autotune_block() if is_autotuning() else None
+    left = (block.deadline - begin) * _SHARE if block else tune_budget() - _spent
+    if block is None and (tune_mode() != "on" or _is_fixed() or left <= 0):
         return None
+    found = tune(max(0.0, left) if block else min(left, tune_problem_budget()))
+    if block is None:
+        _spent += time.perf_counter() - begin
+    return found
+
+
+def _tuned(call: Call, budget: float) -> TunedPlan:
     # The tuner brings the oracle and the gates along, which a call that measures nothing never needs.
     from convgen.tuner.session import tune
 
-    budget = max(0.0, left) if is_asked else min(left, tune_problem_budget())
     found = tune(call.spec, budget, threads=call.threads, workspace_limit=call.workspace_limit)
     assert not isinstance(found, list)
-    if not is_asked:
-        _spent += time.perf_counter() - begin
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -35,8 +36,8 @@ class PackedCudaWeights:
         return self._calls.program.packed_bytes or _nbytes(self.weight)
 
     def is_of(self, calls: DeviceCalls) -> bool:
-        """Whether they were packed by this operator, for this device."""
-        return self._calls is calls
+        """Whether they were packed as these calls read them, on their device."""
+        return self._calls is calls or (self._calls.layout, self._calls.device) == (calls.layout, calls.device)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class DeviceCalls:
     def __init__(self, spec: ConvSpec, program: CudaProgram, cubins: Mapping[str, Cubin], device: Device) -> None:
         device.check(program)
         self.program = program
+        self.layout = weights_layout(spec, program)
         self.result_shape, self.result_dtype = spec.result_shape, spec.result_dtype
         self.second_name = list(spec.operand_shapes)[1]
         self.device = device
@@ -155,6 +157,13 @@ class DeviceCalls:
             raise OperandError(
                 f"{name} is on device {view.device}; the first operand is on device {self.device.ordinal}"
             )
+
+
+def weights_layout(spec: ConvSpec, program: CudaProgram) -> str:
+    """What packed weights must have been made for: operators with the same share them, whatever the images' sizes."""
+    packing = (dict(program.packed), program.packed_bytes, program.launches(packing=True))
+    weight = (spec.transposed, spec.dtype, spec.weight_shape, program.gpu.name)
+    return hashlib.sha256(repr((weight, packing)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, expected_operands, operands_of
+from convgen.cuda.calls import DeviceCalls, PackedCudaWeights, expected_operands, operands_of, weights_layout
 from convgen.cuda.device import Device, device_numbered, gpu_of_device
 from convgen.cuda.plans import cuda_source, lower_cuda, plan_cuda
 from convgen.cuda.results import known_result
@@ -61,6 +61,11 @@ class CudaConv:
     def cubins(self) -> tuple[Cubin, ...]:
         """The machine code of all stages; raises MissingDependencyError without the CUDA compiler."""
         return self._lowered.cubins()
+
+    @functools.cached_property
+    def weights_layout(self) -> str:
+        """What packed weights must have been made for; operators of the same layout share them."""
+        return weights_layout(self.spec, self._lowered)
 
     @property
     def resources(self) -> Mapping[str, Resources]:
@@ -116,7 +121,7 @@ class CudaConv:
         calls = self._calls(operands.device)
         if packed is not None and not packed.is_of(calls):
             raise OperandError(
-                f"{second_name} was packed by another operator, or for another device; allowed: by this one"
+                f"{second_name} was packed by another operator, or for another device; allowed: by one of its layout"
             )
         return calls.call(operands, out, packed)
 

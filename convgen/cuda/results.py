@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 from convgen import __version__
-from convgen.choices import TunedPlan, database
+from convgen.choices import TunedPlan, database, store
 from convgen.cuda.device import gpu_of_device
 from convgen.driver import Plan
 from convgen.gpu import Gpu
@@ -43,7 +43,7 @@ def known_result(spec: ConvSpec, facts: DeviceFacts) -> TunedPlan | None:
 
 def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
     """Remembers what won on a device of these facts."""
-    database().store(
+    store(
         Record(
             problem=result.plan.spec.to_json(),
             fingerprint=facts.fingerprint(),
@@ -59,7 +59,8 @@ def store_result(result: TunedPlan, facts: DeviceFacts) -> None:
             candidates=result.candidates,
             rejected=result.rejected,
             tools=current_tools(),
-        )
+        ),
+        replaces=True,
     )
 
 

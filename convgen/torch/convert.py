@@ -27,12 +27,12 @@ _LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 def convert_(model: Model, filter_fn: Callable[[nn.Module, str], bool] | None = None, *, fuse: bool = True) -> Model:
     """Swaps every eligible convolution of ``model`` for convgen's, in place, and returns the model.
 
-    Eligible are PyTorch's own layers (no subclasses) of a supported dtype on the CPU, for which ``filter_fn(layer, name)`` holds.
-    Parameters, buffers, hooks and state_dict stay as they are, but that weights become contiguous. In eval mode, with ``fuse``,
-    what torch.fx can trace is also rewritten: batch norms are folded into the convolutions before them, activations and residual
-    sums computed with them. The model then is a GraphModule, for inference alone: layers that are gone, and what the graph does
-    not read, are missing from its state_dict, folded weights are new parameters, and methods of its class are lost. What cannot
-    be traced, or takes optional arguments, is not fused.
+    Eligible are PyTorch's own layers (no subclasses) of a supported dtype on the CPU or a CUDA device, for which
+    ``filter_fn(layer, name)`` holds. Parameters, buffers, hooks and state_dict stay as they are, but that weights become
+    contiguous. In eval mode, with ``fuse``, what torch.fx can trace is also rewritten: batch norms are folded into the
+    convolutions before them, activations and residual sums computed with them. The model then is a GraphModule, for inference
+    alone: layers that are gone, and what the graph does not read, are missing from its state_dict, folded weights are new
+    parameters, and methods of its class are lost. What cannot be traced, or takes optional arguments, is not fused.
     Raises OperandError where ``model`` is not a module.
     """
     if not isinstance(model, nn.Module):
@@ -53,4 +53,4 @@ def _is_eligible(layer: nn.Module) -> bool:
         return False
     weight = layer.weight
     lazy = isinstance(weight, nn.parameter.UninitializedParameter)
-    return not lazy and weight.device.type == "cpu" and weight.dtype in DTYPES
+    return not lazy and weight.device.type in ("cpu", "cuda") and weight.dtype in DTYPES

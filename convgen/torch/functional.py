@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from convgen.errors import OperandError, ShapeError
-from convgen.torch import kernels, operators, repeated
+from convgen.torch import devices, kernels, operators, repeated
 from convgen.torch.geometry import Geometry, PerAxis
 from convgen.torch.gradients import differentiable, is_transformed
 from convgen.torch.packing import PackedCache
@@ -143,15 +143,28 @@ def convolve(
 
 
 def is_watched(*tensors: torch.Tensor | None) -> bool:
-    """Whether a call must go through the dispatcher: for autocast, tracing, another device, modes, subclasses, negative views."""
+    """Whether a call must go through the dispatcher: for autocast, tracing, devices that are neither all the CPU nor all CUDA's,
+    modes, subclasses, negative views."""
     if torch.compiler.is_compiling():
         return True
+    on_cpu = on_gpu = False
     for tensor in tensors:
         if type(tensor) not in _PLAIN_TYPES:
             return True
-        if tensor is not None and (not tensor.is_cpu or tensor.is_neg()):
+        if tensor is None:
+            continue
+        if tensor.is_neg():
             return True
-    return bool(_autocasts("cpu") or _dispatch_modes() or _function_modes() or _trace() is not None)
+        if tensor.is_cpu:
+            on_cpu = True
+        else:
+            on_gpu = True
+            if not tensor.is_cuda:
+                return True
+    if on_cpu and on_gpu:
+        return True
+    kind = "cuda" if on_gpu else "cpu"
+    return bool(_autocasts(kind) or _dispatch_modes() or _function_modes() or _trace() is not None)
 
 
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
@@ -178,7 +191,7 @@ def _conv(
         name, value = ("weight", weight) if isinstance(image, torch.Tensor) else ("input", image)
         raise OperandError(f"{name} is a {type(value).__name__}; allowed: torch.Tensor")
     watched = is_watched(image, weight, bias)
-    plain = not (watched or needs_grad(image, weight, bias))
+    plain = not (watched or needs_grad(image, weight, bias)) and devices.gpu_of(image) is None
     if plain and (result := repeated.call(ndim, image, weight, bias, how)) is not None:
         return result
     if weight.dim() != ndim + 2:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from convgen.planning import autotune_block, inherited
 from convgen.torch import kernels
 from convgen.torch.geometry import Geometry
 
@@ -70,6 +71,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
         ctx.save_for_forward(*inputs[:2])
         ctx.geometry = inputs[-1]
+        # A GPU's gradients are computed by a thread of autograd's own.
+        ctx.block = autotune_block()
         # A size, where a bias is not the third.
         ctx.size = inputs[2] if isinstance(inputs[2], tuple) else None
 
@@ -153,7 +156,8 @@ def _backward(name: str, ctx: Any, grad: torch.Tensor) -> Gradients:
     def run(other: str, *inputs: Any) -> torch.Tensor:
         return _call(_PRODUCTS[other], *inputs, ctx.geometry)
 
-    return *gradients(name, ctx, grad, run), bias_grad(grad) if ctx.needs_input_grad[2] else None, None
+    with inherited(ctx.block):
+        return *gradients(name, ctx, grad, run), bias_grad(grad) if ctx.needs_input_grad[2] else None, None
 
 
 def _tangent(product: type[_Product], ctx: Any, of_first: Any, of_second: Any) -> torch.Tensor:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from convgen.errors import DTypeError, ShapeError
 from convgen.kept_operators import kept_operator
 from convgen.operator import CompiledConv, PackedWeights
 from convgen.spec import ConvSpec, Epilogue
+from convgen.torch import devices
 from convgen.torch.geometry import Geometry
 from convgen.torch.packing import PackedCache
 from convgen.torch.tensors import as_it_lies, dtype_name, empty_image, from_order, in_layout, in_order
+
+if TYPE_CHECKING:
+    from convgen.torch.gpu_operators import GpuOperator
 
 _BIAS = Epilogue(("bias",))
 _PLAIN = Epilogue()
@@ -26,31 +32,38 @@ def convolution(
     residual: torch.Tensor | None = None,
     packing: PackedCache | None = None,
 ) -> torch.Tensor:
-    """The convolution of CPU tensors, in the image's memory format; with ``packing``, weights are packed once a version.
+    """The convolution in the image's memory format; with ``packing``, weights are packed once a version.
 
-    ``epilogue`` is by default the bias, if there is one. Raises ShapeError, DTypeError, SpecError.
+    All tensors are on the CPU or on one CUDA device. ``epilogue`` is by default the bias, if there is one. Raises ShapeError,
+    DTypeError, SpecError, and for tensors on a device what CudaConv does.
     """
     image, layout = as_it_lies(image)
     steps = epilogue or (_PLAIN if bias is None else _BIAS)
     constant = packing is not None
     op = _operator("forward", image.shape, weight, image, geometry, layout, steps, constant_weights=constant)
     out = empty_image(image, from_order(op.spec.result_shape, layout), layout)
-    others = [] if bias is None else [_operand("bias", bias, image, (op.spec.out_channels,))]
+    others = {} if bias is None else {"bias": _operand("bias", bias, image, (op.spec.out_channels,))}
     if residual is not None:
-        others.append(in_layout(_checked("residual", residual, image, tuple(out.shape)), layout))
-    packed = None if packing is None else packing.packed(op, weight)
+        others["residual"] = in_layout(_checked("residual", residual, image, tuple(out.shape)), layout)
+    if not isinstance(op, CompiledConv):
+        op.run(image, weight, out, **others, packing=packing)
+        return out
+    packed = None
+    if packing is not None:
+        packed = packing.packed(op.weights_layout, weight, lambda dense: op.pack_at(dense.data_ptr()))
     if packed is None:
         weight = weight.contiguous()
     second: int | PackedWeights = weight.data_ptr() if packed is None else packed
-    op.run_at(image.data_ptr(), second, *[other.data_ptr() for other in others], out.data_ptr())
+    op.run_at(image.data_ptr(), second, *[other.data_ptr() for other in others.values()], out.data_ptr())
     return out
 
 
 def forward_operator(
     image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, geometry: Geometry, layout: str
 ) -> CompiledConv:
-    """The operator of a convolution, its bias held against it; raises as ``convolution`` does."""
+    """The operator of a convolution on the CPU, its bias held against it; raises as ``convolution`` does."""
     op = _operator("forward", image.shape, weight, image, geometry, layout, _PLAIN if bias is None else _BIAS)
+    assert isinstance(op, CompiledConv)
     if bias is not None:
         _checked("bias", bias, image, (op.spec.out_channels,))
     return op
@@ -64,6 +77,9 @@ def input_grad(
     op = _operator("backward_data", input_size, weight, grad_output, geometry, layout, _PLAIN)
     _check_shape("grad_output", grad_output, op.spec.output_shape, layout)
     out = empty_image(grad_output, tuple(input_size), layout)
+    if not isinstance(op, CompiledConv):
+        op.run(grad_output, weight, out)
+        return out
     weight = weight.contiguous()
     op.run_at(grad_output.data_ptr(), weight.data_ptr(), out.data_ptr())
     return out
@@ -78,6 +94,9 @@ def weight_grad(
     op = _operator("backward_weights", image.shape, out, image, geometry, layout, _PLAIN)
     grad_output = in_layout(_checked("grad_output", grad_output, image), layout)
     _check_shape("grad_output", grad_output, op.spec.output_shape, layout)
+    if not isinstance(op, CompiledConv):
+        op.run(image, grad_output, out)
+        return out
     op.run_at(image.data_ptr(), grad_output.data_ptr(), out.data_ptr())
     return out
 
@@ -92,9 +111,8 @@ def _operator(
     epilogue: Epilogue,
     *,
     constant_weights: bool = False,
-) -> CompiledConv:
-    """The kept operator of the problem, for as many threads as PyTorch has."""
-    threads = torch.get_num_threads()
+) -> CompiledConv | GpuOperator:
+    """The kept operator of the problem, for the image's device, or for as many threads as PyTorch has."""
 
     def spec() -> ConvSpec:
         _checked("weight", weight, image)
@@ -121,6 +139,13 @@ def _operator(
         return made
 
     problem = (direction, input_size, weight.shape, image.dtype, weight.dtype, geometry, layout, epilogue)
+    gpu = devices.gpu_of(image)
+    if gpu is not None:
+        # With the compiler of kernels for GPUs, which nobody needs who has no such tensors.
+        from convgen.torch.gpu_operators import GpuOperator
+
+        return GpuOperator(("torch", problem), spec, image, gpu)
+    threads = torch.get_num_threads()
     key = ("torch", problem, threads, constant_weights)
     return kept_operator(key, spec, "auto", threads, constant_weights=constant_weights)
 

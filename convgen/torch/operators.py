@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from convgen.planning import autotune_block, inherited
 from convgen.torch import kernels
+from convgen.torch.devices import check_together
 from convgen.torch.geometry import Geometry
 from convgen.torch.gradients import Gradients, bias_grad, gradients
 from convgen.torch.tensors import empty_image, layout_of
@@ -26,7 +28,8 @@ _SCHEMAS = {
     "convolution_weight_grad": f"(Tensor input, Tensor grad_output, SymInt[] weight_size, {_GEOMETRY}) -> Tensor",
 }
 _library = torch.library.Library("convgen", "DEF")
-_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+# The dispatch key of autocasting for each kind of device.
+_AUTOCAST = {"cpu": torch._C.DispatchKey.AutocastCPU, "cuda": torch._C.DispatchKey.AutocastCUDA}
 
 
 def convolution(
@@ -45,16 +48,19 @@ def _geometry(values: tuple[Any, ...]) -> Geometry:
 
 
 def _convolution(image: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *geometry: Any) -> torch.Tensor:
+    check_together(input=image, weight=weight, bias=bias)
     return kernels.convolution(image, weight, bias, _geometry(geometry))
 
 
 def _input_grad(grad_output: torch.Tensor, weight: torch.Tensor, input_size: list[int], *geometry: Any) -> torch.Tensor:
+    check_together(grad_output=grad_output, weight=weight)
     return kernels.input_grad(grad_output, weight, tuple(input_size), _geometry(geometry))
 
 
 def _weight_grad(
     image: torch.Tensor, grad_output: torch.Tensor, weight_size: list[int], *geometry: Any
 ) -> torch.Tensor:
+    check_together(input=image, grad_output=grad_output)
     return kernels.weight_grad(image, grad_output, tuple(weight_size), _geometry(geometry))
 
 
@@ -90,6 +96,8 @@ def _save_operands(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
     ctx.save_for_backward(first, second)
     ctx.has_bias = isinstance(third, torch.Tensor)
     ctx.geometry = geometry
+    # A GPU's gradients are computed by a thread of autograd's own.
+    ctx.block = autotune_block()
 
 
 def _backward(name: str) -> Callable[..., Gradients]:
@@ -99,7 +107,8 @@ def _backward(name: str) -> Callable[..., Gradients]:
             return result
 
         of_bias = bias_grad(grad) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        return *gradients(name, ctx, grad, run), of_bias, *(None for _ in ctx.geometry)
+        with inherited(ctx.block):
+            return *gradients(name, ctx, grad, run), of_bias, *(None for _ in ctx.geometry)
 
     return backward
 
@@ -107,15 +116,17 @@ def _backward(name: str) -> Callable[..., Gradients]:
 # ---- autocast
 
 
-def _autocast(name: str) -> Callable[..., torch.Tensor]:
+def _autocast(name: str, device: str) -> Callable[..., torch.Tensor]:
+    key = torch._C.DispatchKeySet(_AUTOCAST[device])
+
     def run(*arguments: Any) -> torch.Tensor:
-        dtype = torch.get_autocast_dtype("cpu")
+        dtype = torch.get_autocast_dtype(device)
 
         def cast(value: Any) -> Any:
             fits = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
             return value.to(dtype) if fits else value
 
-        with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+        with torch._C._ExcludeDispatchKeyGuard(key):
             result: torch.Tensor = getattr(torch.ops.convgen, name)(*map(cast, arguments))
         return result
 
@@ -132,10 +143,11 @@ def _register() -> None:
     for name, schema in _SCHEMAS.items():
         run, fake = implementations[name]
         _library.define(name + schema, tags=tags)
-        _library.impl(name, run, "CPU")
+        for device, key in (("cpu", "CPU"), ("cuda", "CUDA")):
+            _library.impl(name, run, key)
+            _library.impl(name, _autocast(name, device), f"Autocast{key}")
         torch.library.register_fake(f"convgen::{name}", fake, lib=_library)
         torch.library.register_autograd(f"convgen::{name}", _backward(name), setup_context=_save_operands, lib=_library)
-        _library.impl(name, _autocast(name), "AutocastCPU")
 
 
 _register()

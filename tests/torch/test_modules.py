@@ -195,6 +195,17 @@ def test_weights_that_come_and_go() -> None:
             del weight
 
 
+def test_another_tensor_of_the_same_memory() -> None:
+    layer = with_integers(ct.Conv2d(4, 4, 3)).eval()
+    x = integers((1, 4, 6, 6))
+    alias = layer.weight.detach()
+    with torch.no_grad():
+        for _ in range(2):
+            for weight in (layer.weight, alias):
+                result = torch.func.functional_call(layer, {"weight": weight}, (x,))
+                assert torch.equal(result, nn.functional.conv2d(x, weight, layer.bias))
+
+
 def test_another_dtype() -> None:
     layer = with_integers(ct.Conv2d(4, 4, 3))
     x = integers((1, 4, 6, 6))
