@@ -52,6 +52,11 @@ class Nest:
     low: tuple[int, ...]
     high: tuple[int, ...]
 
+    @property
+    def plain(self) -> Buffer:
+        """The other operand: of a weight gradient, the image that is read without padding."""
+        return next(b for b in self.program.buffers if b.space == "operand" and b.name != self.source)
+
 
 def with_constant(nest: Nest, name: str) -> Nest:
     """The nest with one of its sizes as a constant."""

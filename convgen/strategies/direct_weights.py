@@ -167,12 +167,16 @@ def _panel_passes(spec: ConvSpec, nest: Nest, config: Config) -> tuple[Pass, ...
     return (*single, copy, *vector_passes("panel_lane", count))
 
 
+def plain_as_read(spec: ConvSpec, nest: Nest) -> str:
+    """The buffer that the other image is read from."""
+    return "plain" if spec.layout == "channels_first" or widens(spec) else nest.plain.name
+
+
 def _image_of_lanes(spec: ConvSpec, nest: Nest, *, turned: bool) -> str:
     """The buffer that vectors are read from: an image, or its copy with channels last."""
-    copied = spec.layout == "channels_first" or widens(spec)
-    plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
-    along_source = turned != spec.transposed
-    return ("padded" if copied else nest.source) if along_source else ("plain" if copied else plain)
+    if turned == spec.transposed:
+        return plain_as_read(spec, nest)
+    return "padded" if spec.layout == "channels_first" or widens(spec) else nest.source
 
 
 def sums_row_of_taps(spec: ConvSpec, *, turned: bool) -> bool:
@@ -254,7 +258,7 @@ def in_place(spec: ConvSpec, nest: Nest) -> Pass:
 
 def plain_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
     """The image that is read without padding, with its channels last."""
-    plain = next(b for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
+    plain = nest.plain
     if spec.layout == "channels_last":
         return _widened_plain(spec, nest, plain) if widens(spec) else ()
     order = channels_last_order(spec, len(plain.shape))

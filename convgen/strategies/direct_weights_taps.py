@@ -32,6 +32,7 @@ from convgen.strategies.direct_weights import (
     TurnedResult,
     image_bytes,
     in_place,
+    plain_as_read,
     plain_passes,
     plain_size,
     widens,
@@ -198,10 +199,8 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
     loops = tuple(dict.fromkeys((f"o{letters[-1]}", f"o{letters[0]}")))
     vectors = math.ceil(config["lanes"] / vector_width(spec, machine))
     ahead = max(1, _AHEAD_CYCLES // (config["rows"] * config["pixels"] * vectors)) * spec.groups
-    turned = spec.layout == "channels_first" or widens(spec)
-    plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
     return (
-        PrefetchReads("plain" if turned else plain, ahead, loops),
+        PrefetchReads(plain_as_read(spec, nest), ahead, loops),
         PrefetchReads("padded" if config["copied"] else nest.source, ahead, loops),
     )
 

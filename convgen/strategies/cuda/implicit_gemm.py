@@ -189,7 +189,7 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None)
     channels = nest.channels
     group = ("g",) if channels.has_groups else ()
     columns = (*(f"k{letter}" for letter in letters), *(("ic",) if channels.has_reduced else ()))
-    plain = next(b.name for b in nest.program.buffers if b.space == "operand" and b.name != nest.source)
+    plain = nest.plain.name
     last = spec.layout == "channels_last"
     widest = MATRIX_LANES if tiling.matrix else RUN
     made, reduced = (
