@@ -10,10 +10,19 @@ from convgen.strategies.cuda.depthwise import Depthwise
 from convgen.strategies.cuda.direct import Direct
 from convgen.strategies.cuda.fft import Fft
 from convgen.strategies.cuda.implicit_gemm import ImplicitGemm
+from convgen.strategies.cuda.pointwise import Pointwise
 from convgen.strategies.cuda.reference import Reference
 from convgen.strategies.cuda.winograd import Winograd
 
-GPU_STRATEGIES: tuple[GpuStrategy, ...] = (Depthwise(), ImplicitGemm(), Winograd(), Fft(), Direct(), Reference())
+GPU_STRATEGIES: tuple[GpuStrategy, ...] = (
+    Depthwise(),
+    Pointwise(),
+    ImplicitGemm(),
+    Winograd(),
+    Fft(),
+    Direct(),
+    Reference(),
+)
 
 
 def gpu_strategy_named(name: str) -> GpuStrategy:

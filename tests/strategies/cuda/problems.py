@@ -49,6 +49,16 @@ SMALL_WINDOWS: dict[str, dict[str, Any]] = {
     "groups": {**_PLAIN, "groups": 2, "padding": ((0, 1), (2, 0))},
     "odd channels, circular": {**_PLAIN, "in_channels": 5, "out_channels": 7, "padding_mode": "circular"},
 }
+_ONE_TAP: dict[str, Any] = {**_PLAIN, "kernel_size": 1, "padding": 0}
+ONE_TAP: dict[str, dict[str, Any]] = {
+    "plain": _ONE_TAP,
+    "whole accesses, transposed": {**_ONE_TAP, "spatial_size": (4, 6), "transposed": True, "out_channels": 24},
+    "groups": {**_ONE_TAP, "groups": 2, "in_channels": 10},
+    "a volume": {**_ONE_TAP, "spatial_size": (3, 2, 4), "in_channels": 16, "padding_mode": "reflect"},
+    "a line, odd channels": {**_ONE_TAP, "spatial_size": 9, "in_channels": 5, "out_channels": 7},
+    "one pixel": {**_ONE_TAP, "batch": 5, "spatial_size": (1, 1)},
+    "one channel": {**_ONE_TAP, "in_channels": 1, "spatial_size": (8, 3)},
+}
 LARGE_WINDOWS: dict[str, dict[str, Any]] = {
     "plain": {**_PLAIN, "batch": 1, "kernel_size": 7, "padding": 3, "spatial_size": (8, 9), "in_channels": 4},
     "a line": {**_PLAIN, "spatial_size": 20, "kernel_size": 9, "padding": ((5, 2),)},
@@ -58,7 +68,7 @@ LARGE_WINDOWS: dict[str, dict[str, Any]] = {
 
 def geometry(strategy: GpuStrategy, number: int, **changes: Any) -> ConvSpec:
     """One of the problems, in turn, that suit a strategy."""
-    suited = {"depthwise": NARROW, "winograd": SMALL_WINDOWS, "fft": LARGE_WINDOWS}
+    suited = {"depthwise": NARROW, "pointwise": ONE_TAP, "winograd": SMALL_WINDOWS, "fft": LARGE_WINDOWS}
     every = list(suited.get(strategy.name, GEOMETRIES).values())
     return ConvSpec(**{**every[number % len(every)], **changes})
 

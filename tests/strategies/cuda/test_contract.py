@@ -25,13 +25,15 @@ from convgen.strategies.cuda.registry import GPU_STRATEGIES, gpu_applicable, gpu
 from convgen.targets.cuda.program import ALIGNMENT
 from convgen.tuning.space import Config
 from convgen.verify import expect_integers, integer_operands
-from tests.strategies.cuda.problems import GEOMETRIES, GPU, LARGE_WINDOWS, NARROW, OLD_GPU
+from tests.strategies.cuda.problems import GEOMETRIES, GPU, LARGE_WINDOWS, NARROW, OLD_GPU, ONE_TAP
 
 EPILOGUE = ("bias", "scale", "residual", "relu6", "shift")
 PROBLEMS: dict[str, dict[str, Any]] = {
     **GEOMETRIES,
     **{f"depthwise, {name}": {**fields, "layout": "channels_last"} for name, fields in NARROW.items()},
     **{f"large, {name}": fields for name, fields in LARGE_WINDOWS.items()},
+    **{f"one tap, {name}": fields for name, fields in ONE_TAP.items()},
+    "one tap, channels last": {**ONE_TAP["plain"], "layout": "channels_last"},
     "channels last": {**GEOMETRIES["whole vectors"], "layout": "channels_last", "dtype": "bfloat16"},
     "bytes": {**GEOMETRIES["strides"], "layout": "channels_last", "dtype": "int8"},
     "one number": dict(batch=1, in_channels=1, out_channels=1, spatial_size=(1, 1), kernel_size=1),
@@ -114,7 +116,7 @@ def test_every_config_has_a_cost(strategy: GpuStrategy, fields: dict[str, Any], 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_error_bound_is_positive_and_grows_with_the_sum(strategy: GpuStrategy, direction: str) -> None:
     for dtype in OPERAND_DTYPES:
-        for fields in (GEOMETRIES["whole vectors"], NARROW["whole vectors"], LARGE_WINDOWS["plain"]):
+        for fields in (GEOMETRIES["whole vectors"], NARROW["whole vectors"], LARGE_WINDOWS["plain"], ONE_TAP["plain"]):
             spec = ConvSpec(**fields, dtype=dtype, direction=direction)
             if strategy.refusal(spec, GPU) is not None:
                 continue
@@ -183,6 +185,7 @@ def test_memory_is_counted(strategy: GpuStrategy, fields: dict[str, Any]) -> Non
 INTERPRETED: dict[str, dict[str, Any]] = {
     "depthwise": {**NARROW["strides"], "batch": 1, "layout": "channels_last"},
     "implicit_gemm": {**GEOMETRIES["strides"], "batch": 1, "layout": "channels_last", "dtype": "bfloat16"},
+    "pointwise": {**ONE_TAP["groups"], "batch": 2, "spatial_size": (2, 4), "dtype": "bfloat16"},
     "winograd": {**GEOMETRIES["whole vectors"], "batch": 1, "in_channels": 2, "out_channels": 3},
     "direct": {**GEOMETRIES["dilation"], "batch": 1, "in_channels": 3},
     "reference": {**GEOMETRIES["transposed"], "batch": 1, "in_channels": 3},

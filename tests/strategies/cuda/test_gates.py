@@ -23,6 +23,8 @@ QUICK = {
     ("direct", "channels_last", "int8"),
     ("reference", "channels_first", "float16"),
     ("fft", "channels_last", "float32"),
+    ("pointwise", "channels_first", "bfloat16"),
+    ("pointwise", "channels_last", "float32"),
 }
 
 
@@ -44,7 +46,7 @@ def _product() -> list[Any]:
 def test_every_type_that_a_strategy_is_for_is_there() -> None:
     """Fast algorithms are for floating point; nothing else is left out."""
     found = {(param.values[0].name, param.values[1].layout, param.values[1].dtype) for param in _product()}
-    exact = ("depthwise", "implicit_gemm", "direct", "reference")
+    exact = ("depthwise", "pointwise", "implicit_gemm", "direct", "reference")
     assert set(itertools.product(exact, LAYOUTS, OPERAND_DTYPES)) <= found
     assert {name for name, _, _ in found} == {strategy.name for strategy in GPU_STRATEGIES}
     assert found >= QUICK
