@@ -74,8 +74,10 @@ class SplitSum:
         target = program.buffer(last.buffer)
         buffer = Buffer(self.into, dtype, (Int(self.parts), *target.shape), "workspace")
         register = Buffer(name, dtype, (), "register")
-        length = mul(ceildiv(extent, self.parts * self.multiple), self.multiple)
-        term = add(mul(PART, length), self.loop)
+        # The multiple is outermost, where divisions by what divides it see it.
+        count = ceildiv(extent, self.parts * self.multiple)
+        length = mul(count, self.multiple)
+        term = add(mul(mul(PART, count), self.multiple), self.loop)
         shorter: tuple[Stmt, ...] = (If(Less(term, extent), substitute_block(update, {self.loop: term})),)
         place = (Var(PART), *last.index)
         partial = Alloc(register, (zero, For(self.loop, length, shorter), Store(self.into, place, Load(name, ()))))

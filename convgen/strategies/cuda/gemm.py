@@ -42,8 +42,10 @@ ACCESS_BYTES = 16
 RUN = 4
 # Rows of a factor in shared memory are so much longer, so that what is stored along columns falls on other banks.
 PAD = 4
-# The same for matrix units, which read 8 rows of 16 bytes at once.
+# The same for matrix units, which read 8 rows of 16 bytes at once; those of float32, 8 terms of a product, read them element by
+# element, which asks for PAD where a row holds terms.
 MATRIX_PAD = 8
+_WIDE_TERMS = 8
 
 # The first devices whose copies to shared memory need not be waited for, and what waiting costs without them.
 COPIES_SINCE = (8, 0)
@@ -154,10 +156,10 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
     """The passes from loops (``outer``, row, col) around the sum over k to a grid of blocks; ``shape`` is that of the matrix
     units' product, where they take part."""
     parts = (PART,) if tiling.split > 1 else ()
+    shape = shape if tiling.matrix else None
     blocks = (*parts, *product.outer, "row_block", "col_block")
     sides = ("row", "col") if product.result == "col" else ("col", "row")
-    if tiling.matrix:
-        assert shape is not None
+    if shape is not None:
         inside = _warp_passes(product, tiling, sides, shape)
     else:
         inside = _thread_passes(product, tiling, sides)
@@ -170,8 +172,8 @@ def product_passes(product: Product, tiling: Tiling, shape: MatrixShape | None =
         Reorder("conv", (*blocks, *sides)),
         RegisterTile(sides),
         Parallelize("conv", blocks),
-        *_staging_passes("rows", "row", product.row, tiling, in_order=bool(tiling.matrix) or _reads_rows(product)),
-        *_staging_passes("cols", "col", product.col, tiling, in_order=bool(tiling.matrix)),
+        *_staging_passes("rows", "row", product.row, tiling, shape, in_order=bool(shape) or _reads_rows(product)),
+        *_staging_passes("cols", "col", product.col, tiling, shape, in_order=bool(shape)),
         Simplify(keep_unit_loops=True),
         *_lane_passes("rows", product.row),
         *_lane_passes("cols", product.col),
@@ -233,12 +235,15 @@ def _thread_axis(side: str, block: int, tile: int, run: int) -> ThreadAxis:
     return ThreadAxis(side, tile // inner, block // tile, inner)
 
 
-def _staging_passes(into: str, side: str, factor: Factor, tiling: Tiling, *, in_order: bool) -> tuple[Pass, ...]:
+def _staging_passes(
+    into: str, side: str, factor: Factor, tiling: Tiling, shape: MatrixShape | None, *, in_order: bool
+) -> tuple[Pass, ...]:
     """A factor's copy in shared memory: neighbouring threads read neighbours in memory. ``in_order`` they stay neighbours there;
     else those along the factor's own side are."""
     axes = ("k", side) if factor.along == "side" or not in_order else (side, "k")
     loops = (f"{into}_k", f"{into}_{side}") if factor.along == "side" else (f"{into}_{side}", f"{into}_k")
-    stage = StageShared("k_block", factor.buffer, into, axes, MATRIX_PAD if tiling.matrix else PAD)
+    is_wide = shape is None or (shape[2] == _WIDE_TERMS and axes[-1] == "k")
+    stage = StageShared("k_block", factor.buffer, into, axes, PAD if is_wide else MATRIX_PAD)
     return stage, ShareLoops(loops, into, tiling.threads, factor.lanes)
 
 
