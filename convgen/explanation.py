@@ -1,24 +1,29 @@
 """Why a problem is computed as it is: all candidates, what was predicted and measured of them, and why each lost.
 
-Nothing is measured and nothing is chosen here: the plan is what a call would take.
+Nothing is measured and nothing is chosen here: the plan is what a call would take, and who decides is told, be it a lockfile, a
+person, a measurement or the cost model. What was measured of the problem is told whoever decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convgen import __version__
 from convgen.choices import database
 from convgen.driver import Plan, fits, needed_bytes, worker_count
 from convgen.locking import Call, active_lock, locked_plan
 from convgen.machine import Machine
-from convgen.options import forbidden_strategies, tune_mode
+from convgen.options import forbidden_strategies, is_deterministic, tune_mode
 from convgen.planning import free_plan
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Strategy
 from convgen.strategies.registry import STRATEGIES, applicable, strategy_named
+from convgen.tuning.lockfile import Lockfile
 from convgen.tuning.race import TIE
-from convgen.tuning.record import Candidate, Record
+from convgen.tuning.record import ANY_THREADS, Candidate, Record
+from convgen.tuning.shipped import shipped_records
 from convgen.tuning.space import Config
 
 # Of each strategy so many configurations that were not measured are named, those predicted to be the fastest.
@@ -54,11 +59,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Explanation:
-    """``plan`` is what a call takes, ``record`` the measurement it rests on, if it rests on one; ``limit`` is the largest error
+    """``plan`` is what a call takes, ``authority`` who decides, in words, where that is not a record, and ``record`` the pin or
+    the measurement of this choice, if there is one; ``seconds`` is what it was measured to take. ``limit`` is the largest error
     bound admitted, ``others`` how many configurations of each strategy are not among the entries."""
 
     plan: Plan
     threads: int
+    authority: str
     record: Record | None
     limit: float
     entries: tuple[Entry, ...]
@@ -68,21 +75,25 @@ class Explanation:
     def provenance(self) -> str:
         """Where the choice comes from, in one sentence."""
         if self.record is None:
-            return {
-                "heuristic": "the cost model's choice: nothing has been measured",
-                "lock": "the lockfile's choice",
-            }.get(self.plan.origin, f"origin {self.plan.origin}")
+            return self.authority
         record = self.record
         how = {"pinned": "pinned by a person", "shipped": "shipped with convgen"}.get(record.origin, record.origin)
         where = f" on {record.host}" if record.host else ""
         source = f", from {record.source}" if record.source else ""
         tools = f", with {record.tools}" if record.tools else ""
-        return f"{how}{where}, {record.created}, convgen {record.version}{tools}; verified: {record.verified}{source}"
+        told = f"{how}{where}, {record.created}, convgen {record.version}{tools}; verified: {record.verified}{source}"
+        return f"{self.authority}; {told}" if self.authority else told
 
     @property
     def chosen(self) -> Entry:
         """The entry of the plan."""
         return next(entry for entry in self.entries if entry.is_chosen)
+
+    @property
+    def seconds(self) -> float | None:
+        """What the plan was measured to take, whoever has chosen it."""
+        measured = self.chosen.measured
+        return self.plan.seconds or (None if measured is None else measured.seconds)
 
     @property
     def error(self) -> float | None:
@@ -98,24 +109,58 @@ def explain(spec: ConvSpec, machine: Machine, threads: int, workspace_limit: int
     call = Call(spec, machine, threads, workspace_limit)
     lock = active_lock() if tune_mode() != "off" else None
     plan = free_plan(call, may_measure=False) if lock is None else locked_plan(lock, call)
-    record = _record_of(plan, machine, threads)
-    judge = _Judge(plan, machine, threads, call.workspace_limit, record)
+    records = _records_of(plan, machine, threads)
+    record = _record_of(plan, records)
+    judge = _Judge(plan, machine, threads, call.workspace_limit, _evidence_on(plan, record, records))
     parts = [judge.strategy(strategy) for strategy in STRATEGIES]
     entries = sorted((entry for part, _ in parts for entry in part), key=_order)
     others = tuple((strategy.name, left) for strategy, (_, left) in zip(STRATEGIES, parts, strict=True) if left)
-    return Explanation(plan, threads, record, accuracy_limit(spec), tuple(entries), others)
+    authority = _authority(plan, lock, knows=bool(records))
+    return Explanation(plan, threads, authority, record, accuracy_limit(spec), tuple(entries), others)
 
 
-def _record_of(plan: Plan, machine: Machine, threads: int) -> Record | None:
-    """The record that the plan is the choice of, the latest of several; where the plan is another's choice, what was measured of
-    the problem is told all the same by the latest record with candidates."""
-    if plan.origin == "heuristic":
-        return None
-    found = database().find(plan.spec.to_json(), machine.fingerprint())
-    same = [record for record in found if record.choice == (plan.strategy, plan.config)]
-    pinned = [record for record in same if record.is_pinned == (plan.origin == "pinned")]
-    own = [record for record in pinned or same if record.threads in (threads, 0)]
-    return max(own, key=lambda record: record.created, default=None)
+def _authority(plan: Plan, lock: Lockfile | None, *, knows: bool) -> str:
+    """Who decides, where it is not a record of the database that does; ``knows`` is whether it has one of the problem."""
+    if lock is not None:
+        file = f"the lockfile {str(lock.path)!r}"
+        return f"locked by {file}" if plan.origin == "lock" else f"the cost model's choice: {file} lacks a valid one"
+    if plan.origin != "heuristic":
+        return ""
+    if tune_mode() == "off":
+        return "the cost model's choice: CONVGEN_TUNE=off"
+    if is_deterministic():
+        return "the cost model's choice: CONVGEN_DETERMINISTIC=1"
+    why = "no result of the database is valid here" if knows else "nothing has been measured"
+    return f"the cost model's choice: {why}"
+
+
+def _records_of(plan: Plan, machine: Machine, threads: int) -> list[Record]:
+    """What is stored about the problem and as many threads; where the plan was shipped, what was shipped of it."""
+    problem, fingerprint = plan.spec.to_json(), machine.fingerprint()
+    if plan.origin == "shipped":
+        found = tuple(shipped_records(fingerprint).get(problem, ()))
+    else:
+        found = database().find(problem, fingerprint)
+    return [record for record in found if record.threads in (threads, ANY_THREADS)]
+
+
+def _record_of(plan: Plan, records: Sequence[Record]) -> Record | None:
+    """The record that the plan is the choice of, the latest of several: a pin where it decides, and else none."""
+    same = [record for record in records if record.choice == (plan.strategy, plan.config)]
+    kind = [record for record in same if record.is_pinned == (plan.origin == "pinned")]
+    return max(kind, key=lambda record: record.created, default=None)
+
+
+def _evidence_on(plan: Plan, record: Record | None, records: Sequence[Record]) -> Record | None:
+    """The measurement to tell of: the plan's own, else the latest that tried it, else the latest."""
+    if record is not None and record.candidates:
+        return record
+
+    def weight(each: Record) -> tuple[bool, str]:
+        return any((c.strategy, c.config) == (plan.strategy, plan.config) for c in each.candidates), each.created
+
+    tried = [each for each in records if each.candidates and each.version == __version__]
+    return max(tried, key=weight, default=record)
 
 
 def _order(entry: Entry) -> tuple[int, float]:

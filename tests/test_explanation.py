@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 
 from convgen import __version__
+from convgen.bench.roofline import Roofline
 from convgen.choices import database
 from convgen.cli import main
 from convgen.driver import Plan, heuristic_plan, needed_bytes
+from convgen.errors import LockWarning
 from convgen.explanation import NAMED, Entry, Explanation, explain
 from convgen.machine import Machine
+from convgen.report.layers import report_layer
+from convgen.report.page import render_page
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
 from convgen.strategies.registry import STRATEGIES, strategy_named
+from convgen.tuning.lockfile import LockEntry, write_lock
 from convgen.tuning.record import Candidate, Record, current_tools
 from convgen.tuning.space import Config
 
@@ -57,6 +62,13 @@ def record() -> Record:
     )
     database().store(stored)
     return stored
+
+
+def pinned(record: Record, config: Config) -> Record:
+    """A pin for the same problem, of which nothing was measured."""
+    return dataclasses.replace(
+        record, origin="pinned", config=config, created="2026-02-02", seconds=0.0, baseline_seconds=0.0, candidates=()
+    )
 
 
 def entry_of(found: Explanation, strategy: str, config: Config | None = None) -> Entry:
@@ -115,10 +127,73 @@ def test_bounds_that_are_too_large_are_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_pin_is_the_provenance(record: Record) -> None:
-    database().store(dataclasses.replace(record, origin="pinned", config=SLOWER, created="2026-02-02"))
+    database().store(pinned(record, SLOWER))
     found = explain(SPEC, HOST, 1)
     assert (found.plan.origin, found.chosen.config) == ("pinned", SLOWER)
     assert found.provenance.startswith("pinned by a person")
+    # What was measured is told all the same, relative to the pin.
+    assert found.seconds == 1.25e-4
+    assert entry_of(found, "direct", WINNER).fate == "measured 20.0% faster"
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lockfile in force that holds another choice than the fastest."""
+    path = tmp_path / "convgen.lock"
+    write_lock(path, [LockEntry(SPEC, HOST.fingerprint(), 1, ("direct", SLOWER))])
+    monkeypatch.setenv("CONVGEN_LOCK", str(path))
+    return path
+
+
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_a_lock_is_the_provenance_whatever_the_database_says(record: Record, lock: Path, is_pinned: bool) -> None:
+    if is_pinned:
+        database().store(pinned(record, TIED))
+    found = explain(SPEC, HOST, 1)
+    assert (found.plan.origin, found.chosen.config) == ("lock", SLOWER)
+    assert found.provenance == f"locked by the lockfile {str(lock)!r}"
+    assert (found.seconds, found.error) == (1.25e-4, None)
+    assert entry_of(found, "direct", WINNER).fate == "measured 20.0% faster"
+
+
+def test_a_lock_that_agrees_with_what_was_measured_is_told_before_it(record: Record, lock: Path) -> None:
+    write_lock(lock, [LockEntry(SPEC, HOST.fingerprint(), 1, ("direct", WINNER))])
+    found = explain(SPEC, HOST, 1)
+    assert found.provenance.startswith(f"locked by the lockfile {str(lock)!r}; measured on here, 2026-01-02")
+    assert (found.seconds, found.error) == (1e-4, 1e-7)
+
+
+def test_what_a_lock_lacks_and_what_is_switched_off_is_told(
+    record: Record, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lock(lock, [])
+    with pytest.warns(LockWarning):
+        assert explain(SPEC, HOST, 1).provenance.startswith(
+            f"the cost model's choice: the lockfile {str(lock)!r} lacks"
+        )
+    monkeypatch.setenv("CONVGEN_LOCK", "off")
+    for name, value in (("CONVGEN_DETERMINISTIC", "1"), ("CONVGEN_TUNE", "off")):
+        monkeypatch.setenv(name, value)
+        found = explain(SPEC, HOST, 1)
+        assert found.plan.origin == "heuristic"
+        assert found.provenance.startswith(f"the cost model's choice: {name}={value}")
+
+
+def test_command_and_report_tell_of_the_lock(
+    record: Record, lock: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["explain", TEXT, "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert f"locked by the lockfile {str(lock)!r}" in out
+    assert f"choice      direct {SLOWER}" in out
+    assert "of the peak" in out
+    roofline = Roofline(1e11, ((1 << 10, 1e10), (1 << 20, 1e10)))
+    layer = report_layer("", 1, SPEC, HOST, 1, roofline, {})
+    assert layer.position is not None
+    assert layer.position.seconds == 1.25e-4
+    page = render_page("net", [layer], HOST, 1, roofline, None)
+    assert "locked by the lockfile" in page
+    assert "measured on here" not in page
 
 
 def test_the_command_prints_all_of_it(record: Record, capsys: pytest.CaptureFixture[str]) -> None:

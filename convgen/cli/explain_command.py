@@ -36,9 +36,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
     print_line(f"choice      {found.plan.strategy} {found.plan.config}".rstrip())
     print_line(f"provenance  {found.provenance}")
     print_line(f"accuracy    {_accuracy(found)}")
-    if found.plan.seconds:
+    if found.seconds:
         roofline = calibrated_roofline(machine, threads, spec.dtype)
-        print_line(f"roofline    {roofline.position(spec, found.plan.seconds).describe()}")
+        print_line(f"roofline    {roofline.position(spec, found.seconds).describe()}")
     print_line()
     print_table(_COLUMNS, [_row(entry) for entry in found.entries])
     for strategy, count in found.others:

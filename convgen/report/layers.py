@@ -76,7 +76,7 @@ def report_layer(
 ) -> ReportedLayer:
     """All there is to tell of a problem; raises what choosing and lowering raise."""
     found = explain(spec, machine, threads)
-    seconds = found.plan.seconds
+    seconds = found.seconds
     return ReportedLayer(
         name or format_descriptor(spec),
         count,
