@@ -24,15 +24,15 @@ def _integer_instructions(op: CudaConv) -> int:
     return len(_INTEGER.findall(body))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 @pytest.mark.parametrize(
     ("layout", "direction", "most"),
     [
         ("channels_first", "forward", 0.75),
-        ("channels_first", "backward_data", 0.75),
+        pytest.param("channels_first", "backward_data", 0.75, marks=pytest.mark.slow),
         ("channels_first", "backward_weights", 0.9),
         ("channels_last", "forward", 0.9),
-        ("channels_last", "backward_data", 0.9),
+        pytest.param("channels_last", "backward_data", 0.9, marks=pytest.mark.slow),
     ],
 )
 def test_addresses_take_less_arithmetic(layout: str, direction: str, most: float, dtype: str) -> None:
