@@ -143,8 +143,10 @@ class Helpers:
                 continue
             if thread.is_alive() or helper.is_late:
                 _warn(helper)
-            helper.end()
+            # Its thread sees it end before the pipes are closed.
+            helper.kill()
             thread.join(PATIENCE_SECONDS)
+            helper.end()
         self._most -= len(self._helpers) - len(kept)
         self._helpers = kept
 

@@ -67,9 +67,18 @@ class HelperProcess:
         stdin.flush()
         return self._line(seconds)
 
+    def kill(self) -> int:
+        """Ends it and returns its exit status."""
+        if self.process.poll() is None:
+            self.process.kill()
+        try:
+            return self.process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+
     def end(self) -> int:
         """Ends it and returns its exit status, negative for the signal that it had died of."""
-        status = self._kill()
+        status = self.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -94,22 +103,13 @@ class HelperProcess:
             readable, _, _ = select.select([stdout], [], [], max(0.0, end - time.monotonic()))
             if not readable:
                 self.is_late = True
-                self._kill()
+                self.kill()
                 raise TimeoutError(f"no answer after {seconds:g} s")
             part = os.read(stdout.fileno(), 1 << 16)
             if not part:
-                break
+                return ""  # half an answer is none
             line += part
         return line.decode("utf-8", "replace")
-
-    def _kill(self) -> int:
-        """Ends it and returns its exit status."""
-        if self.process.poll() is None:
-            self.process.kill()
-        try:
-            return self.process.wait(_KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            return -signal.SIGKILL
 
 
 # Signals that say that the program itself is at fault.
