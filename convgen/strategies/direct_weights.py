@@ -38,6 +38,7 @@ from convgen.strategies.direct_images import (
     FEW_CHANNELS,
     channels_last_order,
     image_labels,
+    source_copy,
     source_passes,
     turned_loop,
     turning_passes,
@@ -172,11 +173,15 @@ def plain_as_read(spec: ConvSpec, nest: Nest) -> str:
     return "plain" if spec.layout == "channels_first" or widens(spec) else nest.plain.name
 
 
+def source_as_read(spec: ConvSpec, nest: Nest) -> str:
+    """The buffer that the image with padding is read from, where it may be copied: its copy, if there is a reason for one."""
+    copy = source_copy(spec, nest, vector_order(spec, nest), always=widens(spec))
+    return nest.source if copy is None else "padded"
+
+
 def _image_of_lanes(spec: ConvSpec, nest: Nest, *, turned: bool) -> str:
     """The buffer that vectors are read from: an image, or its copy with channels last."""
-    if turned == spec.transposed:
-        return plain_as_read(spec, nest)
-    return "padded" if spec.layout == "channels_first" or widens(spec) else nest.source
+    return source_as_read(spec, nest) if turned else plain_as_read(spec, nest)
 
 
 def sums_row_of_taps(spec: ConvSpec, *, turned: bool) -> bool:

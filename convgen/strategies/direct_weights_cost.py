@@ -108,9 +108,10 @@ def _images(spec: ConvSpec, *, turned: bool) -> tuple[_Image, _Image]:
     itemsize = DTYPES[DTYPES[spec.dtype].accumulator if widens(spec) else spec.dtype].itemsize
     # A stride beyond the window leaves pixels out.
     read = spec.batch * math.prod(plain_size(spec)) * math.prod(spec.kernel_size)
+    source, plain = image_bytes(spec)
     made, reduced = (
         _Image(min(size, read * channels * spec.groups * itemsize), channels * spec.groups * itemsize, itemsize)
-        for size, channels in ((spec.output_bytes, spec.made_channels), (spec.input_bytes, spec.reduced_channels))
+        for size, channels in ((plain, spec.made_channels), (source, spec.reduced_channels))
     )
     return (reduced, made) if turned else (made, reduced)
 

@@ -35,6 +35,7 @@ from convgen.strategies.direct_weights import (
     plain_as_read,
     plain_passes,
     plain_size,
+    source_as_read,
     widens,
 )
 from convgen.strategies.tiles import even_pixels
@@ -201,7 +202,7 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
     ahead = max(1, _AHEAD_CYCLES // (config["rows"] * config["pixels"] * vectors)) * spec.groups
     return (
         PrefetchReads(plain_as_read(spec, nest), ahead, loops),
-        PrefetchReads("padded" if config["copied"] else nest.source, ahead, loops),
+        PrefetchReads(source_as_read(spec, nest) if config["copied"] else nest.source, ahead, loops),
     )
 
 

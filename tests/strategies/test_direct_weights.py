@@ -37,6 +37,9 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "3d": dict(in_channels=16, out_channels=6, spatial_size=(4, 5, 6), kernel_size=(2, 3, 3), padding=(0, 1, 1)),
     "depthwise": dict(in_channels=24, out_channels=24, spatial_size=(9, 8), kernel_size=3, padding=1, groups=24),
     "depthwise 7x7": dict(in_channels=20, out_channels=20, spatial_size=(9, 10), kernel_size=7, padding=3, groups=20),
+    "depthwise without padding": dict(
+        in_channels=24, out_channels=24, spatial_size=(19, 18), kernel_size=3, groups=24, batch=2
+    ),
     "depthwise strided": dict(
         in_channels=24, out_channels=24, spatial_size=(10, 9), kernel_size=3, stride=2, padding=(1, 0), groups=24
     ),
@@ -65,7 +68,7 @@ def assert_exact(spec: ConvSpec, machine: Machine) -> set[str]:
     found: set[str] = set()
     for config in spread(Direct().space(spec, machine)):
         comparison = gate_a(
-            spec, CompiledConv(Plan(spec, "direct", config, "given"), HOST, 2), np.random.default_rng(0)
+            spec, CompiledConv(Plan(spec, "direct", config, "given"), machine, 2), np.random.default_rng(0)
         )
         assert comparison.ok, (config, comparison.reason)
         found |= {name for name, _ in config.values}
@@ -85,6 +88,8 @@ def test_lanes_that_lie_apart_are_copied_where_they_are_read_at_one_place() -> N
         assert_exact(problem("2d pointwise", in_channels=100, out_channels=72, kernel_size=size), SMALL)
         for size in (1, 2)
     )
+    transposed = problem("2d transposed", in_channels=100, out_channels=72)
+    assert "packed" in assert_exact(transposed, SMALL)
     assert "packed" in pointwise
     assert "packed" in window
     space = Direct().space(problem("2d pointwise", in_channels=100, out_channels=72, kernel_size=2), SMALL)
