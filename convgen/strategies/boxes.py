@@ -82,8 +82,10 @@ def source_size(problem: ConvSpec) -> tuple[int, ...]:
 
 def kept_steps(problem: ConvSpec) -> tuple[int, ...]:
     """How far apart the positions are, along each axis, that a copy of the source keeps: a stride beyond a window of one tap
-    leaves out those between. What is copied in vectors, or turned in squares, has no gaps."""
-    if problem.transposed or problem.direction == "backward_data":
+    leaves out those between. What is copied in vectors, or turned in squares, has no gaps; nor has what a weight gradient reads
+    by several taps, whose loops are one."""
+    taps_are_one_loop = problem.direction == "backward_weights" and math.prod(problem.kernel_size) > 1
+    if problem.transposed or problem.direction == "backward_data" or taps_are_one_loop:
         return (1,) * problem.ndim
     axes = zip(problem.kernel_size, problem.stride, problem.padding, strict=True)
     *outer, last = (stride if taps == 1 and sides == (0, 0) else 1 for taps, stride, sides in axes)

@@ -143,6 +143,8 @@ def _may_merge(spec: ConvSpec) -> bool:
 def _may_pack(spec: ConvSpec, config: Config) -> bool:
     """Whether the image along the lanes is read at one place for each pixel, and its lanes lie apart."""
     turned = bool(config["turned"])
+    if spec.reduced_channels == 1:
+        return False
     extent = (spec.reduced_channels if turned else spec.made_channels) * spec.groups
     return config["lanes"] < extent and (not turned or (math.prod(spec.kernel_size) == 1 and spec.padding_is_zero))
 
