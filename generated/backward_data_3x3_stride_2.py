@@ -38,6 +38,13 @@ def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -51,6 +58,7 @@ f32x64 = Vector(ir.FloatType(), 64)
 fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+prefetch_f32x64 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 4, 256))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
@@ -104,6 +112,12 @@ def conv0(buffers, sizes, begin, end, worker):
                 padded_at1, padded_at2 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
                 padded_at3, padded_at4 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
                 padded_at5, padded_at6 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64)
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for ic in range(64):
                     packed_here = load_f32x64(packed, (((oc_block * 3 + tap_h) * 3 + tap_w) * 64 + ic) * 64)
@@ -153,6 +167,12 @@ def conv1(buffers, sizes, begin, end, worker):
                 padded_at1, padded_at2 = (row0 * LW + (col0 + 1)) * 64, (row1 * LW + (col1 + 1)) * 64
                 padded_at3, padded_at4 = (row2 * LW + (col2 + 1)) * 64, (row3 * LW + (col3 + 1)) * 64
                 padded_at5, padded_at6 = (row4 * LW + (col4 + 1)) * 64, (row5 * LW + (col5 + 1)) * 64
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64)
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kw in range(2):
                     for ic in range(64):
@@ -203,6 +223,12 @@ def conv2(buffers, sizes, begin, end, worker):
                 padded_at0, padded_at1 = ((row0 + 1) * LW + col0) * 64, ((row1 + 1) * LW + col1) * 64
                 padded_at2, padded_at3 = ((row2 + 1) * LW + col2) * 64, ((row3 + 1) * LW + col3) * 64
                 padded_at4, padded_at5 = ((row4 + 1) * LW + col4) * 64, ((row5 + 1) * LW + col5) * 64
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64)
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kh in range(2):
                     for ic in range(64):
@@ -253,6 +279,12 @@ def conv3(buffers, sizes, begin, end, worker):
                 padded_at0, padded_at1 = ((row0 + 1) * LW + (col0 + 1)) * 64, ((row1 + 1) * LW + (col1 + 1)) * 64
                 padded_at2, padded_at3 = ((row2 + 1) * LW + (col2 + 1)) * 64, ((row3 + 1) * LW + (col3 + 1)) * 64
                 padded_at4, padded_at5 = ((row4 + 1) * LW + (col4 + 1)) * 64, ((row5 + 1) * LW + (col5 + 1)) * 64
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row0 * 2 + start_h)) * OW + (col0 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row1 * 2 + start_h)) * OW + (col1 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row2 * 2 + start_h)) * OW + (col2 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row3 * 2 + start_h)) * OW + (col3 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row4 * 2 + start_h)) * OW + (col4 * 2 + start_w)) * OC + oc_block * 64)
+                prefetch_f32x64(grad_input, ((n * OH + (start * 2 + row5 * 2 + start_h)) * OW + (col5 * 2 + start_w)) * OC + oc_block * 64)
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kh in range(2):
                     for kw in range(2):

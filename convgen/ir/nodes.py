@@ -272,8 +272,8 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """``lanes`` elements of a memory buffer, ``ahead`` elements behind ``index``, will soon be read. Nothing is read and nothing
-    changes: the elements need not exist."""
+    """``lanes`` elements of a memory buffer, ``ahead`` elements behind ``index``, will soon be read or written. Nothing is read
+    and nothing changes: the elements need not exist."""
 
     buffer: str
     index: tuple[Index, ...]

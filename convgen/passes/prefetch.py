@@ -1,14 +1,17 @@
-"""prefetch: what a loop will read of a buffer some iterations later is asked for now."""
+"""prefetch: what a loop will read or write of a buffer some iterations later is asked for now."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from convgen.errors import IRError
 from convgen.ir.affine import Affine, affine
 from convgen.ir.build import add
 from convgen.ir.nodes import For, Index, Load, Prefetch, Program, Stmt
-from convgen.ir.rewrite import loops, map_body, map_stages, reads, substitute
+from convgen.ir.rewrite import loops, map_body, map_stages, reads, stores, substitute
+
+Body = tuple[Stmt, ...]
 
 
 @dataclass(frozen=True)
@@ -26,31 +29,59 @@ class PrefetchReads:
     loops: tuple[str, ...] = ()
 
     def __call__(self, program: Program) -> Program:
-        changed = map_stages(program, self._block)
+        changed = _in_innermost(program, self._prefetches, self.loops[:1])
         if changed == program:
             raise IRError(f"no innermost loop reads {self.buffer} in vectors")
         return changed
 
-    def _block(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
-        return tuple(map(self._statement, body))
-
-    def _statement(self, statement: Stmt) -> Stmt:
-        if isinstance(statement, For) and not any(True for _ in loops(statement.body)):
-            named = not self.loops or statement.var == self.loops[0]
-            return map_body(statement, self._with_prefetches) if named else statement
-        return map_body(statement, self._block)
-
-    def _with_prefetches(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    def _prefetches(self, body: Body) -> Body:
         vectors = dict.fromkeys(
             read for read in reads(body) if isinstance(read, Load) and read.buffer == self.buffer and read.lanes > 1
         )
         places = {_place(read.index) for read in vectors}
-        found = (
+        return tuple(
             Prefetch(read.buffer, read.index, read.lanes, self.ahead)
             for read in vectors
             if not any(_place(_next(read.index, loop)) in places for loop in self.loops)
         )
-        return (*found, *body)
+
+
+@dataclass(frozen=True)
+class PrefetchWrites:
+    """for v: y[v :32] = x   →   for v: prefetch y[v :32] + 2048; y[v :32] = x
+
+    In innermost loops every vector of ``buffer`` that is written is preceded by a prefetch of as many elements, ``ahead``
+    elements behind it, whatever the conditions that it is written under.
+
+    Requires: an innermost loop that writes the buffer in vectors. Ensures: the same stores of the same values.
+    """
+
+    buffer: str
+    ahead: int
+
+    def __call__(self, program: Program) -> Program:
+        changed = _in_innermost(program, self._prefetches)
+        if changed == program:
+            raise IRError(f"no innermost loop writes {self.buffer} in vectors")
+        return changed
+
+    def _prefetches(self, body: Body) -> Body:
+        places = ((s.index, s.lanes) for s in stores(body) if s.buffer == self.buffer and s.lanes > 1)
+        return tuple(Prefetch(self.buffer, index, lanes, self.ahead) for index, lanes in dict.fromkeys(places))
+
+
+def _in_innermost(program: Program, prefetches: Callable[[Body], Body], only: tuple[str, ...] = ()) -> Program:
+    """The program with prefetches at the head of every innermost loop, or of those with the given variables."""
+
+    def statement(one: Stmt) -> Stmt:
+        if not isinstance(one, For) or any(True for _ in loops(one.body)):
+            return map_body(one, block)
+        return one if only and one.var not in only else map_body(one, lambda body: (*prefetches(body), *body))
+
+    def block(body: Body) -> Body:
+        return tuple(map(statement, body))
+
+    return map_stages(program, block)
 
 
 def _next(index: tuple[Index, ...], loop: str) -> tuple[Index, ...]:

@@ -86,7 +86,7 @@ class Depthwise:
         return last_seconds(spec, config, machine)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
-        return last_schedule(spec, config["rows"], config["pixels"], config["lanes"], config["order"])
+        return last_schedule(spec, config, machine)
 
 
 def _tile_pixels(row: int, most: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ can lie outside are tested, once for a tile and row.
 
 from __future__ import annotations
 
+from convgen.machine import Machine
 from convgen.nests.build import SUMS, build_nest, weight_axes
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes, with_constant
 from convgen.passes.collapse import Collapse
@@ -29,16 +30,19 @@ from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
 from convgen.strategies.copies import copy_tasks
 from convgen.strategies.depthwise_facts import assume_tiles
+from convgen.strategies.tiles import tile_prefetches
+from convgen.tuning.space import Config
 
 # Where the loop over blocks of groups stands: outside of an image, innermost, or around the tiles of a row.
 GROUPS_FIRST, GROUPS_LAST, GROUPS_IN_ROWS = 0, 1, 2
 
 
-def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int) -> Schedule:
+def last_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
     """Register tiles of ``rows`` rows of ``pixels`` pixels times ``lanes`` made channels. Taps of several rows are unrolled too.
 
     Groups and their made channels are one loop in the tile, and one axis of what it accesses.
     """
+    rows, pixels, lanes, order = (config[name] for name in ("rows", "pixels", "lanes", "order"))
     nest = with_constant(build_nest(spec), "OC")
     channels = nest.channels
     lane_loops = ("g_in", "oc") if channels.has_made else ("g_in",)
@@ -69,6 +73,8 @@ def last_schedule(spec: ConvSpec, rows: int, pixels: int, lanes: int, order: int
         *assume_tiles(spec, nest, (rows, pixels)[-tiled:]),
         ShareReads(nest.source),
         Skip(),
+        # Tiles of few taps have no time to lose.
+        *tile_prefetches(spec, nest, machine, 2 * machine.l2_bytes),
     )
     return Schedule(nest, passes)
 

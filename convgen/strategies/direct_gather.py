@@ -29,7 +29,7 @@ from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.dots import adds_bytes, dot_of
 from convgen.strategies.matrix import matrix_passes, pieces_of, split_passes
 from convgen.strategies.merging import merged_pixels
-from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes
+from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes, tile_prefetches
 from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
@@ -85,7 +85,8 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         tile = matrix_passes("px", loop, "ic", config["height"], depth)
     else:
         tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
-    return Schedule(nest, (*passes, *tile, *_prefetches(problem, nest, config, machine)))
+    prefetches = *_prefetches(problem, nest, config, machine), *tile_prefetches(problem, nest, machine)
+    return Schedule(nest, (*passes, *tile, *prefetches))
 
 
 def _prefetches(problem: ConvSpec, nest: Nest, config: Config, machine: Machine) -> tuple[Pass, ...]:

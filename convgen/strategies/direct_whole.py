@@ -33,7 +33,7 @@ from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import result_passes
 from convgen.strategies.direct_packing import pack_order, pack_weights
 from convgen.strategies.dots import dot_of, dot_passes
-from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
+from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows, tile_prefetches
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 from convgen.tuning.space import Config
 
@@ -112,6 +112,7 @@ def whole_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule
         Skip(),
         Simplify(),
         *_prefetches(spec, config, machine),
+        *tile_prefetches(spec, nest, machine),
     )
     return Schedule(nest, passes)
 

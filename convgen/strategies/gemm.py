@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from convgen.ir.build import add, floordiv, minimum, mod, mul, sub
 from convgen.ir.nodes import Index, Int, Var
+from convgen.machine import Machine
 from convgen.nests.build import SUMS, build_nest, unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest, axis_letters
@@ -32,6 +33,7 @@ from convgen.strategies.dots import dot_passes
 from convgen.strategies.gemm_tiles import gemm_tile_passes
 from convgen.strategies.gemm_weights import panel_passes
 from convgen.strategies.matrix import matrix_passes
+from convgen.strategies.tiles import tile_prefetches
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ class Reading:
 
 
 def gemm_schedule(
-    spec: ConvSpec, blocking: Blocking, read: Callable[[ConvSpec, Nest, Blocking], Reading], merged: int = MAX_NDIM
+    spec: ConvSpec,
+    blocking: Blocking,
+    read: Callable[[ConvSpec, Nest, Blocking], Reading],
+    machine: Machine,
+    merged: int = MAX_NDIM,
 ) -> Schedule:
     """The matrix product of a forward problem or a data gradient whose source is read as ``read`` says.
 
@@ -89,6 +95,7 @@ def gemm_schedule(
         *((BlockReduction(reading.reduction, blocking.block, "panel", "partial"),) if blocking.block else ()),
         *reading.inner,
         *_tile_passes(spec, nest, blocking, reading),
+        *tile_prefetches(spec, nest, machine),
     )
     return Schedule(nest, passes)
 

@@ -100,7 +100,7 @@ class Im2colGemm:
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         values = dict(config.values)
         whole = bool(values.pop("whole"))
-        return gemm_schedule(spec, Blocking(**values), partial(_reading, whole=whole))
+        return gemm_schedule(spec, Blocking(**values), partial(_reading, whole=whole), machine)
 
 
 def _many(spec: ConvSpec) -> bool:

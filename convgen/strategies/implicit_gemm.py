@@ -99,8 +99,8 @@ class ImplicitGemm:
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         if spec.layout == "channels_first":
-            return gemm_schedule(spec, Blocking(**dict(config.values)), _reading_lines, merged=1)
-        return gemm_schedule(spec, Blocking(**dict(config.values)), _reading_strips, merged=2)
+            return gemm_schedule(spec, Blocking(**dict(config.values)), _reading_lines, machine, merged=1)
+        return gemm_schedule(spec, Blocking(**dict(config.values)), _reading_strips, machine, merged=2)
 
 
 @dataclass(frozen=True)

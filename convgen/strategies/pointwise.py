@@ -85,7 +85,7 @@ class Pointwise:
         return gemm_seconds(problem, config, machine, copied=copied, copy_cycles=cycles, loops=1.0)
 
     def schedule(self, spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
-        return gemm_schedule(merged_pixels(spec), Blocking(**dict(config.values)), _reading)
+        return gemm_schedule(merged_pixels(spec), Blocking(**dict(config.values)), _reading, machine)
 
 
 def _whole_blocks(config: Config, terms: int) -> Config:

@@ -6,7 +6,9 @@ import math
 
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
+from convgen.nests.nest import Nest
 from convgen.passes.pipeline import Pass
+from convgen.passes.prefetch_tile import PrefetchTile
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.simplify import Simplify
 from convgen.passes.tile import Tile
@@ -98,6 +100,16 @@ def _waste(channels: int, lanes: int) -> float:
     """The part of the lanes' work that is beyond the last channel, in steps that ignore small differences."""
     blocks = -(-channels // lanes) if channels else 1
     return round(1 - channels / (blocks * lanes), 1)
+
+
+def tile_prefetches(spec: ConvSpec, nest: Nest, machine: Machine, least: int | None = None) -> tuple[Pass, ...]:
+    """Results that do not stay in the caches, and what is added to them, are asked for while a register tile is summed: a store
+    waits for its line as a load does. Images of ``least`` bytes, by default more than the second-level cache, do not stay there;
+    those with channels first are written in long rows, which the processor foresees within the last one."""
+    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
+    if least is None:
+        least = (machine.l2_bytes if spec.layout == "channels_last" else machine.l3_bytes) + 1
+    return (PrefetchTile((nest.result, "residual")),) if result >= least else ()
 
 
 def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:

@@ -32,7 +32,8 @@ from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.pipeline_copies import PipelineCopies
 from convgen.passes.predicate import Predicate
-from convgen.passes.prefetch import PrefetchReads
+from convgen.passes.prefetch import PrefetchReads, PrefetchWrites
+from convgen.passes.prefetch_tile import PrefetchTile
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
@@ -293,6 +294,8 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "prefetch_fresh": (small.neighbours(), (PrefetchReads("x", 12, ("i",)),)),
     "prefetch": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchReads("w", 12))),
+    "prefetch_writes": (small.chained(), (Vectorize("j"), PrefetchWrites("y", 12))),
+    "prefetch_tile": (small.product(), (RegisterTile(("j",)), Vectorize("j"), PrefetchTile(("y", "x")))),
     "simplify_decided": (small.guarded_block(Less(add("b", "l"), Var("K"))), (Tile("r", 1, "rb", "rl"), Simplify())),
     "predicate": (small.product(), (Tile("i", 2, "ib", "px"), Tile("r", 2, "rb", "t"), Predicate(), Simplify())),
     "predicate_padding": (
