@@ -49,6 +49,13 @@ def hold(b, base, index, size):
     place = b.add(base, b.mul(index, index.type(size)))
     return b.asm(ir.FunctionType(place.type, [place.type]), "", "=r,0", [place], False)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -69,6 +76,7 @@ load_f32x32 = operation(f32x32, (i64, i64), lambda b, base, i: b.load(at(b, base
 load_if_f32x16 = operation(f32x16, (i64, i64, types.boolean), lambda b, base, i, c: b.load(place_if(b, c, at(b, base, i, f32x16.llvm, 4), f32x16.llvm), align=4))
 mul_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fmul(x, y))
 place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
+prefetch_f32x16 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 4, 64))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
@@ -256,6 +264,22 @@ def conv(buffers, sizes, begin, end, worker):
             row1 = (start + tile) // row
             col = start + tile - row1 * row
             for c_block in range(4):
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 448)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 512)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 576)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 640)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 704)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 768)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 832)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 896)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 960)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1024)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1088)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1152)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1216)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1280)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1344)
+                prefetch_f32x16(input, (row1 * IW + col * 10) * 64 + c_block * 16 + 1408)
                 input_at = (row1 * IW + col * 10) * 64 + c_block * 16
                 x0 = load_if_f32x16(input, input_at - 192, (0 <= col * 10 - 3) & (col * 10 - 3 < IW))
                 x1 = load_if_f32x16(input, input_at - 128, (0 <= col * 10 - 2) & (col * 10 - 2 < IW))
@@ -422,6 +446,16 @@ def conv(buffers, sizes, begin, end, worker):
                 row1 = (start + tile) // row
                 col = start + tile - row1 * row
                 for y_block in range(2):
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 10)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 11)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 12)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 13)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 14)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 15)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 16)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 17)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 18)
+                    prefetch_f32x16(output, (row1 * OW + col * 10) * OC + (ob * 32 + y_block * 16) + OC * 19)
                     m_by = tile * 32 + y_block * 16
                     y0 = load_f32x16(m, m_by)
                     y1 = load_f32x16(m, m_at0 + m_by)

@@ -38,6 +38,13 @@ def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -51,6 +58,7 @@ f32x64 = Vector(ir.FloatType(), 64)
 fma_f32x64 = operation(f32x64, (f32x64, f32x64, f32x64), lambda b, x, y, z: call(b, "llvm.fma.v64f32", x.type, x, y, z))
 load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, ir.FloatType(), 4), align=4))
 load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
+prefetch_f32x64 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 4, 256))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
@@ -79,6 +87,12 @@ def conv(buffers, sizes, begin, end, worker):
         part, oc_block = task // ((OC + 63) // 64) % (((OW + 5) // 6 + 15) // 16), task % ((OC + 63) // 64)
         for tile in range(min(16, (OW + 5) // 6 - part * 16)):
             start = min(part * 96 + tile * 6, OW - 6)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64 + OC)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64 + OC * 2)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64 + OC * 3)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64 + OC * 4)
+            prefetch_f32x64(output, (n * OW + start) * OC + oc_block * 64 + OC * 5)
             acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
             for ic in range(256):
                 input_at = (n * IW + start) * 256 + ic

@@ -38,6 +38,13 @@ def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -54,6 +61,7 @@ load_f32 = operation(f32, (i64, i64), lambda b, base, i: b.load(at(b, base, i, i
 load_f32x64 = operation(f32x64, (i64, i64), lambda b, base, i: b.load(at(b, base, i, f32x64.llvm, 4), align=4))
 load_some_f32x64 = operation(f32x64, (i64, i64, i64), lambda b, base, i, n: call(b, "llvm.masked.load.v64f32.p0", f32x64.llvm, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64), f32x64.llvm(None)))
 max_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.maximum.v64f32", x.type, x, y))
+prefetch_f32x64 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 4, 256))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
 store_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(x, at(b, base, i, f32x64.llvm, 4), align=4))
@@ -103,6 +111,12 @@ def conv(buffers, sizes, begin, end, worker):
                 padded_at1, padded_at2 = (row0 * LW + col0) * 64, (row1 * LW + col1) * 64
                 padded_at3, padded_at4 = (row2 * LW + col2) * 64, (row3 * LW + col3) * 64
                 padded_at5, padded_at6 = (row4 * LW + col4) * 64, (row5 * LW + col5) * 64
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64)
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64 + OC)
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64 + OC * 2)
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64 + OC * 3)
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64 + OC * 4)
+                prefetch_f32x64(output, ((n * OH + start0) * OW + start3) * OC + oc_block * 64 + OC * 5)
                 acc0 = acc1 = acc2 = acc3 = acc4 = acc5 = splat_f32x64(0.0)
                 for kh in range(3):
                     for kw in range(3):

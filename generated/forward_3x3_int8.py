@@ -38,6 +38,13 @@ def call(b, name, result, *values):
     function = ir.FunctionType(result, [value.type for value in values])
     return b.call(cgutils.get_or_insert_function(b.module, function, name), values)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -64,6 +71,7 @@ def below(b, count, lanes):
 i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
 f32x64 = Vector(ir.FloatType(), 64)
 i32x64 = Vector(ir.IntType(32), 64)
+i8x64 = Vector(ir.IntType(8), 64)
 add_i32x64 = operation(i32x64, (i32x64, i32x64), lambda b, x, y: b.add(x, y))
 convert_i32_f32x64 = operation(f32x64, (i32x64,), lambda b, x: b.sitofp(x, f32x64.llvm))
 convert_f32_i32x64 = operation(i32x64, (f32x64,), lambda b, x: call(b, "llvm.lrint.v64i32.v64f32", i32x64.llvm, x))
@@ -80,6 +88,7 @@ max_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.m
 max_i32x64 = operation(i32x64, (i32x64, i32x64), lambda b, x, y: call(b, "llvm.smax.v64i32", x.type, x, y))
 min_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: call(b, "llvm.minimum.v64f32", x.type, x, y))
 mul_f32x64 = operation(f32x64, (f32x64, f32x64), lambda b, x, y: b.fmul(x, y))
+prefetch_i8x64 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 1, 64))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 splat_i32x64 = operation(i32x64, (i32,), lambda b, x: splat(b, x, i32x64.llvm))
 store_i32 = operation(types.void, (i64, i64, i32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.IntType(32), 4), align=4))
@@ -151,6 +160,10 @@ def conv(buffers, sizes, begin, end, worker):
             col3 = start + 3 - row3 * OW
             padded_at0, padded_at1 = ((n * PH + row0) * PW + col0) * 64, ((n * PH + row1) * PW + col1) * 64
             padded_at2, padded_at3 = ((n * PH + row2) * PW + col2) * 64, ((n * PH + row3) * PW + col3) * 64
+            prefetch_i8x64(output, (n * OH * OW + start) * OC + oc_block * 64)
+            prefetch_i8x64(output, (n * OH * OW + start) * OC + oc_block * 64 + OC)
+            prefetch_i8x64(output, (n * OH * OW + start) * OC + oc_block * 64 + OC * 2)
+            prefetch_i8x64(output, (n * OH * OW + start) * OC + oc_block * 64 + OC * 3)
             offsets_here = load_i32x64(offsets, oc_block * 64)
             acc0 = acc1 = acc2 = acc3 = offsets_here
             for kh in range(3):

@@ -49,6 +49,13 @@ def hold(b, base, index, size):
     place = b.add(base, b.mul(index, index.type(size)))
     return b.asm(ir.FunctionType(place.type, [place.type]), "", "=r,0", [place], False)
 
+def prefetch(b, base, index, size, length):
+    """Asks for the cache lines of so many bytes to come to the second level."""
+    place, kind = b.add(base, b.mul(index, index.type(size))), ir.IntType(32)
+    for line in range(0, length, 64):
+        here = b.inttoptr(b.add(place, place.type(line)), ir.IntType(8).as_pointer())
+        call(b, "llvm.prefetch.p0", ir.VoidType(), here, kind(0), kind(2), kind(1))
+
 def splat(b, x, vector):
     first = b.insert_element(vector(ir.Undefined), x, ir.IntType(32)(0))
     return b.shuffle_vector(first, first, ir.VectorType(ir.IntType(32), vector.count)(None))
@@ -71,6 +78,7 @@ load_some_f32x16 = operation(f32x16, (i64, i64, i64), lambda b, base, i, n: call
 max_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: call(b, "llvm.maximum.v16f32", x.type, x, y))
 mul_f32x16 = operation(f32x16, (f32x16, f32x16), lambda b, x, y: b.fmul(x, y))
 place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
+prefetch_f32x16 = operation(types.void, (i64, i64), lambda b, base, i: prefetch(b, base, i, 4, 64))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x32 = operation(f32x32, (f32,), lambda b, x: splat(b, x, f32x32.llvm))
 store_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.FloatType(), 4), align=4))
@@ -224,6 +232,14 @@ def conv(buffers, sizes, begin, end, worker):
             col1 = row2 - row3 * row0
             for c_block in range(4):
                 for iw in range(8):
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (0 - IW * 64 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + 320)
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 64 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 128 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 192 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 256 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 320 + 320))
+                    prefetch_f32x16(input, ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16 + (IW * 384 + 320))
                     input_at = ((row3 * IH + col1 * 6) * IW + (col * 6 + iw)) * 64 + c_block * 16
                     inside = (0 <= col * 6 + iw - 1) & (col * 6 + iw - 1 < IW)
                     x0 = load_if_f32x16(input, input_at - (IW * 64 + 64), (0 <= col1 * 6 - 1) & (col1 * 6 - 1 < IH) & inside)
@@ -452,6 +468,12 @@ def conv(buffers, sizes, begin, end, worker):
                         store_f32x16(y_kept, y_kept_at + 512, y4)
                         store_f32x16(y_kept, y_kept_at + 640, y5)
                     for ih in range(6):
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 6)
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 7)
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 8)
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 9)
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 10)
+                        prefetch_f32x16(output, ((row3 * OH + (col1 * 6 + ih)) * OW + col * 6) * OC + (ob * 32 + y_block * 16) + OC * 11)
                         y_kept_at = ih * 8 * 16
                         y0 = load_f32x16(y_kept, y_kept_at)
                         y1 = load_f32x16(y_kept, y_kept_at + 16)

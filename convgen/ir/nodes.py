@@ -272,13 +272,12 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """``lanes`` elements of a memory buffer, ``ahead`` elements behind ``index``, will soon be read or written. Nothing is read
-    and nothing changes: the elements need not exist."""
+    """``lanes`` elements of a memory buffer from ``index`` on will soon be read or written. Nothing is read and nothing changes:
+    the elements need not exist."""
 
     buffer: str
     index: tuple[Index, ...]
     lanes: int
-    ahead: int
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,6 @@ def _block(body: tuple[Stmt, ...], depth: int) -> list[str]:
                 lines.append(f"{pad}group of copies")
             case CopyWait(pending):
                 lines.append(f"{pad}wait for all copies" + (f" but {pending} groups" if pending else ""))
-            case Prefetch(name, index, lanes, ahead):
-                lines.append(f"{pad}prefetch {_access(name, index, lanes, None)} + {ahead}")
+            case Prefetch(name, index, lanes):
+                lines.append(f"{pad}prefetch {_access(name, index, lanes, None)}")
     return lines

@@ -16,10 +16,11 @@ Body = tuple[Stmt, ...]
 
 @dataclass(frozen=True)
 class PrefetchReads:
-    """for v: acc = acc + x[v :32] * y   →   for v: prefetch x[v :32] + 2048; acc = acc + x[v :32] * y
+    """for v: acc = acc + x[v :32] * y   →   for v: prefetch x[v + 2048 :32]; acc = acc + x[v :32] * y
 
-    In innermost loops every vector of ``buffer`` that is read is preceded by a prefetch of as many elements, ``ahead`` elements
-    behind it; with ``loops``, in the first of these alone, and of what no read has met in an earlier iteration of any of them.
+    In innermost loops every vector of ``buffer`` that is read is preceded by a prefetch of as many elements, ``ahead`` places
+    further along ``axis``; with ``loops``, in the first of these alone, and of what no read has met in an earlier iteration of
+    any of them.
 
     Requires: an innermost loop that reads the buffer in vectors. Ensures: the same stores of the same values.
     """
@@ -27,6 +28,7 @@ class PrefetchReads:
     buffer: str
     ahead: int
     loops: tuple[str, ...] = ()
+    axis: int = -1
 
     def __call__(self, program: Program) -> Program:
         changed = _in_innermost(program, self._prefetches, self.loops[:1])
@@ -40,7 +42,7 @@ class PrefetchReads:
         )
         places = {_place(read.index) for read in vectors}
         return tuple(
-            Prefetch(read.buffer, read.index, read.lanes, self.ahead)
+            Prefetch(read.buffer, _ahead(read.index, self.axis, self.ahead), read.lanes)
             for read in vectors
             if not any(_place(_next(read.index, loop)) in places for loop in self.loops)
         )
@@ -48,16 +50,17 @@ class PrefetchReads:
 
 @dataclass(frozen=True)
 class PrefetchWrites:
-    """for v: y[v :32] = x   →   for v: prefetch y[v :32] + 2048; y[v :32] = x
+    """for v: y[v :32] = x   →   for v: prefetch y[v + 2048 :32]; y[v :32] = x
 
-    In innermost loops every vector of ``buffer`` that is written is preceded by a prefetch of as many elements, ``ahead``
-    elements behind it, whatever the conditions that it is written under.
+    In innermost loops every vector of ``buffer`` that is written is preceded by a prefetch of as many elements, ``ahead`` places
+    further along ``axis``, whatever the conditions that it is written under.
 
     Requires: an innermost loop that writes the buffer in vectors. Ensures: the same stores of the same values.
     """
 
     buffer: str
     ahead: int
+    axis: int = -1
 
     def __call__(self, program: Program) -> Program:
         changed = _in_innermost(program, self._prefetches)
@@ -67,7 +70,9 @@ class PrefetchWrites:
 
     def _prefetches(self, body: Body) -> Body:
         places = ((s.index, s.lanes) for s in stores(body) if s.buffer == self.buffer and s.lanes > 1)
-        return tuple(Prefetch(self.buffer, index, lanes, self.ahead) for index, lanes in dict.fromkeys(places))
+        return tuple(
+            Prefetch(self.buffer, _ahead(index, self.axis, self.ahead), lanes) for index, lanes in dict.fromkeys(places)
+        )
 
 
 def _in_innermost(program: Program, prefetches: Callable[[Body], Body], only: tuple[str, ...] = ()) -> Program:
@@ -82,6 +87,12 @@ def _in_innermost(program: Program, prefetches: Callable[[Body], Body], only: tu
         return tuple(map(statement, body))
 
     return map_stages(program, block)
+
+
+def _ahead(index: tuple[Index, ...], axis: int, places: int) -> tuple[Index, ...]:
+    """So many places further along an axis."""
+    axis %= len(index)
+    return (*index[:axis], add(index[axis], places), *index[axis + 1 :])
 
 
 def _next(index: tuple[Index, ...], loop: str) -> tuple[Index, ...]:

@@ -35,7 +35,7 @@ class PrefetchTile:
         written = [(store.buffer, store.index, store.lanes) for store in stores(end)]
         read = [(load.buffer, load.index, load.lanes) for load in reads(end) if isinstance(load, Load)]
         return tuple(
-            Prefetch(buffer, index, lanes, 0)
+            Prefetch(buffer, index, lanes)
             for buffer, index, lanes in dict.fromkeys((*written, *read))
             if buffer in self.buffers and lanes > 1
         )

@@ -268,7 +268,7 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
         Unroll("e"),
         Simplify(),
         *_prefetches(spec, nest, config, machine),
-        *_image_prefetches(spec, nest, shapes(spec, choose)[0].algorithms[-1], config, machine),
+        *_image_prefetches(spec, nest, shapes(spec, choose)[0].algorithms[-1], config),
     )
     return Schedule(nest, passes)
 
@@ -284,27 +284,19 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
     return tuple(PrefetchReads(buffer.name, PREFETCHED_BYTES // size) for buffer in weights)
 
 
-def _image_prefetches(
-    spec: ConvSpec, nest: Nest, algorithm: AxisAlgorithm, config: Config, machine: Machine
-) -> tuple[Pass, ...]:
-    """What the next tile along the last axis, by the given algorithm, reads and writes of images beyond the second-level cache is
-    asked for now: it lies in too many rows for the processor to foresee."""
+def _image_prefetches(spec: ConvSpec, nest: Nest, algorithm: AxisAlgorithm, config: Config) -> tuple[Pass, ...]:
+    """What the next tile along the last axis, by the given algorithm, reads and writes is asked for now: it lies in too many rows
+    for the processor to foresee, and in a network few images stay in a core's own caches."""
     if spec.layout != "channels_last":
         return ()
     axis = gather_classes(unfolded_problem(spec))[0][-1]
-    tile = algorithm.outputs * axis.interleaved
-    read, written = tile * axis.source_step * nest.channels.groups * nest.channels.reduced, tile * axis.step
-    written *= nest.channels.groups * spec.made_channels
-    images = (spec.input_bytes, spec.output_bytes)
-    read_bytes, written_bytes = images[::-1] if spec.direction == "backward_data" else images
-    passes: list[Pass] = []
-    if read_bytes > machine.l2_bytes and nest.channels.reduced > 1:
-        passes.append(PrefetchReads(nest.source, read))
-    if written_bytes > machine.l2_bytes and config["lanes"] > 1:
-        passes.append(PrefetchWrites(nest.result, written))
-        if "residual" in spec.epilogue.steps:
-            passes.append(PrefetchReads("residual", written))
-    return tuple(passes)
+    tile, width = algorithm.outputs * axis.interleaved, spec.ndim
+    reads = (PrefetchReads(nest.source, tile * axis.source_step, axis=width),) if nest.channels.reduced > 1 else ()
+    if config["lanes"] == 1:
+        return reads
+    written = tile * axis.step
+    added = (PrefetchReads("residual", written, axis=width),) if "residual" in spec.epilogue.steps else ()
+    return (*reads, PrefetchWrites(nest.result, written, axis=width), *added)
 
 
 def _source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:

@@ -73,8 +73,7 @@ def last_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         *assume_tiles(spec, nest, (rows, pixels)[-tiled:]),
         ShareReads(nest.source),
         Skip(),
-        # Tiles of few taps have no time to lose.
-        *tile_prefetches(spec, nest, machine, 2 * machine.l2_bytes),
+        *tile_prefetches(spec, nest, machine),
     )
     return Schedule(nest, passes)
 

@@ -25,6 +25,8 @@ MAX_VECTORS = 4
 PLENTY = 16
 # How far ahead of their use weights are asked for that come from beyond the second-level cache.
 PREFETCHED_BYTES = 8 << 10
+# Tiles that sum fewer taps of a single channel have no time to prefetch their results.
+MANY_TAPS = 25
 # What a tile of one pixel loses beside one of many, which share their loads of weights.
 LOADS_SHARE = 0.3
 
@@ -102,14 +104,16 @@ def _waste(channels: int, lanes: int) -> float:
     return round(1 - channels / (blocks * lanes), 1)
 
 
-def tile_prefetches(spec: ConvSpec, nest: Nest, machine: Machine, least: int | None = None) -> tuple[Pass, ...]:
-    """Results that do not stay in the caches, and what is added to them, are asked for while a register tile is summed: a store
-    waits for its line as a load does. Images of ``least`` bytes, by default more than the second-level cache, do not stay there;
-    those with channels first are written in long rows, which the processor foresees within the last one."""
+def tile_prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass, ...]:
+    """Results, and what is added to them, are asked for while a register tile is summed: a store waits for its line as a load
+    does, and in a network few images stay in a core's own caches. Those with channels first are written in long rows, which the
+    processor foresees within the last cache."""
     result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
-    if least is None:
-        least = (machine.l2_bytes if spec.layout == "channels_last" else machine.l3_bytes) + 1
-    return (PrefetchTile((nest.result, "residual")),) if result >= least else ()
+    if spec.layout == "channels_first" and result <= machine.l3_bytes:
+        return ()
+    if spec.reduced_channels == 1 and math.prod(spec.kernel_size) < MANY_TAPS:
+        return ()
+    return (PrefetchTile((nest.result, "residual")),)
 
 
 def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:

@@ -247,12 +247,12 @@ BROKEN: dict[str, tuple[Program, str]] = {
         program(parallel("i", Transpose("y", (Int(0), Int(0)), 0, "x", (I, Int(0)), 0, 4))),
         "iterations of parallel loop i store to the same place of y",
     ),
-    "prefetch of nothing": (over_i(Prefetch("z", (I,), 4, 8)), "buffer z is not defined"),
+    "prefetch of nothing": (over_i(Prefetch("z", (I,), 4)), "buffer z is not defined"),
     "prefetch of a register": (
-        over_i(alloc(register("acc", Int(4)), Prefetch("acc", (Int(0),), 4, 8))),
+        over_i(alloc(register("acc", Int(4)), Prefetch("acc", (Int(0),), 4))),
         "prefetch of acc, which is a register",
     ),
-    "place of a prefetch": (over_i(Prefetch("x", (I, Var("k")), 4, 8)), "k is used in k but not defined"),
+    "place of a prefetch": (over_i(Prefetch("x", (I, Var("k")), 4)), "k is used in k but not defined"),
     "guard": (over_i(If(Less(Var("k"), N), (store(),))), "k is used in k but not defined"),
     "unknown buffer": (over_i(Store("z", (), ZERO)), "buffer z is not defined"),
     "alloc has ended": (

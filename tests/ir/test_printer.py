@@ -94,7 +94,7 @@ def every_node() -> Program:
     nest = For(
         "n",
         n,
-        (For("i", IndexOp("+", n, Int(1)), (body, change, unit, turn, Prefetch("z", (n, i), 8, 64))),),
+        (For("i", IndexOp("+", n, Int(1)), (body, change, unit, turn, Prefetch("z", (n, i), 8))),),
         "parallel",
     )
     buffers = (

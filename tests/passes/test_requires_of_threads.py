@@ -40,7 +40,7 @@ def guarded_sum(*update: Stmt) -> Program:
 
 
 def guarded_prefetch() -> Program:
-    body = (If(Less(Var("i"), Int(2)), (Prefetch("x", (Var("i"),), 1, 1),)), put("y", "i", value=at("x", "i")))
+    body = (If(Less(Var("i"), Int(2)), (Prefetch("x", (Var("i"),), 1),)), put("y", "i", value=at("x", "i")))
     return program((buffer("x", "M"), buffer("y", "M")), loop("i", "M", *body))
 
 

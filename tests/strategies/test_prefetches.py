@@ -1,5 +1,5 @@
-"""What images beyond the caches are asked for ahead of their use: results in every strategy, what is added to them, and the tiles
-that a fast algorithm reads."""
+"""What is asked for ahead of its use: results in every strategy, what is added to them, and the tiles that a fast algorithm
+reads."""
 
 from __future__ import annotations
 
@@ -75,19 +75,23 @@ def test_every_configuration_is_a_program(name: str) -> None:
             prefetched(spec, Plan(spec, strategy.name, config, "given"), SMALL)
 
 
-@pytest.mark.parametrize(
-    "name", ["2d", "1x1", "residual", "1d strided", "3d", "dilated", "groups", "depthwise", "bfloat16"]
-)
-def test_results_are_prefetched_where_they_do_not_stay(name: str) -> None:
+@pytest.mark.parametrize("name", ["2d", "1x1", "residual", "1d strided", "3d", "dilated", "groups", "bfloat16"])
+def test_results_are_prefetched_whatever_their_size(name: str) -> None:
     spec = problem(name)
-    for strategy in applicable(spec):
-        plan = Plan(spec, strategy.name, strategy.space(spec, SMALL)[0], "given")
-        found = prefetched(spec, plan, SMALL)
-        assert "output" in found, strategy.name
-        assert ("residual" in found) == (name == "residual"), strategy.name
-        assert ("input" in found) == (strategy.name in ("winograd", "fft")), strategy.name
-        default = Plan(spec, strategy.name, strategy.default(spec, HOST), "given")
-        assert prefetched(spec, default, HOST) == set(), strategy.name
+    for machine in (HOST, SMALL):
+        for strategy in applicable(spec):
+            found = prefetched(spec, Plan(spec, strategy.name, strategy.default(spec, machine), "given"), machine)
+            assert "output" in found, strategy.name
+            assert ("residual" in found) == (name == "residual"), strategy.name
+            assert ("input" in found) == (strategy.name in ("winograd", "fft")), strategy.name
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_depthwise_results_are_prefetched_beside_many_taps(kernel: int) -> None:
+    spec = problem("depthwise").replace(kernel_size=(kernel, kernel), padding=((1, 1), (1, 1)))
+    depthwise = next(each for each in STRATEGIES if each.name == "depthwise")
+    plan = Plan(spec, "depthwise", depthwise.default(spec, HOST), "given")
+    assert prefetched(spec, plan, HOST) == ({"output"} if kernel == 5 else set())
 
 
 def test_results_with_channels_first_are_prefetched_beyond_the_last_cache_only() -> None:

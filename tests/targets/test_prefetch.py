@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convgen.dtypes import DTYPES
-from convgen.ir.build import mul
+from convgen.ir.build import add, mul
 from convgen.ir.nodes import Buffer, For, Load, Prefetch, Program, Stage, Store, Var
 from convgen.machine import machine_named
 from convgen.targets.cpu.build import stage_address
@@ -23,7 +23,7 @@ LANES = 16
 @pytest.mark.parametrize("ahead", [0, 64, 1 << 40, -(1 << 40)])
 def test_a_copy_with_prefetches_is_a_copy(ahead: int, dtype: str, machine: str) -> None:
     place = (mul("i", LANES),)
-    body = (Prefetch("x", place, LANES, ahead), Store("y", place, Load("x", place, LANES), LANES))
+    body = (Prefetch("x", (add(place[0], ahead),), LANES), Store("y", place, Load("x", place, LANES), LANES))
     buffers = (Buffer("x", dtype, (Var("M"),), "operand"), Buffer("y", dtype, (Var("M"),), "result"))
     copy = Stage("copy", (For("i", Var("K"), body),))
     stage = lower_stage(Program("copy", ("M", "K"), buffers, (copy,)), copy, machine_named(machine))

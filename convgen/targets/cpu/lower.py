@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from convgen.dtypes import DTYPES
 from convgen.errors import IRError
-from convgen.ir.build import add, floordiv, mod, mul
+from convgen.ir.build import floordiv, mod, mul
 from convgen.ir.nodes import (
     Alloc,
     Apply,
@@ -213,11 +213,11 @@ class _Writer(Places):
         match statement:
             case TileZero() | TileLoad() | TileDot() | TileStore():
                 self.tile(statement)
-            case Prefetch(name, index, lanes, ahead):
+            case Prefetch(name, index, lanes):
                 self.bases = {}
                 dtype = self.program.buffer(name).dtype
                 operation = self.use(Operation("prefetch", dtype, lanes, dtype))
-                self.line(f"{operation}({name}, {self.place(name, (*index[:-1], add(index[-1], ahead)))})")
+                self.line(f"{operation}({name}, {self.place(name, index)})")
             case Transpose():
                 self.transpose(statement)
             case Barrier() | CopyAsync() | CopyGroup() | CopyWait():

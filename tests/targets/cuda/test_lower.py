@@ -261,7 +261,7 @@ REFUSED: dict[str, tuple[Program, str]] = {
         "z is shared and not of a constant shape",
     ),
     "padding": (task(threads(put("y", "i", 0, value=PaddedLoad("x", (Var("i"), Int(0)), "zeros")))), "PaddedLoad cannot be"),
-    "a prefetch": (task(threads(COPY_ROW, Prefetch("x", (Var("i"), Int(0)), 1, 8))), "a prefetch cannot be lowered"),
+    "a prefetch": (task(threads(COPY_ROW, Prefetch("x", (Var("i"), Int(0)), 1))), "a prefetch cannot be lowered"),
     "a register by a loop": (register(Var("i"), 4), r"register acc\[i\] x1 is not one variable"),
     "a part of a register": (register(Int(0), 8, lanes=4), r"register acc\[0\] x4 is not one variable"),
     "registers from the middle": (register(Int(4), 8, lanes=4), r"register acc\[4\] x4 is not one variable"),
