@@ -201,15 +201,15 @@ def transform_weight(buffers, sizes, begin, end, worker):
                 w5 = part_w14
                 w6 = part_w15
                 w7 = moved_w2
-                u_at = ((ih * 8 * ((OC + 31) // 32) + ob) * 64 + c) * 32 + w_block * 16
+                u_at = ((ob * 64 + ih * 8) * 64 + c) * 32 + w_block * 16
                 store_f32x16(u, u_at, w0)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 2048, w1)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 4096, w2)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 6144, w3)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 8192, w4)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 10240, w5)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 12288, w6)
-                store_f32x16(u, u_at + (OC + 31) // 32 * 14336, w7)
+                store_f32x16(u, u_at + 2048, w1)
+                store_f32x16(u, u_at + 4096, w2)
+                store_f32x16(u, u_at + 6144, w3)
+                store_f32x16(u, u_at + 8192, w4)
+                store_f32x16(u, u_at + 10240, w5)
+                store_f32x16(u, u_at + 12288, w6)
+                store_f32x16(u, u_at + 14336, w7)
 
 @njit(error_model="numpy", nogil=True)
 def conv(buffers, sizes, begin, end, worker):
@@ -377,7 +377,7 @@ def conv(buffers, sizes, begin, end, worker):
                     for c_block in range(4):
                         for c in range(16):
                             v_row = place_f32(v, point * (T * 64 + 16) + (c_block * T * 16 + start1 * 16 + c))
-                            u_here = load_f32x32(u, ((point * ((OC + 31) // 32) + ob) * 64 + (c_block * 16 + c)) * 32)
+                            u_here = load_f32x32(u, ((ob * 64 + point) * 64 + (c_block * 16 + c)) * 32)
                             acc0 = fma_f32x32(splat_f32x32(load_f32(v_row, 0)), u_here, acc0)
                             acc1 = fma_f32x32(splat_f32x32(load_f32(v_row, 16)), u_here, acc1)
                             acc2 = fma_f32x32(splat_f32x32(load_f32(v_row, 32)), u_here, acc2)

@@ -175,7 +175,7 @@ class _Class:
         sums = add(mul(self.tiles, blocking.made_lanes), SKEW)
         found = [
             self._buffer(
-                "u", (Int(points), *groups, self.made_blocks, Int(self.reduced), Int(blocking.made_lanes)), "packed"
+                "u", (*groups, self.made_blocks, Int(points), Int(self.reduced), Int(blocking.made_lanes)), "packed"
             ),
             self._buffer("v", (*blocks, Int(points), row), space),
             self._buffer("m", (Int(points), sums), "local"),
@@ -261,8 +261,8 @@ class _Class:
             return Load(self._name("taps"), (*position, place))
 
         def write(position: Position, value: Value) -> tuple[Stmt, ...]:
-            target = (*self._group_axis(), Var("ob"), Var("c"), place)
-            return (Store(self._name("u"), (self._point(position), *target), value),)
+            target = (*self._group_axis(), Var("ob"), self._point(position), Var("c"), place)
+            return (Store(self._name("u"), target, value),)
 
         body = self._weight_chain().body((Var("w_lane"),), read, write)
         transform = loops_around(body, (("w_block", Int(lanes // inner)), ("w_lane", Int(inner))))
@@ -302,7 +302,7 @@ class _Class:
         lanes, groups = self.blocking.made_lanes, self._group_axis()
         blocks = () if self.blocking.fused else (*groups, Var("block"))
         first = mul("c_block", self.blocking.source_lanes)
-        weight = Load(self._name("u"), (Var("point"), *groups, Var("ob"), add(first, "c"), Var("oc_lane")))
+        weight = Load(self._name("u"), (*groups, Var("ob"), Var("point"), add(first, "c"), Var("oc_lane")))
         source = Load(self._name("v"), (*blocks, Var("point"), self._place_in_row("pixel", "c")))
         size = self.blocking.source_lanes
         rest = minimum(size, sub(self.reduced, first)) if self.reduced % size else Int(size)

@@ -277,7 +277,7 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
     """Weights that do not stay in the second-level cache are asked for ahead of their use, if they are read in vectors."""
     size = DTYPES[DTYPES[spec.dtype].accumulator].itemsize
     weights = [buffer for buffer in nest.program.buffers if buffer.space == "packed"]
-    points = sum(extent.value for buffer in weights if isinstance(extent := buffer.shape[0], Int))
+    points = sum(extent.value for buffer in weights if isinstance(extent := buffer.shape[-3], Int))
     streamed = points * spec.groups * spec.made_channels * spec.reduced_channels * size
     if config["lanes"] == 1 or streamed <= machine.l2_bytes * L2_SHARE:
         return ()
