@@ -163,6 +163,15 @@ def test_masks_guards_and_choices() -> None:
     ]
 
 
+def test_vectors_outside_of_an_image_are_read_elsewhere() -> None:
+    """Even masked lanes: memory that is not there is slow to pass over."""
+    inside, zeros = Less(Var("i"), Int(3)), Const(0.0, "float32", 4)
+    for count, read in ((None, "load_if_f32x4(x, i * 4, "), (Var("N"), "load_some_if_f32x4(x, i * 4, N, ")):
+        value = Choose((inside,), Load("x", (Var("i"), Int(0)), 4, count), zeros)
+        stored = Store("y", (Var("i"), Int(0)), value, 4)
+        assert text(parallel("i", "M", stored)).splitlines()[-1].strip() == f"store_f32x4(y, i * N, {read}(i < 3)))"
+
+
 def test_16_bit_types_have_their_own_loads_and_stores() -> None:
     narrow = (
         Buffer("x", "float16", (Var("M"),), "operand"),

@@ -528,7 +528,7 @@ class _Writer(Places):
         )
         storage, test = self.program.buffer(load.buffer).dtype, " & ".join(tests)
         place = self.place(load.buffer, load.index)
-        kind, tail = ("load_if", test) if load.count is None else ("load_some", f"({self.text(load.count)}) * ({test})")
+        kind, tail = ("load_if", test) if load.count is None else ("load_some_if", f"{self.text(load.count)}, {test}")
         name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
         return f"{name}({load.buffer}, {place}, {tail})"
 

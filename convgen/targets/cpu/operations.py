@@ -113,9 +113,9 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
     """The functions of the prelude that the operations call."""
     kinds = {op.kind for op in operations}
     needed: set[str] = set()
-    if kinds & {"load_some", "store_some", "store_flushed_some"}:
+    if kinds & {"load_some", "load_some_if", "store_some", "store_flushed_some"}:
         needed |= {"mask", "splat", "call"}
-    if "load_if" in kinds:
+    if kinds & {"load_if", "load_some_if"}:
         needed.add("place_if")
     if "splat" in kinds:
         needed.add("splat")
@@ -165,6 +165,9 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, "i64, i64, types.boolean", f"lambda b, base, i, c: {_load_if(op)}")
         case "load_some":
             return OperationText(op.name, kind, "i64, i64, i64", f"lambda b, base, i, n: {_load_some(op)}")
+        case "load_some_if":
+            operands = "i64, i64, i64, types.boolean"
+            return OperationText(op.name, kind, operands, f"lambda b, base, i, n, c: {_load_some_if(op)}")
         case "store" | "store_flushed":
             return OperationText(op.name, "types.void", f"i64, i64, {kind}", f"lambda b, base, i, x: {_store(op)}")
         case "store_some" | "store_flushed_some":
@@ -257,8 +260,17 @@ def _load_if(op: Operation) -> str:
     return _widened(op, f"b.load(place_if(b, c, {place}, {_llvm(op.storage, op.lanes)}), align={size})")
 
 
-def _load_some(op: Operation) -> str:
+def _load_some_if(op: Operation) -> str:
+    """Where the condition does not hold zeros are read: to mask all lanes of memory that is not there takes a processor long."""
     place, size = _place(op)
+    return _masked_load(op, f"place_if(b, c, {place}, {_llvm(op.storage, op.lanes)})", size)
+
+
+def _load_some(op: Operation) -> str:
+    return _masked_load(op, *_place(op))
+
+
+def _masked_load(op: Operation, place: str, size: int) -> str:
     kind = _llvm(op.storage, op.lanes)
     name = f"llvm.masked.load.{_suffix(op.storage, op.lanes)}.p0"
     mask = f"below(b, n, {op.lanes})"
