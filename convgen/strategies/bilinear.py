@@ -31,7 +31,7 @@ from convgen.strategies.direct_images import result_passes, source_passes, vecto
 from convgen.strategies.tiles import PREFETCHED_BYTES, even_pixels, most_rows
 from convgen.transforms.bilinear import AxisAlgorithm
 from convgen.transforms.error import relative_error
-from convgen.transforms.linear import LinearProgram
+from convgen.transforms.linear import LinearProgram, spilled
 from convgen.tuning.cost import (
     CALL_SECONDS,
     FMA_PORTS,
@@ -40,7 +40,7 @@ from convgen.tuning.cost import (
     moving_seconds,
     peak,
     tile_efficiency,
-    turning_seconds,
+    turned_seconds,
     vector_width,
     waste,
 )
@@ -61,10 +61,14 @@ L1_SHARE = 0.5
 LINES_SHARE = 0.3
 # Bytes a second that are read from memory, over those that a copy moves.
 MEMORY_READS = 0.6
+# Cycles to store a value that the registers do not hold, or to load it again.
+SPILL_CYCLES = 7
+# Bytes a second of points that pass through the last cache, in lines far apart, over those that a copy moves.
+SCATTERED_POINTS = 0.5
 # Time to write results beyond the caches tile by tile, over that to copy them.
 SCATTERED_WRITES = 6.0
-# The last-level cache that one core finds, over its share.
-LAST_LEVEL = 2
+# All weights come from memory where they are more than so many times a core's share of the last cache.
+STREAMED_SHARES = 3
 # The part of the time to fetch weights, or to use them, that the other does not hide.
 EXPOSED_SHARE = 0.5
 
@@ -184,11 +188,11 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             rows = computed / config["pixels"] * shape.points * reduced * lanes / width
             contraction += LINES_SHARE * rows * rates.line / rates.clock
         row = shape.points * size
-        weights, points = _streamed_seconds(machine, row, reduced, lanes, config, shape.tiles)
+        weights, points = _streamed_seconds(spec, machine, row, lanes, config, shape.tiles)
         # Weights are asked for while others are used.
         seconds = max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
-        source = transform_cycles([a.input for a in shape.algorithms]) * -(-reduced // width)
-        inverse = transform_cycles([a.output for a in shape.algorithms]) * -(-made // width)
+        source = transform_cycles([a.input for a in shape.algorithms], machine) * -(-reduced // width)
+        inverse = transform_cycles([a.output for a in shape.algorithms], machine) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
             seconds += 2 * shape.points * size * shape.tiles * reduced / rates.last
@@ -200,19 +204,20 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
     if spec.ndim > 1 and result > machine.l3_bytes:
         # A tile's rows lie on different pages of memory.
         total += SCATTERED_WRITES * result / rates.memory
-    images = spec.input_bytes + spec.output_bytes if spec.layout == "channels_first" else 0
-    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total + turning_seconds(images, machine)
+    if spec.layout == "channels_first":
+        total += turned_seconds(spec, machine, source=True) + turned_seconds(spec, machine, source=False)
+    return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total
 
 
 def _streamed_seconds(
-    machine: Machine, row: int, reduced: int, made: float, config: Config, all_tiles: int
+    spec: ConvSpec, machine: Machine, row: int, made: float, config: Config, all_tiles: int
 ) -> tuple[float, float]:
     """The times in which weights, and points and their sums, come from beyond the second-level cache, which holds a block's sums
     first and then its points.
 
     ``row`` is the bytes of all points of one tile and channel.
     """
-    tiles = min(config["tiles"], all_tiles)
+    tiles, reduced = min(config["tiles"], all_tiles), spec.reduced_channels
     blocks = -(-all_tiles // tiles)
     points, sums, weights = row * tiles * reduced, row * tiles * config["lanes"], row * reduced * made
     kept = min(1.0, max(0.0, machine.l2_bytes - sums) / points)
@@ -222,21 +227,25 @@ def _streamed_seconds(
     weights_read = weights * (weights > machine.l2_bytes) + (blocks - 1) * weights * (1 - weights_kept)
     rates = rates_of(machine)
     rate = rates.shared
-    # What does not stay in the last-level cache, idle cores' part included, comes from memory.
-    missed = max(0.0, 1 - LAST_LEVEL * machine.l3_bytes / weights)
+    # What does not stay in the last-level cache, of which idle cores leave some, comes from memory.
+    shares = spec.groups * weights / machine.l3_bytes
+    missed = min(1.0, max(0.0, (shares - 1) / (STREAMED_SHARES - 1)))
     weights_read *= 1 + missed * (rate / (MEMORY_READS * rates.memory) - 1)
-    return weights_read / rate, points_read / rates.last
+    stay = points + sums <= machine.l3_bytes
+    return weights_read / rate, points_read / (SCATTERED_POINTS * rates.last if stay else MEMORY_READS * rates.memory)
 
 
-def transform_cycles(maps: list[LinearProgram]) -> float:
-    """Cycles of one vector of channels through the maps of all axes: arithmetic, loads and stores."""
+def transform_cycles(maps: list[LinearProgram], machine: Machine) -> float:
+    """Cycles of one vector of channels through the maps of all axes: arithmetic, loads, stores, and what the registers do not
+    hold."""
     extents = [linear.inputs for linear in maps]
     cycles = 0.0
     for axis, linear in enumerate(maps):
         others = math.prod(extents[:axis] + extents[axis + 1 :])
         made = len(linear.outputs)
         if linear.outputs != tuple(range(linear.inputs)):
-            cycles += others * (linear.operations.total / FMA_PORTS + linear.inputs / LOAD_PORTS + made)
+            spills = SPILL_CYCLES * spilled(linear, machine.vector_registers)
+            cycles += others * (linear.operations.total / FMA_PORTS + linear.inputs / LOAD_PORTS + made + spills)
         extents[axis] = made
     return cycles + math.prod(extents)
 

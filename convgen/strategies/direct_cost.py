@@ -36,7 +36,7 @@ from convgen.tuning.cost import (
     streaming_seconds,
     streaming_waste,
     tile_efficiency,
-    turning_seconds,
+    turned_seconds,
     vector_width,
     waste,
 )
@@ -185,7 +185,7 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
     if spec.layout == "channels_last":
         return seconds
     result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
-    seconds += turning_seconds(result, machine)
+    seconds += turned_seconds(spec, machine, source=False)
     return seconds + (2 * result / rates.memory if spec.writes_with_stride else 0.0)
 
 

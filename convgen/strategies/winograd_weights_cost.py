@@ -95,10 +95,10 @@ def gradient_seconds(spec: ConvSpec, machine: Machine, shape: GradientShape, con
     spilled = min(1.0, max(0.0, 1 - (machine.l2_bytes - held) / sums))
     kept = 2 * (blocks - 1) * sums * tasks
     seconds += kept / rates.cache + spilled * (kept + SPILLED_MOVES * sums * tasks) / rates.last
-    cycles = _image_cycles(shape, width, made, reduced, config, (made_blocks, reduced_blocks))
+    cycles = _image_cycles(shape, machine, width, made, reduced, config, (made_blocks, reduced_blocks))
     seconds += cycles * rates.transform / rates.clock
     # Sums lie ready when they are transformed: it takes no more than its instructions need.
-    inverse = transform_cycles([a.output for a in shape.algorithms])
+    inverse = transform_cycles([a.output for a in shape.algorithms], machine)
     seconds += inverse * spec.made_channels * -(-spec.reduced_channels // width) / rates.clock
     if not config["fused"]:
         images = shape.points * shape.tiles * size
@@ -119,12 +119,12 @@ def gradient_seconds(spec: ConvSpec, machine: Machine, shape: GradientShape, con
 
 
 def _image_cycles(
-    shape: GradientShape, width: int, made: int, reduced: int, config: Config, blocks: tuple[int, int]
+    shape: GradientShape, machine: Machine, width: int, made: int, reduced: int, config: Config, blocks: tuple[int, int]
 ) -> float:
     """Cycles of the transforms of both images: those of a task are made again for each block of the other's channels."""
     made_blocks, reduced_blocks = blocks
-    plain = transform_cycles([a.weight for a in shape.algorithms]) * made_blocks * -(-made // width)
-    source = transform_cycles([a.input for a in shape.algorithms]) * reduced_blocks * -(-reduced // width)
+    plain = transform_cycles([a.weight for a in shape.algorithms], machine) * made_blocks * -(-made // width)
+    source = transform_cycles([a.input for a in shape.algorithms], machine) * reduced_blocks * -(-reduced // width)
     if config["fused"]:
         plain, source = plain * reduced_blocks, source * made_blocks
     return shape.tiles * (plain + source)

@@ -5,6 +5,7 @@ Values are numbered: 0 .. inputs-1 are the inputs, then comes one for each step.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,6 +129,32 @@ class LinearProgram:
         for step in self.steps:
             values.append(np.asarray(_evaluate(step, values, x.dtype), x.dtype))
         return np.stack([values[output] for output in self.outputs], axis=axis)
+
+
+@functools.cache
+def spilled(linear: LinearProgram, registers: int) -> int:
+    """How many values are stored, or loaded again, because so many registers do not hold them: the one whose next use is furthest
+    is given up (Belady, "A study of replacement algorithms for a virtual-storage computer", 1966)."""
+    uses: dict[int, list[int]] = {}
+    for place in reversed(range(len(linear.steps))):
+        for value in dict.fromkeys(operands(linear.steps[place])):
+            uses.setdefault(value, []).append(place)
+    held: set[int] = set()
+    given_up: set[int] = set()
+    moves = 0
+    for place, step in enumerate(linear.steps):
+        for value in dict.fromkeys(operands(step)):
+            moves += value in given_up and value not in held
+            held.add(value)
+            uses[value].pop()
+        held = {value for value in held if uses.get(value)} | {linear.inputs + place}
+        while len(held) > registers:
+            last = max(held, key=lambda value: uses[value][-1] if uses.get(value) else len(linear.steps))
+            held.remove(last)
+            # Inputs lie in memory.
+            moves += last >= linear.inputs and last not in given_up
+            given_up.add(last)
+    return moves
 
 
 def operands(step: Step) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ LOOP_CYCLES = 4
 HIDDEN_STORES = 12
 STORE_CYCLES = 3
 # What turning a vector takes: its part of a square in registers, and lines far apart.
-TURN_CYCLES = 10
+TURN_CYCLES = 12
 # What calling the stages of a kernel costs, however small the problem.
 CALL_SECONDS = 0.3e-6
 # The part of the second-level cache that a block of weights may fill.
@@ -57,6 +57,17 @@ def moving_seconds(size: int, machine: Machine) -> float:
 def turning_seconds(size: int, machine: Machine) -> float:
     """The time to bring that many bytes from channels last to channels first, or back."""
     return size / machine.vector_bytes * TURN_CYCLES / rates_of(machine).clock
+
+
+def turned_seconds(spec: ConvSpec, machine: Machine, *, source: bool) -> float:
+    """The time to bring a problem's source from channels first to channels last, or its result back, in squares of channels and
+    of neighbours in a row."""
+    of_input = source != (spec.direction == "backward_data")
+    size, row = (spec.input_bytes, spec.spatial_size[-1]) if of_input else (spec.output_bytes, spec.output_size[-1])
+    square = machine.vector_bytes // DTYPES[spec.dtype].itemsize
+    channels = spec.reduced_channels if source else spec.made_channels
+    channels = spec.groups if channels == 1 else channels
+    return turning_seconds(size, machine) * waste(row, square) * waste(channels, square)
 
 
 def waste(extent: int, block: int) -> float:
