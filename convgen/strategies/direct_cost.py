@@ -102,6 +102,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         compute += work / vector_width(spec, machine) * rates.line / rates.clock
     if box is None:
         moved = spec.bytes_moved + _copied_bytes(spec) + _rewritten_bytes(spec, config, machine)
+        turned = spec.layout == "channels_first"
+        compute += sum(turned_seconds(spec, machine, source=source) for source in (True, False) if turned)
         return CALL_SECONDS + compute + moving_seconds(moved, machine)
     return (
         CALL_SECONDS
