@@ -1,7 +1,7 @@
 """convgen: mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu
-strategy  winograd, m=6 pixels=14 lanes=32 tiles=100 fused=1
+strategy  winograd, m=6 pixels=14 lanes=32 tiles=28 fused=1
 template  cpu/kernel.py.j2
-again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=6 pixels=14 lanes=32 tiles=100 fused=1' -o .
+again     convgen emit 'mb1_ic64oc64_ih56oh56kh3ph1 layout=channels_last epilogue=bias+relu' --strategy winograd --config 'm=6 pixels=14 lanes=32 tiles=28 fused=1' -o .
 """
 
 from inspect import Parameter, Signature
@@ -545,8 +545,8 @@ def run(input, weight, bias):
     weight = np.ascontiguousarray(weight, np.float32).reshape((64, 64, 3, 3))
     bias = np.ascontiguousarray(bias, np.float32).reshape((64,))
     output = np.empty((1, 56, 56, 64), np.float32)
-    u, v, m, taps, w_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 1642496, 823296, 1152, 1536, 4096, 3072])
+    u, v, m, taps, w_kept, x_kept, y_kept = (np.empty(size, np.uint8) for size in [1048576, 462848, 233472, 1152, 1536, 4096, 3072])
     buffers = np.array([array.ctypes.data for array in (input, weight, bias, output, u, v, m, taps, w_kept, x_kept, y_kept)])
-    transform_weight(buffers, np.array([64, 2475648], np.int64), 0, 128, 0)
-    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 100, 2475648], np.int64), 0, 1, 0)
+    transform_weight(buffers, np.array([64, 706176], np.int64), 0, 128, 0)
+    conv(buffers, np.array([1, 56, 56, 56, 56, 64, 28, 706176], np.int64), 0, 4, 0)
     return output

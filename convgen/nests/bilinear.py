@@ -8,7 +8,8 @@
 where the matrices act along each spatial axis in turn (transforms/bilinear.py). A task is a block of T tiles, whose v and m stay
 in the worker's memory (Lavin and Gray, "Fast algorithms for convolutional neural networks", 2016; the blocks are those of
 Zlateski et al., "FFT convolutions are faster than Winograd on modern CPUs, here is why", 2018). v lies there as
-[p][block of channels][tile][lane], so that what a register tile reads is close together, however many channels there are.
+[p][block of channels][tile][lane], so that what a register tile reads is close together, however many channels there are, and u
+as [block of oc][p][c][oc], in the order of the loops.
 
 Along an axis with dilation, results whose windows interleave belong to different tiles: those of one residue after another.
 Groups of channels are convolutions of their own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from convgen.errors import IRError
 from convgen.ir.affine import Affine, affine
 from convgen.ir.build import add
 from convgen.ir.nodes import For, Index, Load, Prefetch, Program, Stmt
@@ -22,7 +21,7 @@ class PrefetchReads:
     further along ``axis``; with ``loops``, in the first of these alone, and of what no read has met in an earlier iteration of
     any of them.
 
-    Requires: an innermost loop that reads the buffer in vectors. Ensures: the same stores of the same values.
+    Ensures: the same stores of the same values; loops that do not read the buffer in vectors stay.
     """
 
     buffer: str
@@ -31,10 +30,7 @@ class PrefetchReads:
     axis: int = -1
 
     def __call__(self, program: Program) -> Program:
-        changed = _in_innermost(program, self._prefetches, self.loops[:1])
-        if changed == program:
-            raise IRError(f"no innermost loop reads {self.buffer} in vectors")
-        return changed
+        return _in_innermost(program, self._prefetches, self.loops[:1])
 
     def _prefetches(self, body: Body) -> Body:
         vectors = dict.fromkeys(
@@ -55,7 +51,7 @@ class PrefetchWrites:
     In innermost loops every vector of ``buffer`` that is written is preceded by a prefetch of as many elements, ``ahead`` places
     further along ``axis``, whatever the conditions that it is written under.
 
-    Requires: an innermost loop that writes the buffer in vectors. Ensures: the same stores of the same values.
+    Ensures: the same stores of the same values; loops that do not write the buffer in vectors stay.
     """
 
     buffer: str
@@ -63,10 +59,7 @@ class PrefetchWrites:
     axis: int = -1
 
     def __call__(self, program: Program) -> Program:
-        changed = _in_innermost(program, self._prefetches)
-        if changed == program:
-            raise IRError(f"no innermost loop writes {self.buffer} in vectors")
-        return changed
+        return _in_innermost(program, self._prefetches)
 
     def _prefetches(self, body: Body) -> Body:
         places = ((s.index, s.lanes) for s in stores(body) if s.buffer == self.buffer and s.lanes > 1)

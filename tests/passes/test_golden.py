@@ -377,3 +377,8 @@ def test_padding_is_expanded_only_on_the_axes_that_are_named() -> None:
     kept = run_passes(small.shifted(), [ExpandPadding((("x", ()),))])
     assert "x[i - 1]" in format_program(kept)
     assert "if" not in format_program(kept)
+
+
+@pytest.mark.parametrize("prefetch", [PrefetchReads("w", 8), PrefetchWrites("y", 8), PrefetchTile(("w", "y"))])
+def test_scalars_are_not_prefetched(prefetch: Pass) -> None:
+    assert run_passes(small.product(), [prefetch]) == small.product()

@@ -44,7 +44,6 @@ from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
-from convgen.passes.prefetch import PrefetchReads, PrefetchWrites
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.relayout import Relayout
 from convgen.passes.reorder import Reorder
@@ -412,8 +411,6 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("transpose_blocks loops", TransposeBlocks("i", "i", "q", 4), chained(), "i and q are not loops of the nest i"),
     ("transpose_blocks same", TransposeBlocks("i", "i", "j", 4), chained(), "does not change which of its axes is last"),
     ("transpose_blocks size", TransposeBlocks("n", "c", "j", 3), turned_copy(), "transpose of 3 rows"),
-    ("prefetch written scalars", PrefetchWrites("y", 8), product(), "no innermost loop writes y in vectors"),
-    ("prefetch scalars", PrefetchReads("w", 8), product(), "no innermost loop reads w in vectors"),
     ("unroll extent", Unroll("i"), double(), "extent of loop i is not constant"),
     ("pad order", Pad("x", "xp", (1,), (Int(6),), (1,)), shifted(), r"order=\(1,\) is not a permutation"),
     ("pad rank", Pad("x", "xp", (1, 0), (Int(6),), (0,)), shifted(), r"low=\(1, 0\)"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convgen.errors import DTypeError, ShapeError, SpecError
-from convgen.transforms.linear import Add, LinearProgram, MulAdd, Operations, Scale, Step, Sub
+from convgen.transforms.linear import Add, LinearProgram, MulAdd, Operations, Scale, Step, Sub, spilled
 
 HALF = Fraction(1, 2)
 PROGRAM = LinearProgram(2, (Add(0, 1), Sub(0, 1), Scale(2, HALF), MulAdd(3, Fraction(3), 4)), (5, 4, 0))
@@ -65,3 +65,12 @@ def test_another_extent_is_refused() -> None:
 def test_programs_that_read_what_is_not_there_are_refused(steps: tuple[Step, ...], outputs: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="is not valid; allowed"):
         LinearProgram(2, steps, outputs)
+
+
+def test_values_that_registers_do_not_hold_are_stored_and_loaded_once() -> None:
+    """Three sums wait for their turn; inputs need not be stored."""
+    steps = (Add(0, 1), Add(2, 3), Add(4, 5), Add(7, 8), Add(6, 9))
+    program = LinearProgram(6, steps, (10,))
+    assert [spilled(program, registers) for registers in (3, 2)] == [0, 2]
+    again = LinearProgram(3, (Add(0, 1), Add(3, 2), Add(4, 0)), (5,))
+    assert spilled(again, 1) == 1
