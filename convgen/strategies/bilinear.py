@@ -187,8 +187,8 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             # Each register tile fetches the weights of its point from the second-level cache.
             rows = computed / config["pixels"] * shape.points * reduced * lanes / width
             contraction += LINES_SHARE * rows * rates.line / rates.clock
-        row = shape.points * size
-        weights, points = _streamed_seconds(spec, machine, row, lanes, config, shape.tiles)
+        row, share = shape.points * size, shape.points / sum(each.points for each in found)
+        weights, points = _streamed_seconds(spec, machine, row, lanes, config, shape.tiles, share)
         # Weights are asked for while others are used.
         seconds = max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
         source = transform_cycles([a.input for a in shape.algorithms], machine) * -(-reduced // width)
@@ -210,12 +210,12 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
 
 
 def _streamed_seconds(
-    spec: ConvSpec, machine: Machine, row: int, made: float, config: Config, all_tiles: int
+    spec: ConvSpec, machine: Machine, row: int, made: float, config: Config, all_tiles: int, share: float
 ) -> tuple[float, float]:
     """The times in which weights, and points and their sums, come from beyond the second-level cache, which holds a block's sums
     first and then its points.
 
-    ``row`` is the bytes of all points of one tile and channel.
+    ``row`` is the bytes of all points of one tile and channel, and ``share`` this class' part of all weights.
     """
     tiles, reduced = min(config["tiles"], all_tiles), spec.reduced_channels
     blocks = -(-all_tiles // tiles)
@@ -228,7 +228,7 @@ def _streamed_seconds(
     rates = rates_of(machine)
     rate = rates.shared
     # What does not stay in the last-level cache, of which idle cores leave some, comes from memory.
-    shares = spec.groups * weights / machine.l3_bytes
+    shares = spec.groups * weights / share / machine.l3_bytes
     missed = min(1.0, max(0.0, (shares - 1) / (STREAMED_SHARES - 1)))
     weights_read *= 1 + missed * (rate / (MEMORY_READS * rates.memory) - 1)
     stay = points + sums <= machine.l3_bytes

@@ -6,6 +6,8 @@ import math
 
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
+from convgen.nests.build import unfolded_problem
+from convgen.nests.classes import gather_classes
 from convgen.nests.nest import Nest
 from convgen.passes.pipeline import Pass
 from convgen.passes.prefetch_tile import PrefetchTile
@@ -37,11 +39,12 @@ def _lane_channels(spec: ConvSpec) -> int:
 
 
 def _lane_bytes(spec: ConvSpec) -> int:
-    """The bytes of packed weights for each lane; a weight gradient has none."""
+    """The bytes of packed weights for each lane, of the class with the most taps; a weight gradient has none."""
     if spec.direction == "backward_weights":
         return 0
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
-    terms = math.prod(spec.kernel_size) * (1 if groups_as_lanes else spec.reduced_channels)
+    taps = max(math.prod(axis.taps for axis in axes) for axes in gather_classes(unfolded_problem(spec)))
+    terms = taps * (1 if groups_as_lanes else spec.reduced_channels)
     return terms * DTYPES[spec.dtype].itemsize
 
 
