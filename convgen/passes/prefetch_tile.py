@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convgen.ir.nodes import For, Load, Prefetch, Program, Stmt
-from convgen.ir.rewrite import map_body, map_stages, reads, stores
+from convgen.ir.nodes import Load, Prefetch, Program, Stmt
+from convgen.ir.rewrite import loops, map_body, map_stages, reads, stores
 
 Body = tuple[Stmt, ...]
 
@@ -27,7 +27,7 @@ class PrefetchTile:
         return map_stages(program, self._block)
 
     def _block(self, body: Body) -> Body:
-        last = max((place for place, statement in enumerate(body) if isinstance(statement, For)), default=None)
+        last = max((place for place, one in enumerate(body) if any(True for _ in loops((one,)))), default=None)
         inner = tuple(map_body(statement, self._block) for statement in body)
         return inner if last is None else (*self._prefetches(body[last + 1 :]), *inner)
 

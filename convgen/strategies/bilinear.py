@@ -277,7 +277,7 @@ def bilinear_schedule(spec: ConvSpec, choose: Choose, config: Config, machine: M
         Unroll("e"),
         Simplify(),
         *_prefetches(spec, nest, config, machine),
-        *_image_prefetches(spec, nest, shapes(spec, choose)[0].algorithms[-1], config),
+        *_image_prefetches(spec, nest, choose, config),
     )
     return Schedule(nest, passes)
 
@@ -293,17 +293,18 @@ def _prefetches(spec: ConvSpec, nest: Nest, config: Config, machine: Machine) ->
     return tuple(PrefetchReads(buffer.name, PREFETCHED_BYTES // size) for buffer in weights)
 
 
-def _image_prefetches(spec: ConvSpec, nest: Nest, algorithm: AxisAlgorithm, config: Config) -> tuple[Pass, ...]:
-    """What the next tile along the last axis, by the given algorithm, reads and writes is asked for now: it lies in too many rows
-    for the processor to foresee, and in a network few images stay in a core's own caches."""
+def _image_prefetches(spec: ConvSpec, nest: Nest, choose: Choose, config: Config) -> tuple[Pass, ...]:
+    """What the next tile along the last axis reads and writes, with dilation the next of the same residue, is asked for now: it
+    lies in too many rows for the processor to foresee, and in a network few images stay in a core's own caches."""
     if spec.layout != "channels_last":
         return ()
-    axis = gather_classes(unfolded_problem(spec))[0][-1]
-    tile, width = algorithm.outputs * axis.interleaved, spec.ndim
-    reads = (PrefetchReads(nest.source, tile * axis.source_step, axis=width),) if nest.channels.reduced > 1 else ()
+    lines = [axes[-1] for axes in gather_classes(unfolded_problem(spec)) if all(axis.taps for axis in axes)]
+    # Of classes with tiles of several sizes the largest leave no pixel out.
+    tile, width = max(choose(line).outputs * line.interleaved for line in lines), spec.ndim
+    reads = (PrefetchReads(nest.source, tile * lines[0].source_step, axis=width),) if nest.channels.reduced > 1 else ()
     if config["lanes"] == 1:
         return reads
-    written = tile * axis.step
+    written = tile * lines[0].step
     added = (PrefetchReads("residual", written, axis=width),) if "residual" in spec.epilogue.steps else ()
     return (*reads, PrefetchWrites(nest.result, written, axis=width), *added)
 

@@ -20,7 +20,7 @@ from convgen.strategies.boxes import (
     rewritten_bytes,
 )
 from convgen.strategies.direct_gather import gather_box
-from convgen.strategies.direct_images import terms_lanes
+from convgen.strategies.direct_images import FEW_CHANNELS, terms_lanes
 from convgen.strategies.direct_whole import is_whole, row_waste
 from convgen.strategies.dots import dot_of
 from convgen.strategies.matrix import is_matrix_config, matrix_efficiency
@@ -102,9 +102,7 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         compute += work / vector_width(spec, machine) * rates.line / rates.clock
     if box is None:
         moved = spec.bytes_moved + _copied_bytes(spec) + _rewritten_bytes(spec, config, machine)
-        turned = spec.layout == "channels_first"
-        compute += sum(turned_seconds(spec, machine, source=source) for source in (True, False) if turned)
-        return CALL_SECONDS + compute + moving_seconds(moved, machine)
+        return CALL_SECONDS + compute + moving_seconds(moved, machine) + _turned_seconds(spec, config, machine)
     return (
         CALL_SECONDS
         + compute
@@ -140,9 +138,19 @@ def _sum_seconds(spec: ConvSpec, config: Config, terms: int, box: Box | None, ma
     )
     seconds = CALL_SECONDS + spec.macs * tiling.overlap_waste / (peak(spec, machine) * efficiency)
     seconds += math.prod(spec.result_shape) * tiling.overlap_waste * SUM_CYCLES / rates_of(machine).clock
-    moved = spec.bytes_moved + (0 if box is not None else _copied_bytes(spec))
-    seconds += moving_seconds(moved, machine)
-    return seconds + (_box_seconds(spec, box, config["lanes"], machine) if box is not None else 0.0)
+    if box is not None:
+        return seconds + moving_seconds(spec.bytes_moved, machine) + _box_seconds(spec, box, config["lanes"], machine)
+    moved = spec.bytes_moved + _copied_bytes(spec)
+    return seconds + moving_seconds(moved, machine) + _turned_seconds(spec, config, machine)
+
+
+def _turned_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
+    """The time to turn whole images with channels first: their source only where its channels are not a few to broadcast."""
+    if spec.layout != "channels_first":
+        return 0.0
+    broadcast = spec.groups == 1 and spec.reduced_channels <= FEW_CHANNELS and not terms_lanes(config)
+    source = 0.0 if broadcast else turned_seconds(spec, machine, source=True)
+    return source + turned_seconds(spec, machine, source=False)
 
 
 def _whole_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:

@@ -108,9 +108,9 @@ def _waste(channels: int, lanes: int) -> float:
 
 
 def tile_prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass, ...]:
-    """Results, and what is added to them, are asked for while a register tile is summed: a store waits for its line as a load
+    """Results, and what is added to them, are asked for before a register tile is summed: a store waits for its line as a load
     does, and in a network few images stay in a core's own caches. Those with channels first are written in long rows, which the
-    processor foresees within the last cache."""
+    processor foresees within the last cache; tiles of few taps of a single channel have no time for it."""
     result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
     if spec.layout == "channels_first" and result <= machine.l3_bytes:
         return ()

@@ -151,8 +151,8 @@ def spilled(linear: LinearProgram, registers: int) -> int:
         while len(held) > registers:
             last = max(held, key=lambda value: uses[value][-1] if uses.get(value) else len(linear.steps))
             held.remove(last)
-            # Inputs lie in memory.
-            moves += last >= linear.inputs and last not in given_up
+            # Inputs lie in memory, and outputs go there anyway.
+            moves += last >= linear.inputs and last not in given_up and last not in linear.outputs
             given_up.add(last)
     return moves
 

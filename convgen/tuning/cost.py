@@ -61,12 +61,14 @@ def turning_seconds(size: int, machine: Machine) -> float:
 
 def turned_seconds(spec: ConvSpec, machine: Machine, *, source: bool) -> float:
     """The time to bring a problem's source from channels first to channels last, or its result back, in squares of channels and
-    of neighbours in a row."""
+    of neighbours in a row; a single channel lies the same way in both."""
     of_input = source != (spec.direction == "backward_data")
     size, row = (spec.input_bytes, spec.spatial_size[-1]) if of_input else (spec.output_bytes, spec.output_size[-1])
     square = machine.vector_bytes // DTYPES[spec.dtype].itemsize
     channels = spec.reduced_channels if source else spec.made_channels
     channels = spec.groups if channels == 1 else channels
+    if channels == 1:
+        return 0.0
     return turning_seconds(size, machine) * waste(row, square) * waste(channels, square)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from convgen.ir.build import add, mul, sub
 from convgen.ir.interp import interpret
-from convgen.ir.nodes import Int, Less, Program, Var
+from convgen.ir.nodes import If, Int, Less, Program, Var
 from convgen.ir.printer import format_program
 from convgen.passes.assume import Assume
 from convgen.passes.block_reduction import BlockReduction
@@ -382,3 +382,13 @@ def test_padding_is_expanded_only_on_the_axes_that_are_named() -> None:
 @pytest.mark.parametrize("prefetch", [PrefetchReads("w", 8), PrefetchWrites("y", 8), PrefetchTile(("w", "y"))])
 def test_scalars_are_not_prefetched(prefetch: Pass) -> None:
     assert run_passes(small.product(), [prefetch]) == small.product()
+
+
+def test_places_of_inner_loops_are_not_prefetched_outside_of_them() -> None:
+    update = small.put("y", "i", "j", value=small.at("x", "i", "j"))
+    guarded = If(Less(Int(1), Var("M")), (small.loop("j", 4, update),))
+    nest = small.loop("i", "M", small.loop("k", 2, small.put("y", "i", "k", value=small.ZERO)), guarded)
+    program = small.program((small.buffer("x", "M", 4), small.buffer("y", "M", 4)), nest)
+    vectors = run_passes(program, [Tile("j", 2, "jb", "j"), Vectorize("j")])
+    assert "for jb" in format_program(vectors)
+    assert "prefetch y" not in format_program(run_passes(vectors, [PrefetchTile(("y",))]))

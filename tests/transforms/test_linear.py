@@ -68,9 +68,10 @@ def test_programs_that_read_what_is_not_there_are_refused(steps: tuple[Step, ...
 
 
 def test_values_that_registers_do_not_hold_are_stored_and_loaded_once() -> None:
-    """Three sums wait for their turn; inputs need not be stored."""
+    """Three sums wait for their turn; inputs need not be stored, and outputs are in any case."""
     steps = (Add(0, 1), Add(2, 3), Add(4, 5), Add(7, 8), Add(6, 9))
     program = LinearProgram(6, steps, (10,))
     assert [spilled(program, registers) for registers in (3, 2)] == [0, 2]
+    assert spilled(LinearProgram(6, steps, (6, 10)), 2) == 1
     again = LinearProgram(3, (Add(0, 1), Add(3, 2), Add(4, 0)), (5,))
     assert spilled(again, 1) == 1
