@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 import convgen.jax as cj
 
-TEST_SHARE, BATCH, RATE = 4, 64, 3e-3
+TEST_SHARE, BATCH, RATE = 4, 64, 2e-3
 Parameters = dict[str, Any]
 Convolution = Callable[[Any, Any, Any], Any]
 
