@@ -275,6 +275,11 @@ class ConvSpec:
         return self._bytes(self.output_shape, is_result=self.direction == "forward")
 
     @property
+    def result_bytes(self) -> int:
+        """The size of the array that a call in this direction writes, in bytes."""
+        return self._bytes(self.result_shape, is_result=True)
+
+    @property
     def bytes_moved(self) -> int:
         """Every operand read once and the result written once; epilogue operands have the result's type."""
         epilogue = (self.operand_shapes[name] for name in self.epilogue.operands)

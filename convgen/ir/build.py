@@ -54,8 +54,12 @@ def mul(*factors: int | str | Index) -> Index:
 
 
 def divides(factor: int | Index, extent: Index) -> bool:
-    """Whether the factor is known to divide the extent: a constant, or anything by 1."""
-    return factor == 1 or (isinstance(factor, int) and isinstance(extent, Int) and extent.value % factor == 0)
+    """Whether the factor is known to divide the extent: a constant, or a constant times something, or anything by 1."""
+    match extent:
+        case Int(multiple) | IndexOp("*", _, Int(multiple)):
+            return isinstance(factor, int) and multiple % factor == 0
+        case _:
+            return factor == 1
 
 
 def floordiv(a: int | str | Index, b: int | str | Index) -> Index:

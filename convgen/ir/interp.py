@@ -32,6 +32,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -323,6 +324,8 @@ class _Run:
                 return np.repeat(self._value(a, names), lanes, axis=0)
             case Spread(a):
                 return self._value(a, names)[list(value.sources)]
+            case Interleave(loads):
+                return np.stack([self._value(load, names) for load in loads], axis=1)
             case Sum(a):
                 parts = self._value(a, names)
                 while len(parts) > 1:

@@ -113,6 +113,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class Interleave:
+    """Vectors whose elements are the terms of a lane, as they are stored: lane l is lane l of each of ``values``, in order. An
+    operand of Dot, of terms that do not lie next to each other."""
+
+    values: tuple[Load, ...]
+
+
+@dataclass(frozen=True)
 class Sum:
     """The sum of a vector's lanes, a power of two of them: the upper half is added to the lower until one is left."""
 
@@ -182,7 +190,7 @@ class Where:
 
 
 Value: TypeAlias = (
-    Const | Load | PaddedLoad | Splat | Spread | Sum | Fma | Dot | Arith | Convert | Apply | Choose | Where
+    Const | Load | PaddedLoad | Splat | Spread | Interleave | Sum | Fma | Dot | Arith | Convert | Apply | Choose | Where
 )
 
 

@@ -21,6 +21,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -103,6 +104,8 @@ def format_value(value: Value) -> str:
             return f"splat({format_value(a)}, {lanes})"
         case Spread(a, lanes, repeat, step, first):
             return f"spread({format_value(a)}, {lanes}: {first} + l // {repeat} * {step})"
+        case Interleave(loads):
+            return f"interleave({', '.join(map(format_value, loads))})"
         case Sum(a):
             return f"sum({format_value(a)})"
         case Fma(a, b, c):

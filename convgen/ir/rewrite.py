@@ -24,6 +24,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -91,6 +92,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = Splat(again(a), lanes)
         case Spread(a):
             rebuilt = replace(value, value=again(a))
+        case Interleave(loads):
+            rebuilt = Interleave(tuple(_still_load(again(load)) for load in loads))
         case Sum(a):
             rebuilt = Sum(again(a))
         case Fma(a, b, c):
@@ -108,6 +111,12 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
         case Where(test, a, b):
             rebuilt = Where(again(test), again(a), again(b))
     return visit(rebuilt)
+
+
+def _still_load(value: Value) -> Load:
+    if not isinstance(value, Load):
+        raise IRError(f"interleave joins loads, not {type(value).__name__}")
+    return value
 
 
 def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda value: value) -> Stmt:
@@ -240,6 +249,8 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
             inner = (a, b, c)
         case Arith(_, a, b):
             inner = (a, b)
+        case Interleave(loads):
+            inner = loads
         case Choose(_, a, b):
             inner = (a, b) if conditional else ()
         case Const() | Load() | PaddedLoad():

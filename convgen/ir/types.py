@@ -15,6 +15,7 @@ from convgen.ir.nodes import (
     Convert,
     Dot,
     Fma,
+    Interleave,
     Load,
     PaddedLoad,
     Splat,
@@ -67,6 +68,14 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             if inner == 1 or not all(0 <= source < inner for source in value.sources):
                 raise IRError(f"spread takes lanes {value.sources} of {inner}")
             return dtype, lanes
+        case Interleave(loads):
+            kinds = {(buffers[load.buffer].dtype, load.lanes, load.terms) for load in loads}
+            if len(kinds) != 1 or any(buffers[load.buffer].space == "register" for load in loads):
+                raise IRError(f"interleave joins vectors that are not alike: {sorted(kinds)}, or no elements of memory")
+            ((storage, lanes, terms),) = kinds
+            if terms > 1:
+                raise IRError("interleave joins elements, not several terms a lane")
+            return terms_dtype(storage, len(loads)), lanes
         case Sum(a):
             dtype, inner = value_type(a, buffers)
             if inner < 2 or inner & (inner - 1):

@@ -7,8 +7,24 @@ from dataclasses import dataclass
 
 from convgen.errors import IRError
 from convgen.ir.affine import affine
-from convgen.ir.nodes import Choose, Const, Dot, Fma, For, Index, Int, Load, Program, Stmt, Store, Value, Var
-from convgen.ir.rewrite import map_body, map_stages, variables
+from convgen.ir.nodes import (
+    Choose,
+    Const,
+    Dot,
+    Fma,
+    For,
+    If,
+    Index,
+    Int,
+    Interleave,
+    Load,
+    Program,
+    Stmt,
+    Store,
+    Value,
+    Var,
+)
+from convgen.ir.rewrite import map_body, map_stages, substitute, variables
 from convgen.ir.types import terms_dtype
 
 
@@ -16,9 +32,10 @@ from convgen.ir.types import terms_dtype
 class DotProducts:
     """for l in L: for ..: acc = fma(x[.., l], w[.., l], acc)   →   for ..: acc = dot(x[.., 0]*L, w[.., 0]*L, acc)
 
-    Requires: the loop, of constant extent, holds a multiply-add to an accumulator that does not depend on it, in loops; both
-    factors are plain scalar reads that run with it along their last axis, or zeros by its conditions. Ensures: the same
-    products are added, in another order; the checker says which types and how many terms there may be.
+    Requires: the loop, of constant extent, holds a multiply-add to an accumulator, in loops and guards, neither of which depend on it; both
+    factors are plain scalar reads that run with it along their last axis, or along others, which are interleaved, or zeros by
+    its conditions. Ensures: the same products are added, in another order; the checker says which types and how many terms there
+    may be.
     """
 
     loop: str
@@ -55,21 +72,33 @@ class _Terms:
         match statement:
             case For(var, extent, (inner,), kind) if self.loop not in variables(extent):
                 return For(var, extent, (self.update(inner),), kind)
+            case If(condition, (inner,)) if not self._moves((condition.a, condition.b)):
+                return If(condition, (self.update(inner),))
             case Store(buffer, index, Fma(a, b, Load(read, place) as total), 1, None) if (buffer, index) == (
                 read,
                 place,
-            ) and not any(self.loop in variables(i) for i in index):
+            ) and not self._moves(index):
                 return Store(buffer, index, Dot(self._together(a), self._together(b), total))
             case _:
                 raise IRError(f"loop {self.loop} does not hold one multiply-add to an accumulator")
 
+    def _moves(self, index: tuple[Index, ...]) -> bool:
+        return any(self.loop in variables(i) for i in index)
+
     def _together(self, factor: Value) -> Value:
         """The terms of a factor, as one lane."""
         match factor:
+            case Load(buffer, index, 1, None, 1) if (
+                buffer in self.dtypes and self._moves(index[:-1]) and not self._moves(index[-1:])
+            ):
+                places = ({self.loop: Int(term)} for term in range(self.terms))
+                return Interleave(
+                    tuple(Load(buffer, tuple(substitute(i, place) for i in index)) for place in places)
+                )
             case Load(buffer, index, 1, None, 1) if index and buffer in self.dtypes:
                 form = affine(index[-1])
                 first: Index = form.without(Var(self.loop)).index()
-                crossing = any(self.loop in variables(i) for i in (*index[:-1], first))
+                crossing = self._moves((*index[:-1], first))
                 if form.coefficient(Var(self.loop)) != 1 or crossing:
                     raise IRError(f"access to {buffer} does not run along its last axis in {self.loop}")
                 return Load(buffer, (*index[:-1], first), terms=self.terms)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
-from convgen.ir.nodes import For, Int, Program, Stmt
+from convgen.ir.build import ceildiv, mul
+from convgen.ir.nodes import For, Program, Stmt
 from convgen.ir.rewrite import rewrite_named
 
 
@@ -13,7 +14,7 @@ from convgen.ir.rewrite import rewrite_named
 class RoundUp:
     """for r in R: acc = fma(x[r], w[r], acc)   →   for r in ceil(R / F) * F: acc = fma(x[r], w[r], acc)
 
-    Requires: the loop's extent is constant; beyond it x and w have elements, which are zero. Ensures: the same sums.
+    Requires: beyond the loop's extent x and w have elements, of which one is zero and the other finite. Ensures: the same sums.
     """
 
     loop: str
@@ -25,6 +26,4 @@ class RoundUp:
         return rewrite_named(program, self.loop, self._rounded)
 
     def _rounded(self, loop: For) -> tuple[Stmt, ...]:
-        if not isinstance(loop.extent, Int):
-            raise IRError(f"the extent of loop {self.loop} is not constant")
-        return (replace(loop, extent=Int(-(-loop.extent.value // self.factor) * self.factor)),)
+        return (replace(loop, extent=mul(ceildiv(loop.extent, self.factor), self.factor)),)

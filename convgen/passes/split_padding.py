@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from convgen.errors import IRError
 from convgen.ir.affine import affine
-from convgen.ir.build import add, continued, maximum, minimum, mul, sub
+from convgen.ir.build import add, ceildiv, continued, maximum, minimum, mul, sub
 from convgen.ir.nodes import Const, For, If, Index, Int, Less, Load, PaddedLoad, Program, Stmt, Store, Var
 from convgen.ir.rewrite import perfect_nest, rewrite_named, substitute_block, variables
 from convgen.ir.types import compute_dtype
@@ -22,8 +22,8 @@ class SplitPadding:
     with a loop of the nest shorten it, others become guards. With a mode that is not zeros the first nest runs over what is
     outside along ``nest`` alone, and copies what the mode names; indices along other axes are remapped.
 
-    Requires: a perfect nest around one padded copy, whose indices along ``axes`` move with one loop of the nest each, by 1, or
-    with none. Ensures: no padded load remains in it; every element is stored at least once, the last time as before.
+    Requires: a perfect nest around one padded copy, whose indices along ``axes`` move with one loop of the nest each, forwards,
+    or with none; with a mode that is not zeros by 1. Ensures: no padded load remains in it; every element is stored at least once, the last time as before.
     """
 
     nest: str
@@ -65,8 +65,9 @@ class _Copy:
         found = [loop.var for loop in self.nest if loop.var in variables(index)]
         if not found:
             return None
-        if len(found) > 1 or affine(index).coefficient(Var(found[0])) != 1:
-            raise IRError(f"{self.load.buffer} is not read in steps of 1 of one loop along axis {axis}")
+        step = affine(index).coefficient(Var(found[0]))
+        if len(found) > 1 or step < 1 or (step > 1 and self.load.mode != "zeros"):
+            raise IRError(f"{self.load.buffer} is not read in steps of one loop along axis {axis}")
         return found[0]
 
     def _inside(self, moving: Mapping[int, str]) -> dict[str, tuple[Index, Index]]:
@@ -74,9 +75,10 @@ class _Copy:
         parts: dict[str, tuple[Index, Index]] = {}
         for axis, var in moving.items():
             extent = next(loop.extent for loop in self.nest if loop.var == var)
-            offset = affine(self.load.index[axis]).without(Var(var)).index()
-            first = minimum(maximum(sub(0, offset), 0), extent)
-            parts[var] = first, maximum(minimum(sub(self.shape[axis], offset), extent), first)
+            form = affine(self.load.index[axis])
+            offset, step = form.without(Var(var)).index(), form.coefficient(Var(var))
+            first = minimum(maximum(ceildiv(sub(0, offset), step), 0), extent)
+            parts[var] = first, maximum(minimum(ceildiv(sub(self.shape[axis], offset), step), extent), first)
         return parts
 
     def _with_zeros(self, axes: tuple[int, ...], moving: Mapping[int, str]) -> tuple[Stmt, ...]:

@@ -22,6 +22,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -185,6 +186,11 @@ class _Lanes:
                 return Fma(self._wide(a), self._wide(b), self._wide(c))
             case Dot(a, b, c):
                 return Dot(self._wide(a), self._wide(b), self._wide(c))
+            case Interleave(loads):
+                wide = tuple(load for load in map(self._wide, loads) if isinstance(load, Load))
+                if wide and len(wide) < len(loads):
+                    raise IRError(f"only some of what is interleaved runs along {self.var}")
+                return Interleave(wide) if wide else self._splat(value)
             case Arith(op, a, b):
                 return Arith(op, self._wide(a), self._wide(b))
             case Convert(a, dtype):

@@ -176,7 +176,7 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
     efficiency = tile_efficiency(
         points_spec, machine, pixels=config["pixels"], lanes=config["lanes"], steps=reduced, loops=1
     )
-    total = 0.0
+    total, all_points = 0.0, sum(shape.points for shape in found)
     for shape in found:
         tiles = min(config["tiles"], shape.tiles)
         blocks = -(-shape.tiles // tiles)
@@ -187,7 +187,7 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             # Each register tile fetches the weights of its point from the second-level cache.
             rows = computed / config["pixels"] * shape.points * reduced * lanes / width
             contraction += LINES_SHARE * rows * rates.line / rates.clock
-        row, share = shape.points * size, shape.points / sum(each.points for each in found)
+        row, share = shape.points * size, shape.points / all_points
         weights, points = _streamed_seconds(spec, machine, row, lanes, config, shape.tiles, share)
         # Weights are asked for while others are used.
         seconds = max(contraction, weights) + EXPOSED_SHARE * min(contraction, weights) + points
@@ -200,10 +200,9 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
             # Blocks are the tasks.
             seconds *= waste(spec.groups * blocks, machine.cores)
         total += spec.groups * seconds
-    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
-    if spec.ndim > 1 and result > machine.l3_bytes:
+    if spec.ndim > 1 and spec.result_bytes > machine.l3_bytes:
         # A tile's rows lie on different pages of memory.
-        total += SCATTERED_WRITES * result / rates.memory
+        total += SCATTERED_WRITES * spec.result_bytes / rates.memory
     if spec.layout == "channels_first":
         total += turned_seconds(spec, machine, source=True) + turned_seconds(spec, machine, source=False)
     return CALL_SECONDS + moving_seconds(spec.bytes_moved, machine) + total

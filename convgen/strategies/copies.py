@@ -46,7 +46,7 @@ def vector_passes(loop: str, extent: Index) -> tuple[Pass, ...]:
 
 @dataclass(frozen=True)
 class PaddedCopy:
-    """A copy of ``source``, ordered by ``order``, with its padding; its loops are called ``padded_label``.
+    """A copy of ``source`` called ``into``, ordered by ``order``, with its padding; its loops are called ``into_label``.
 
     ``low`` says by how much the copy begins before the source along each axis, and ``extents`` how long it is; ``axes`` are
     those that reads leave. ``labels`` name the source's axes; ``width`` is its last spatial one; ``dtype`` is the copy's type,
@@ -63,6 +63,7 @@ class PaddedCopy:
     width: str
     dtype: str = ""
     steps: tuple[int, ...] = ()
+    into: str = "padded"
 
     @property
     def stage(self) -> str:
@@ -71,17 +72,17 @@ class PaddedCopy:
     @property
     def loops(self) -> tuple[str, ...]:
         """The loops of the copy, outermost first."""
-        return tuple(f"padded_{self.labels[axis]}" for axis in self.order)
+        return tuple(f"{self.into}_{self.labels[axis]}" for axis in self.order)
 
     def pad(self) -> Pass:
         """The pass that makes the copy a stage."""
         return Pad(
-            self.source, "padded", self.low, self.extents, self.order, self.mode, self.labels, self.dtype, self.steps
+            self.source, self.into, self.low, self.extents, self.order, self.mode, self.labels, self.dtype, self.steps
         )
 
     def tasks(self) -> Pass:
         """For a copy of a whole image: its rows are the tasks, or its planes."""
-        outer = self.loops[: self.loops.index(f"padded_{self.width}")]
+        outer = self.loops[: self.loops.index(f"{self.into}_{self.width}")]
         return Parallelize(self.stage, outer[:2])
 
     def moves(self, square: int, *, whole: bool) -> tuple[Pass, ...]:
@@ -89,9 +90,10 @@ class PaddedCopy:
 
         Rows of a ``whole`` image are tasks, so that each is filled on its own.
         """
-        width, first, last = f"padded_{self.width}", f"padded_{self.labels[-1]}", self.loops[-1]
+        width, first, last = f"{self.into}_{self.width}", f"{self.into}_{self.labels[-1]}", self.loops[-1]
         extent, transposed = self.extents[self.order[-1]], first != last
-        nest = width if whole or self.mode != "zeros" else self.loops[0]
+        row = min(width, first, key=self.loops.index)
+        nest = row if whole or self.mode != "zeros" else self.loops[0]
         # Without padding along the width there is nothing to fill but zeros.
         split: tuple[Pass, ...] = (SplitPadding(nest, self.axes),)
         if not self.axes:
@@ -99,7 +101,7 @@ class PaddedCopy:
         elif self.mode == "zeros" or (self.labels.index(self.width) in self.axes and not (transposed or last == width)):
             split += vector_passes(f"{last}_fill", extent)
         inside = (
-            (TransposeBlocks(nest if self.axes else width, last, first, square),)
+            (TransposeBlocks(nest if self.axes else row, last, first, square),)
             if transposed
             else vector_passes(last, extent)
         )

@@ -194,9 +194,8 @@ def _box_seconds(spec: ConvSpec, box: Box, lanes: int, machine: Machine) -> floa
     seconds += 2 * boxes * copies_of_box(spec, lanes) * classes * copied / bandwidth
     if spec.layout == "channels_last":
         return seconds
-    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
     seconds += turned_seconds(spec, machine, source=False)
-    return seconds + (2 * result / rates.memory if spec.writes_with_stride else 0.0)
+    return seconds + (2 * spec.result_bytes / rates.memory if spec.writes_with_stride else 0.0)
 
 
 def _rewritten_bytes(spec: ConvSpec, config: Config, machine: Machine) -> int:

@@ -26,7 +26,7 @@ from convgen.strategies.direct_boxes import boxed, is_boxed
 from convgen.strategies.direct_images import result_passes, source_order, source_passes, terms_lanes
 from convgen.strategies.direct_packing import pack_order, pack_terms, pack_weights
 from convgen.strategies.direct_whole import is_whole, whole_schedule
-from convgen.strategies.dots import adds_bytes, dot_of
+from convgen.strategies.dots import adds_bytes, dot_of, dot_passes
 from convgen.strategies.matrix import matrix_passes, pieces_of, split_passes
 from convgen.strategies.merging import merged_pixels
 from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes, tile_prefetches
@@ -84,7 +84,8 @@ def gather_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedul
         passes = (*passes, *split_passes("padded", config))
         tile = matrix_passes("px", loop, "ic", config["height"], depth)
     else:
-        tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dot, nest.channels.reduced)
+        dots = dot_passes("ic", dot, nest.channels.reduced)
+        tile = sum_tile_passes(loop, terms) if terms else register_tile_passes(loop, dots)
     prefetches = *_prefetches(problem, nest, config, machine), *tile_prefetches(problem, nest, machine)
     return Schedule(nest, (*passes, *tile, *prefetches))
 

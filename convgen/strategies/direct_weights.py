@@ -44,6 +44,8 @@ from convgen.strategies.direct_images import (
     turning_passes,
     vector_order,
 )
+from convgen.strategies.direct_weights_dots import TERMS, pair_passes, pair_products, takes_pixel_dots
+from convgen.strategies.dots import dot_of
 from convgen.strategies.tiles import candidate_tiles, register_tile_passes
 from convgen.strategies.widening import wide_dtype
 from convgen.tuning.space import Config
@@ -88,10 +90,13 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
             BlockReduction(f"o{letters[0]}", config["block"], "tile", "partial"),
             *(_panel_passes(spec, nest, config) if config.get("packed", 0) else ()),
         )
+    if dot_of(config) > 1:
+        images = pair_passes(spec, nest, square, turned=bool(config["turned"]))
+    else:
+        images = (*_image_passes(spec, nest, square, trims=trims), *plain_passes(spec, nest, square))
     passes = (
         *merged,
-        *_image_passes(spec, nest, square, trims=trims),
-        *plain_passes(spec, nest, square),
+        *images,
         *result.unpacked(),
         Reorder("conv", (*outer, tiled, lane)),
         Tile(lane, config["lanes"], "lanes", "lane"),
@@ -100,7 +105,7 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
         *tasks,
         *(Trim(f"o{letters[axis]}") for axis in _padded_axes(spec, nest) if _is_trimmed(spec, nest, trims=trims)),
         *result.turned(square),
-        *register_tile_passes("lane"),
+        *register_tile_passes("lane", pair_products(spec) if dot_of(config) > 1 else ()),
     )
     return Schedule(nest, passes)
 
@@ -118,21 +123,36 @@ def weights_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels if turned else None):
             config = Config.of(pixels=min(pixels, rows), lanes=lanes, **kind)
             found.append(config)
+            tiles = math.ceil(rows / config["pixels"])
             if "merged" in kind or not sums_row_of_taps(spec, turned=turned):
-                found += _in_blocks(spec, config, math.ceil(rows / config["pixels"]), machine)
+                found += _in_blocks(spec, config, tiles, machine)
+            if takes_pixel_dots(spec, config, machine):
+                found += _with_dots(spec, config, tiles, machine)
     return tuple(dict.fromkeys(found))
+
+
+def _with_dots(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:
+    """The same in dot products of two pixels, for whole images or blocks of them."""
+    config = config.and_also(dot=TERMS)
+    block = _block(spec, config, machine)
+    return [config, *([config.and_also(block=block, share=_shared(tiles))] if block else [])]
 
 
 def _in_blocks(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:
     """The same for blocks of images, copied where that helps."""
-    block = _block(spec, config["lanes"], machine)
+    block = _block(spec, config, machine)
     if _may_pack(spec, config):
         block = block or max(1, plain_size(spec)[0])
         shares = dict.fromkeys(math.ceil(tiles / tasks) for tasks in _PACKED_TASKS)
         return [config.and_also(block=block, share=share, packed=1) for share in shares]
     if block:
-        return [config.and_also(block=block, share=max(1, min(MOST_SHARED, math.ceil(tiles / SHARES))))]
+        return [config.and_also(block=block, share=_shared(tiles))]
     return []
+
+
+def _shared(tiles: int) -> int:
+    """Tiles of a task that pass by blocks of images."""
+    return max(1, min(MOST_SHARED, math.ceil(tiles / SHARES)))
 
 
 def _may_merge(spec: ConvSpec) -> bool:
@@ -202,16 +222,18 @@ def image_bytes(spec: ConvSpec) -> tuple[int, int]:
     return sizes[::-1] if spec.transposed else sizes
 
 
-def panel_bytes(spec: ConvSpec, lanes: int) -> int:
+def panel_bytes(spec: ConvSpec, config: Config) -> int:
     """What a register tile passes by: the image along its lanes."""
-    return spec.batch * math.prod(plain_size(spec)) * lanes * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
+    dtype = spec.dtype if dot_of(config) > 1 else DTYPES[spec.dtype].accumulator
+    return spec.batch * math.prod(plain_size(spec)) * config["lanes"] * DTYPES[dtype].itemsize
 
 
-def _block(spec: ConvSpec, lanes: int, machine: Machine) -> int:
-    """Rows (planes, pixels) of all images that fit the second-level cache with their sums; 0 where all do."""
-    images = plain_size(spec)
-    panel, budget = panel_bytes(spec, lanes), machine.l2_bytes * PANEL_SHARE
-    return 0 if panel <= budget or images[0] < 2 else max(1, int(budget * images[0] / panel))
+def _block(spec: ConvSpec, config: Config, machine: Machine) -> int:
+    """Rows (planes, steps of pixels) of all images that fit the second-level cache with their sums; 0 where all do."""
+    first = plain_size(spec)[0]
+    steps = math.ceil(first / dot_of(config)) if spec.ndim == 1 else first
+    panel, budget = panel_bytes(spec, config), machine.l2_bytes * PANEL_SHARE
+    return 0 if panel <= budget or steps < 2 else max(1, int(budget * steps / panel))
 
 
 def weights_rows(spec: ConvSpec, *, turned: bool, merged: bool = False) -> int:

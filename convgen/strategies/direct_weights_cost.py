@@ -9,6 +9,7 @@ from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct_weights import image_bytes, panel_bytes, plain_size, weights_rows, widens
+from convgen.strategies.dots import dot_of
 from convgen.strategies.tiles import MAX_VECTORS
 from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
@@ -18,6 +19,7 @@ from convgen.tuning.cost import (
     moving_seconds,
     peak,
     step_cycles,
+    turning_seconds,
     vector_width,
     waste,
 )
@@ -32,6 +34,8 @@ FAR_LINES, FAR_PAGES = 0.5, 3.0
 NARROW = 0.5
 # How many times a gradient is moved whose lanes lie far apart.
 SCATTERED = 3
+# Vectors of pairs that are made of two in a cycle.
+INTERLEAVE_PORTS = 2
 # The associativity of the second-level cache, what it keeps together, and beyond what nothing is fetched ahead.
 _WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
 
@@ -44,12 +48,16 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
     images = plain_size(spec)
     extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
-    work = spec.macs * waste(extent, lanes) * waste(rows, config["pixels"])
+    dot = dot_of(config)
+    work = spec.macs * waste(extent, lanes) * waste(rows, config["pixels"]) * waste(images[-1], dot)
     rates, width = rates_of(machine), vector_width(spec, machine)
     vectors = math.ceil(lanes / width)
-    step = step_cycles(widened(spec) if widens(spec) else spec, machine, config["pixels"], vectors, not groups_as_lanes)
+    read = widened(spec) if widens(spec) and dot == 1 else spec
+    step = step_cycles(read, machine, config["pixels"], vectors, not groups_as_lanes, dot)
+    if dot > 1:
+        step += vectors / INTERLEAVE_PORTS
     # Neither operand stays in the first-level cache: a line for each vector, and one that elements are broadcast from.
-    panel = panel_bytes(spec, lanes)
+    panel = panel_bytes(spec, config)
     if panel > machine.l1d_bytes:
         step += EXPOSED_LINES * (vectors + 1) * rates.line
     if panel > machine.l2_bytes and not packed:
@@ -57,15 +65,17 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     pixels = spec.batch * math.prod(images)
     if block:
         # Sums are kept and fetched between blocks.
-        step += 2 * config["pixels"] * vectors / max(1, block * spec.batch * math.prod(images[1:]))
-        pixels = min(pixels, spec.batch * block * math.prod(images[1:]))
+        rows_of_block = block * (dot if spec.ndim == 1 else 1)
+        step += 2 * dot * config["pixels"] * vectors / max(1, rows_of_block * spec.batch * math.prod(images[1:]))
+        pixels = min(pixels, spec.batch * rows_of_block * math.prod(images[1:]))
     rate = rates.last if panel <= machine.l3_bytes else rates.memory
-    along, across = _images(spec, turned=turned)
+    along, across = _images(spec, turned=turned, wide=widens(spec) and dot == 1)
     if not packed:
         step += along.waits(lanes, pixels, machine) * vectors * machine.vector_bytes * rates.clock / rate
-    step += across.waits(config["pixels"], pixels, machine) * _LINE_BYTES * rates.clock / rate
-    loop = LOOP_CYCLES / max(1, images[-1])
-    per_step = config["pixels"] * lanes / width / FMA_PORTS
+    if dot == 1:
+        step += across.waits(config["pixels"], pixels, machine) * _LINE_BYTES * rates.clock / rate
+    loop = LOOP_CYCLES * dot / max(1, images[-1])
+    per_step = config["pixels"] * lanes / width / FMA_PORTS * dot
     seconds = work * (step + loop) / per_step / peak(spec, machine)
     tiles = math.ceil(rows / config["pixels"])
     # Blocks of lanes, times tiles of all other taps, or shares of the tiles.
@@ -76,6 +86,8 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     if groups_as_lanes:
         seconds += work / width * rates.line / rates.clock
     moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned)
+    if dot > 1 and spec.layout == "channels_last":
+        seconds += turning_seconds(across.bytes, machine)
     if packed:
         moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
     if across.bytes > machine.l2_bytes:
@@ -103,9 +115,9 @@ class _Image:
         return max(0.0, 1 - kept / max(1, pixels)) * (FAR_LINES if streams else FAR_PAGES)
 
 
-def _images(spec: ConvSpec, *, turned: bool) -> tuple[_Image, _Image]:
-    """The image along the lanes, and the one that elements are broadcast from."""
-    itemsize = DTYPES[DTYPES[spec.dtype].accumulator if widens(spec) else spec.dtype].itemsize
+def _images(spec: ConvSpec, *, turned: bool, wide: bool) -> tuple[_Image, _Image]:
+    """The image along the lanes, and the one that elements are broadcast from, in the type of sums or their own."""
+    itemsize = DTYPES[DTYPES[spec.dtype].accumulator if wide else spec.dtype].itemsize
     # A stride beyond the window leaves pixels out.
     read = spec.batch * math.prod(plain_size(spec)) * math.prod(spec.kernel_size)
     source, plain = image_bytes(spec)

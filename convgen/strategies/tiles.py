@@ -18,7 +18,6 @@ from convgen.passes.unroll import Unroll
 from convgen.passes.vectorize import Vectorize
 from convgen.passes.vectorize_sum import VectorizeSum
 from convgen.spec import ConvSpec
-from convgen.strategies.dots import dot_passes
 from convgen.tuning.cost import L2_SHARE, vector_width, waste
 
 MAX_PIXELS = 16
@@ -111,8 +110,7 @@ def tile_prefetches(spec: ConvSpec, nest: Nest, machine: Machine) -> tuple[Pass,
     """Results, and what is added to them, are asked for before a register tile is summed: a store waits for its line as a load
     does, and in a network few images stay in a core's own caches. Those with channels first are written in long rows, which the
     processor foresees within the last cache; tiles of few taps of a single channel have no time for it."""
-    result = spec.input_bytes if spec.direction == "backward_data" else spec.output_bytes
-    if spec.layout == "channels_first" and result <= machine.l3_bytes:
+    if spec.layout == "channels_first" and spec.result_bytes <= machine.l3_bytes:
         return ()
     if spec.reduced_channels == 1 and math.prod(spec.kernel_size) < MANY_TAPS:
         return ()
@@ -132,13 +130,13 @@ def sum_tile_passes(row: str, terms: int) -> tuple[Pass, ...]:
     )
 
 
-def register_tile_passes(lane: str, dot: int = 1, reduced: int = 0) -> tuple[Pass, ...]:
-    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop, that adds ``dot`` terms of
-    the ``reduced`` channels at once."""
+def register_tile_passes(lane: str, dots: tuple[Pass, ...] = ()) -> tuple[Pass, ...]:
+    """Makes the loops ``px`` and ``lane`` a tile of registers, of vectors as long as the lane loop, whose terms ``dots`` adds
+    several at once."""
     return (
         Simplify(keep_unit_loops=True),
         RegisterTile(("px", lane)),
-        *dot_passes("ic", dot, reduced),
+        *dots,
         Vectorize(lane),
         Unroll("px"),
         Simplify(),

@@ -34,6 +34,7 @@ from convgen.ir.nodes import (
     If,
     Index,
     Int,
+    Interleave,
     Less,
     Load,
     Prefetch,
@@ -144,6 +145,8 @@ def _prefix(value: Value) -> str:
     match value:
         case Load(buffer) | Choose(_, Load(buffer)):
             return f"{buffer}_here"
+        case Interleave((Load(buffer), *_)):
+            return f"{buffer}_terms"
         case _:
             return "constant"
 
@@ -413,7 +416,8 @@ class _Writer(Places):
         found = [value for store in run for value in values(store.value, conditional=False)]
         choices = [value for value in dict.fromkeys(found) if isinstance(value, Choose) and value not in self.kept]
         self.name_conditions(choices)
-        uses = Counter(value for value in found if self.is_shared(value, stored))
+        joined = {load for value in found if isinstance(value, Interleave) for load in value.values}
+        uses = Counter(value for value in found if value not in joined and self.is_shared(value, stored))
         for value, count in uses.items():
             if count > 1:
                 prefix = _prefix(value)
@@ -461,6 +465,8 @@ class _Writer(Places):
         match value:
             case Load(buffer):
                 return buffer not in self.registers and buffer not in stored
+            case Interleave(loads):
+                return not stored & {load.buffer for load in loads}
             case Const(_, _, lanes):
                 return lanes > 1
             case Choose():
@@ -491,6 +497,9 @@ class _Writer(Places):
             case Spread(a, lanes, repeat, step, first):
                 pattern = (self.lanes(a), repeat, step, first)
                 return f"{self.use(Operation('spread', self.dtype(a), lanes, pattern=pattern))}({self.value(a)})"
+            case Interleave(loads):
+                operation = Operation("interleave", TERMS_DTYPE, loads[0].lanes, BITS_DTYPE)
+                return f"{self.use(operation)}({', '.join(self.load(load, bits=True) for load in loads)})"
             case Sum(a):
                 return self.call("sum", self.dtype(a), self.lanes(a), a)
             case Fma(a, b, c):

@@ -47,7 +47,7 @@ _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 _FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
 # Operations for which nothing is rounded or widened.
-_AS_STORED = TILE_KINDS | {"dot", "load_terms", "place", "prefetch", "transpose", "transpose_some"}
+_AS_STORED = TILE_KINDS | {"dot", "interleave", "load_terms", "place", "prefetch", "transpose", "transpose_some"}
 _FUNCTIONS = frozenset(get_args(Function))
 
 
@@ -123,6 +123,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed.add("sum")
     if "spread" in kinds:
         needed.add("spread")
+    if "interleave" in kinds:
+        needed.add("interleave")
     if "place" in kinds:
         needed.add("hold")
     if "prefetch" in kinds:
@@ -180,6 +182,9 @@ def operation_text(op: Operation) -> OperationText:
             count, repeat, step, first = op.pattern
             emit = f"lambda b, x: spread(b, x, [{first} + i // {repeat} * {step} for i in range({op.lanes})])"
             return OperationText(op.name, kind, f"{type_name(op.dtype, count)},", emit)
+        case "interleave":
+            part = type_name(op.storage, op.lanes)
+            return OperationText(op.name, kind, f"{part}, {part}", f"lambda b, x, y: interleave(b, x, y, {kind}.llvm)")
         case "sum":
             add = (_FLOAT_METHODS if _is_float(op.dtype) else _INT_METHODS)["add"]
             return OperationText(op.name, type_name(op.dtype, 1), f"{kind},", f"lambda b, x: lane_sum(b, x, b.{add})")
