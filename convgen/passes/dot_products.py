@@ -32,10 +32,10 @@ from convgen.ir.types import terms_dtype
 class DotProducts:
     """for l in L: for ..: acc = fma(x[.., l], w[.., l], acc)   →   for ..: acc = dot(x[.., 0]*L, w[.., 0]*L, acc)
 
-    Requires: the loop, of constant extent, holds a multiply-add to an accumulator, in loops and guards, neither of which depend on it; both
-    factors are plain scalar reads that run with it along their last axis, or along others, which are interleaved, or zeros by
-    its conditions. Ensures: the same products are added, in another order; the checker says which types and how many terms there
-    may be.
+    Requires: the loop, of constant extent, holds a multiply-add in loops and guards, which depend on it no more than the
+    accumulator does; both factors are plain scalar reads that run with it along their last axis, or along others, which are
+    interleaved, or zeros by its conditions. Ensures: the same products are added, in another order; the checker says which types
+    and how many terms there may be.
     """
 
     loop: str
@@ -92,9 +92,7 @@ class _Terms:
                 buffer in self.dtypes and self._moves(index[:-1]) and not self._moves(index[-1:])
             ):
                 places = ({self.loop: Int(term)} for term in range(self.terms))
-                return Interleave(
-                    tuple(Load(buffer, tuple(substitute(i, place) for i in index)) for place in places)
-                )
+                return Interleave(tuple(Load(buffer, tuple(substitute(i, place) for i in index)) for place in places))
             case Load(buffer, index, 1, None, 1) if index and buffer in self.dtypes:
                 form = affine(index[-1])
                 first: Index = form.without(Var(self.loop)).index()

@@ -23,7 +23,8 @@ class SplitPadding:
     outside along ``nest`` alone, and copies what the mode names; indices along other axes are remapped.
 
     Requires: a perfect nest around one padded copy, whose indices along ``axes`` move with one loop of the nest each, forwards,
-    or with none; with a mode that is not zeros by 1. Ensures: no padded load remains in it; every element is stored at least once, the last time as before.
+    or with none; with a mode that is not zeros by 1. Ensures: no padded load remains in it; every element is stored at least
+    once, the last time as before.
     """
 
     nest: str

@@ -82,8 +82,12 @@ class PaddedCopy:
 
     def tasks(self) -> Pass:
         """For a copy of a whole image: its rows are the tasks, or its planes."""
-        outer = self.loops[: self.loops.index(f"{self.into}_{self.width}")]
-        return Parallelize(self.stage, outer[:2])
+        return Parallelize(self.stage, self.loops[: self.loops.index(self.row)][:2])
+
+    @property
+    def row(self) -> str:
+        """The first loop within a row, along it or, where that comes first, along what lies next to each other in the source."""
+        return min(f"{self.into}_{self.width}", f"{self.into}_{self.labels[-1]}", key=self.loops.index)
 
     def moves(self, square: int, *, whole: bool) -> tuple[Pass, ...]:
         """The padding apart from what is inside; that in vectors, or in squares where the last axis changes.
@@ -92,8 +96,7 @@ class PaddedCopy:
         """
         width, first, last = f"{self.into}_{self.width}", f"{self.into}_{self.labels[-1]}", self.loops[-1]
         extent, transposed = self.extents[self.order[-1]], first != last
-        row = min(width, first, key=self.loops.index)
-        nest = row if whole or self.mode != "zeros" else self.loops[0]
+        nest = self.row if whole or self.mode != "zeros" else self.loops[0]
         # Without padding along the width there is nothing to fill but zeros.
         split: tuple[Pass, ...] = (SplitPadding(nest, self.axes),)
         if not self.axes:
@@ -101,7 +104,7 @@ class PaddedCopy:
         elif self.mode == "zeros" or (self.labels.index(self.width) in self.axes and not (transposed or last == width)):
             split += vector_passes(f"{last}_fill", extent)
         inside = (
-            (TransposeBlocks(nest if self.axes else row, last, first, square),)
+            (TransposeBlocks(nest if self.axes else self.row, last, first, square),)
             if transposed
             else vector_passes(last, extent)
         )

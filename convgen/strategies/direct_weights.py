@@ -44,8 +44,8 @@ from convgen.strategies.direct_images import (
     turning_passes,
     vector_order,
 )
-from convgen.strategies.direct_weights_dots import TERMS, pair_passes, pair_products, takes_pixel_dots
-from convgen.strategies.dots import dot_of
+from convgen.strategies.direct_weights_dots import INTERLEAVED, TERMS, pair_passes, pair_products, takes_pixel_dots
+from convgen.strategies.dots import FEWEST_LANES, dot_of
 from convgen.strategies.tiles import candidate_tiles, register_tile_passes
 from convgen.strategies.widening import wide_dtype
 from convgen.tuning.space import Config
@@ -91,7 +91,7 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
             *(_panel_passes(spec, nest, config) if config.get("packed", 0) else ()),
         )
     if dot_of(config) > 1:
-        images = pair_passes(spec, nest, square, turned=bool(config["turned"]))
+        images = pair_passes(spec, nest, square)
     else:
         images = (*_image_passes(spec, nest, square, trims=trims), *plain_passes(spec, nest, square))
     passes = (
@@ -123,19 +123,22 @@ def weights_configs(spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
         for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels if turned else None):
             config = Config.of(pixels=min(pixels, rows), lanes=lanes, **kind)
             found.append(config)
-            tiles = math.ceil(rows / config["pixels"])
             if "merged" in kind or not sums_row_of_taps(spec, turned=turned):
-                found += _in_blocks(spec, config, tiles, machine)
-            if takes_pixel_dots(spec, config, machine):
-                found += _with_dots(spec, config, tiles, machine)
-    return tuple(dict.fromkeys(found))
+                found += _in_blocks(spec, config, math.ceil(rows / config["pixels"]), machine)
+    return tuple(dict.fromkeys((*found, *_with_dots(spec, machine))))
 
 
-def _with_dots(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:
-    """The same in dot products of two pixels, for whole images or blocks of them."""
-    config = config.and_also(dot=TERMS)
-    block = _block(spec, config, machine)
-    return [config, *([config.and_also(block=block, share=_shared(tiles))] if block else [])]
+def _with_dots(spec: ConvSpec, machine: Machine) -> list[Config]:
+    """Tiles of dot products of two pixels, for whole images or blocks of them."""
+    if not takes_pixel_dots(spec, machine):
+        return []
+    found, rows = [], weights_rows(spec, turned=True)
+    for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels, INTERLEAVED):
+        config = Config.of(pixels=min(pixels, rows), lanes=lanes, turned=1, dot=TERMS)
+        found.append(config)
+        if block := _block(spec, config, machine):
+            found.append(config.and_also(block=block, share=_shared(math.ceil(rows / config["pixels"]))))
+    return [config for config in found if config["lanes"] >= FEWEST_LANES]
 
 
 def _in_blocks(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:

@@ -34,8 +34,9 @@ FAR_LINES, FAR_PAGES = 0.5, 3.0
 NARROW = 0.5
 # How many times a gradient is moved whose lanes lie far apart.
 SCATTERED = 3
-# Vectors of pairs that are made of two in a cycle.
-INTERLEAVE_PORTS = 2
+# Vectors that are interleaved in a cycle; and what an element costs that several vectors share: the dot products do not take it
+# from memory themselves.
+INTERLEAVE_PORTS, BROADCAST_CYCLES = 2, 0.1
 # The associativity of the second-level cache, what it keeps together, and beyond what nothing is fetched ahead.
 _WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
 
@@ -55,7 +56,7 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     read = widened(spec) if widens(spec) and dot == 1 else spec
     step = step_cycles(read, machine, config["pixels"], vectors, not groups_as_lanes, dot)
     if dot > 1:
-        step += vectors / INTERLEAVE_PORTS
+        step += vectors / INTERLEAVE_PORTS + (BROADCAST_CYCLES * config["pixels"] if vectors > 1 else 0.0)
     # Neither operand stays in the first-level cache: a line for each vector, and one that elements are broadcast from.
     panel = panel_bytes(spec, config)
     if panel > machine.l1d_bytes:

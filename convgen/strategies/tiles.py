@@ -47,9 +47,10 @@ def _lane_bytes(spec: ConvSpec) -> int:
     return terms * DTYPES[spec.dtype].itemsize
 
 
-def most_rows(machine: Machine, vectors: int) -> int:
-    """How many rows of so many vectors the registers hold, beside a row of weights and, for several vectors, a broadcast."""
-    return max(1, (machine.vector_registers - vectors - (vectors > 1)) // vectors)
+def most_rows(machine: Machine, vectors: int, others: int = 0) -> int:
+    """How many rows of so many vectors the registers hold, beside a row of weights, for several vectors a broadcast, and
+    ``others``."""
+    return max(1, (machine.vector_registers - vectors - (vectors > 1) - others) // vectors)
 
 
 def even_pixels(extent: int, most: int) -> int:
@@ -73,10 +74,10 @@ def sum_tile(spec: ConvSpec, extent: int, machine: Machine) -> tuple[int, int] |
 
 
 def candidate_tiles(
-    spec: ConvSpec, extent: int, machine: Machine, channels: int | None = None
+    spec: ConvSpec, extent: int, machine: Machine, channels: int | None = None, others: int = 0
 ) -> tuple[tuple[int, int], ...]:
-    """(pixels, lanes) of tiles that fill the registers, best first, for rows of ``extent`` pixels; ``channels``, by default those
-    made, lie along the lanes.
+    """(pixels, lanes) of tiles that fill the registers but for ``others``, best first, for rows of ``extent`` pixels;
+    ``channels``, by default those made, lie along the lanes.
 
     A tile of p pixels and v vectors needs p * v accumulators, v registers for weights and, for more than one vector, one for
     the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, but
@@ -88,7 +89,7 @@ def candidate_tiles(
     tiles: list[tuple[int, int]] = []
     for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in (MAX_VECTORS, 2, 1)):
         vectors = max(1, lanes // width)
-        most = min(MAX_PIXELS, most_rows(machine, vectors))
+        most = min(MAX_PIXELS, most_rows(machine, vectors, others))
         pixels = even_pixels(extent, most)
         # Half as many pixels leave registers for the next tile to begin while the last is stored.
         tiles += [(pixels, lanes), (most, lanes), (even_pixels(extent, most // 2 + 1), lanes)]

@@ -21,6 +21,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -119,7 +120,7 @@ def quads(buffer: str, *index: Index, lanes: int = 1, count: Index | None = None
     return Load(buffer, index, lanes, count, 4)
 
 
-def dot_of(first: Load, second: Load, dtype: str = "int32") -> Program:
+def dot_of(first: Load | Interleave, second: Load, dtype: str = "int32") -> Program:
     """A dot product of reads of a type to the accumulator."""
     update = Store("acc", (), Dot(first, second, Load("acc", ())))
     return over_i(alloc(register(dtype=dtype), Store("acc", (), Const(0, dtype)), update))
@@ -175,6 +176,26 @@ BROKEN: dict[str, tuple[Program, str]] = {
         "float64 is not converted to float32",
     ),
     "dot of scalars": (dot_of(Load("q", (I,)), Load("q", (I,))), "dot joins operands of types"),
+    "dot of other pieces": (
+        dot_of(Interleave((Load("q", (I,)), Load("q", (N,)))), quads("q", I)),
+        r"dot joins operands of types .'int8\*2', 1., .'int8\*4', 1.",
+    ),
+    "pieces of two types": (
+        dot_of(Interleave((Load("q", (I,)), Load("u", (I,)))), quads("q", I)),
+        "vectors that are not alike",
+    ),
+    "pieces of two lengths": (
+        dot_of(Interleave((Load("q", (I,)), Load("q", (I,), 4))), quads("q", I)),
+        "vectors that are not alike",
+    ),
+    "pieces of several terms": (
+        dot_of(Interleave((quads("q", I), quads("q", N))), quads("q", I)),
+        "not several terms a lane",
+    ),
+    "pieces of registers": (
+        dot_of(Interleave((Load("acc", ()), Load("acc", ()))), quads("q", I)),
+        "or no elements of memory",
+    ),
     "dot of other terms": (
         dot_of(Load("u", (I,), terms=2), quads("q", I)),
         r"dot joins operands of types .'uint8\*2', 1., .'int8\*4', 1. and .'int32', 1.",

@@ -26,6 +26,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     LoopKind,
@@ -187,6 +188,16 @@ def test_dot_adds_the_products_of_all_terms() -> None:
     program = Program("p", (), (*operands, result), (Stage("s", (Store("y", (Int(0),), total, 2),)),))
     found = interpret(program, {}, {"x": x, "w": w})["y"]
     np.testing.assert_array_equal(found, w.astype(int) @ x.astype(int) + 7)
+
+
+def test_terms_that_lie_apart_are_interleaved() -> None:
+    x, w = np.arange(6, dtype=DTYPES["bfloat16"].numpy).reshape(2, 3), np.array([3.0, -5.0], DTYPES["bfloat16"].numpy)
+    rows = Interleave((Load("x", (Int(0), Int(0)), 3), Load("x", (Int(1), Int(0)), 3, Int(2))))
+    total = Dot(rows, Splat(Load("w", (Int(0),), terms=2), 3), Const(7, "float32", 3))
+    operands = (Buffer("x", "bfloat16", (Int(2), Int(3)), "operand"), Buffer("w", "bfloat16", (Int(2),), "operand"))
+    result = Buffer("y", "float32", (Int(3),), "result")
+    program = Program("p", (), (*operands, result), (Stage("s", (Store("y", (Int(0),), total, 3),)),))
+    np.testing.assert_array_equal(interpret(program, {}, {"x": x, "w": w})["y"], [-8.0, -10.0, 13.0])
 
 
 def test_dot_of_bfloat16_takes_denormals_for_zeros() -> None:

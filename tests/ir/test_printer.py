@@ -25,6 +25,7 @@ from convgen.ir.nodes import (
     Index,
     IndexOp,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -75,10 +76,9 @@ def every_node() -> Program:
     chain = Where(Load("acc", ()), Apply("exp", Load("acc", ())), Arith("max", scalar, Arith("/", scalar, scalar)))
     wide = Fma(Spread(x4, 4, 2, 1, 1), Splat(Load("acc", ()), 4), Convert(Const(25, "int32", 4), "float32"))
     dot = Dot(Splat(Load("w", (n, i), terms=2), 4), Load("w", (i, Int(0)), 4, terms=2), wide)
-    body = Alloc(
-        Buffer("acc", "float32", (), "register"),
-        (Store("acc", (), chain), If(Less(i, Int(2)), (Store("y", (i, Int(0)), dot, 4, Var("limit")),))),
-    )
+    apart = Dot(Interleave((Load("t", (n, i), 4), Load("t", (i, n), 4))), Load("w", (i, Int(0)), 4, terms=2), wide)
+    stores = tuple(Store("y", (i, Int(0)), value, 4, Var("limit")) for value in (dot, apart))
+    body = Alloc(Buffer("acc", "float32", (), "register"), (Store("acc", (), chain), If(Less(i, Int(2)), stores)))
     linear = LinearProgram(2, (Add(0, 1),), (2, 0))
     change = Alloc(Buffer("v", "float32", (Int(2),), "register"), (Transform("v", linear, "sums"),))
     turn = Transpose("l", (i, Int(0)), 0, "z", (Int(0), i), 0, 8, n, IndexOp("-", n, i))
@@ -102,7 +102,7 @@ def every_node() -> Program:
         Buffer("y", "float32", (n, IndexOp("*", Int(4), n)), "result"),
         Buffer("w", "bfloat16", (n, Int(2)), "packed"),
         Buffer("p", "int8", (Int(3),), "packed"),
-        Buffer("t", "bfloat16", (), "workspace"),
+        Buffer("t", "bfloat16", (n, n), "workspace"),
         Buffer("l", "float32", (n, n), "local"),
         Buffer("z", "float32", (n, n), "workspace"),
     )

@@ -128,6 +128,30 @@ def narrow_product(dtypes: tuple[str, str], accumulator: str, terms: int, lanes:
     )
 
 
+def diagonal_product() -> Program:
+    """y[i] = sum over r of x[i, r] * w[r, r]."""
+    update = loop("r", 2, put("acc", value=Fma(at("x", "i", "r"), at("w", "r", "r"), at("acc"))))
+    nest = loop("i", "M", accumulate(update, finish=put("y", "i", value=at("acc"))))
+    return program((buffer("x", "M", 2), buffer("w", 2, 2), buffer("y", "M")), nest)
+
+
+def narrow_columns() -> Program:
+    """y[j] = sum over r of x[r] * w[r, j] of bfloat16, for as many r as there are."""
+    total = Load("acc", ())
+    update = loop("r", "M", put("acc", value=Fma(at("x", "r"), at("w", "r", "j"), total)))
+    nest = loop("j", 4, accumulate(update, finish=put("y", "j", value=total)))
+    operands = (replace(buffer(name, *shape), dtype="bfloat16") for name, *shape in (("x", "M"), ("w", "M", 4)))
+    return program((*operands, buffer("y", 4)), nest)
+
+
+def copied_in_steps() -> Program:
+    """y[i, j] = x[2 i - 1, j], surrounded by zeros."""
+    image = PaddedLoad("x", (sub(mul("i", 2), 1), Var("j")), "zeros")
+    return program(
+        (buffer("x", 4, 3), buffer("y", "M", 3)), loop("i", "M", loop("j", 3, put("y", "i", "j", value=image)))
+    )
+
+
 def double() -> Program:
     """y[i, j] = x[i, j] + b[i]."""
     store = put("y", "i", "j", value=Arith("+", at("x", "i", "j"), at("b", "i")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
-from convgen.ir.build import add, mul, sub
+from convgen.ir.build import add, ceildiv, mul, sub
 from convgen.ir.interp import interpret
 from convgen.ir.nodes import If, Int, Less, Program, Var
 from convgen.ir.printer import format_program
@@ -90,6 +90,7 @@ def dots(terms: int) -> tuple[Pass, ...]:
 # The image and the weights copied, in blocks of three terms: the copy of the image has as many as two blocks have.
 PANELS = Pack("w", "wp", (PackedAxis(0, "block", 3), PackedAxis(1), PackedAxis(0, "place", 3)))
 ROUNDED = (Pad("x", "xp", (0, 0), (Var("M"), Int(6)), (0, 1)), PANELS, RoundUp("r", 3))
+EVEN = mul(ceildiv("M", 2), 2)
 COPIED = (CopyIn("x", "xc", "i", (CopiedAxis("r", Int(4), Var("r")),)), Pack("w", "wp", (PackedAxis(1), PackedAxis(0))))
 # Three products of pieces of copies.
 SPLIT = (
@@ -187,6 +188,7 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "split_replicate": (small.padded_plane("replicate"), (SplitPadding("j", (0, 1)),)),
     "split_reflect": (small.padded_plane("reflect"), (SplitPadding("i", (0, 1)),)),
     "split_circular_inside": (small.padded_plane("circular"), (SplitPadding("j", (0, 1)), Simplify())),
+    "split_zeros_in_steps": (small.copied_in_steps(), (SplitPadding("i", (0,)),)),
     "transpose_blocks": (small.turned_copy(), (TransposeBlocks("n", "c", "j", 4), Simplify())),
     "unroll": (small.double(), (Unroll("j"),)),
     "pad": (small.shifted("replicate"), (Pad("x", "xp", (1,), (add("M", 2),), (0,), "replicate"),)),
@@ -262,6 +264,21 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     "vectorize_sum": (small.long_product(), (RegisterTile(("j",)), VectorizeSum("r"), Unroll("j"))),
     "dot_products": (small.narrow_product(("bfloat16", "bfloat16"), "float32", 4), dots(2)),
     "dot_products_int8": (small.narrow_product(("uint8", "int8"), "int32", 8), dots(4)),
+    "dot_products_apart": (
+        small.narrow_columns(),
+        (
+            *(
+                Pad(name, f"{name}p", (0,) * rank, (EVEN, Int(4))[:rank], (0, 1)[:rank])
+                for name, rank in (("x", 1), ("w", 2))
+            ),
+            RoundUp("r", 2),
+            Tile("r", 2, "r", "t"),
+            RegisterTile(("j",)),
+            DotProducts("t"),
+            Vectorize("j"),
+            Simplify(),
+        ),
+    ),
     "copies_of_another_type": (
         small.narrow_product(("float16", "float16"), "float32", 4),
         (

@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convgen.driver import Plan
+from convgen.driver import Plan, build_program
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
 from convgen.tuning.space import Config
 from convgen.verify import gate_a
+from tests.samples import MACHINE
+from tests.strategies.test_contract import interpreted
 
 HOST = Machine.host()
 # So small a cache that every image is passed by in blocks.
 SMALL = dataclasses.replace(HOST, l2_bytes=1 << 11)
+# The same of a machine that need not be this one.
+SMALL_CACHES = dataclasses.replace(MACHINE, l2_bytes=1 << 8)
 PROBLEMS: dict[str, dict[str, Any]] = {
     "1d": dict(in_channels=20, out_channels=24, spatial_size=(37,), kernel_size=3, padding=1),
     "2d": dict(in_channels=32, out_channels=17, spatial_size=(9, 8), kernel_size=3, padding=1, batch=2),
@@ -26,6 +30,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         in_channels=16, out_channels=20, spatial_size=(11, 9), kernel_size=(3, 2), stride=2, padding=(1, 0)
     ),
     "2d pointwise": dict(in_channels=16, out_channels=12, spatial_size=(7, 6), kernel_size=1, batch=3),
+    "pointwise strided": dict(in_channels=16, out_channels=12, spatial_size=(7, 8), kernel_size=1, stride=2, batch=2),
     "2d groups": dict(in_channels=36, out_channels=24, spatial_size=(8, 7), kernel_size=3, padding=1, groups=2),
     "2d reflected": dict(
         in_channels=16, out_channels=8, spatial_size=(8, 7), kernel_size=3, padding=1, padding_mode="reflect"
@@ -100,6 +105,48 @@ def test_lanes_that_lie_apart_are_copied_where_they_are_read_at_one_place() -> N
 @pytest.mark.parametrize("name", ["2d", "2d strided", "depthwise"])
 def test_other_types(name: str, dtype: str) -> None:
     assert_exact(problem(name, dtype=dtype), SMALL)
+
+
+DOTTED = ("1d", "2d", "2d strided", "2d pointwise", "pointwise strided", "2d groups", "2d transposed", "3d")
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("name", DOTTED)
+def test_dot_products_of_pixels_mean_the_gradient(name: str, layout: str) -> None:
+    """Interpreted, so that no machine needs the instruction; rows of odd and even numbers of pixels, in one block and several."""
+    machine = dataclasses.replace(SMALL_CACHES, features="+avx512bf16")
+    small = dict(in_channels=6, out_channels=7) if "groups" not in name else dict(in_channels=6, out_channels=4)
+    for size in (5, 6):
+        ndim = len(PROBLEMS[name]["spatial_size"])
+        spec = problem(name, dtype="bfloat16", layout=layout, spatial_size=(3, 4, size)[-ndim:], batch=2, **small)
+        dotted = [config for config in Direct().space(spec, machine) if config.get("dot", 1) > 1]
+        chosen = spread(tuple(dotted))
+        assert {bool(config.get("block", 0)) for config in chosen} == {False, True}
+        for config in chosen:
+            plan = Plan(spec, "direct", config, "given")
+            program, sizes = build_program(plan, machine)
+            comparison = interpreted(program, sizes, plan, 0)
+            assert comparison.ok, (config, comparison.reason)
+
+
+def test_which_gradients_have_dot_products() -> None:
+    machine = dataclasses.replace(SMALL, features="+avx512bf16")
+    for name, changes, wanted in (
+        ("2d", dict(dtype="bfloat16"), True),
+        ("2d", dict(dtype="bfloat16", accuracy="strict"), False),
+        ("2d", dict(dtype="float16"), False),
+        ("2d reflected", dict(dtype="bfloat16"), False),
+        ("depthwise", dict(dtype="bfloat16"), False),
+    ):
+        found = Direct().space(problem(name, **changes), machine)
+        assert any(config.get("dot", 1) > 1 for config in found) == wanted, (name, changes)
+    assert not any(config.get("dot", 1) > 1 for config in Direct().space(problem("2d", dtype="bfloat16"), SMALL_CACHES))
+
+
+@pytest.mark.parametrize("name", ["1d", "2d strided", "2d pointwise", "pointwise strided"])
+def test_types_in_pairs(name: str) -> None:
+    """As machine code, where the machine has the instruction."""
+    assert_exact(problem(name, dtype="bfloat16"), SMALL)
 
 
 @pytest.mark.parametrize("name", ["2d", "2d pointwise", "depthwise"])
