@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from convgen.errors import IRError
+from convgen.ir.affine import Affine, affine
 from convgen.ir.build import add, ceildiv, divides, floordiv, mod, mul
 from convgen.ir.nodes import (
     Buffer,
@@ -103,13 +104,13 @@ class Pack:
 
     @staticmethod
     def _position(index: Index, part: PackedAxis) -> Index:
-        match part.part:
-            case "whole":
-                return index
-            case "block":
-                return floordiv(index, part.factor)
-            case "place":
-                return mod(index, part.factor)
+        if part.part == "whole":
+            return index
+        # Whole blocks stand outside of the quotient, so that it moves by 1 with what moves by a block.
+        form, factor = affine(index), part.factor
+        whole = Affine(tuple((atom, f // factor) for atom, f in form.terms if f % factor == 0), form.constant // factor)
+        rest = Affine(tuple((atom, f) for atom, f in form.terms if f % factor), form.constant % factor).index()
+        return add(whole.index(), floordiv(rest, factor)) if part.part == "block" else mod(rest, factor)
 
     def _copy_stage(self, source: Buffer) -> Stage:
         names = loop_names(self.into, self.labels, len(self.layout))

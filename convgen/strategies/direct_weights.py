@@ -91,7 +91,7 @@ def weights_schedule(spec: ConvSpec, config: Config, square: int) -> Schedule:
             *(_panel_passes(spec, nest, config) if config.get("packed", 0) else ()),
         )
     if dot_of(config) > 1:
-        images = pair_passes(spec, nest, square)
+        images = pair_passes(spec, nest, square, turned=bool(config["turned"]))
     else:
         images = (*_image_passes(spec, nest, square, trims=trims), *plain_passes(spec, nest, square))
     passes = (
@@ -132,9 +132,11 @@ def _with_dots(spec: ConvSpec, machine: Machine) -> list[Config]:
     """Tiles of dot products of two pixels, for whole images or blocks of them."""
     if not takes_pixel_dots(spec, machine):
         return []
-    found, rows = [], weights_rows(spec, turned=True)
-    for pixels, lanes in candidate_tiles(spec, rows, machine, spec.reduced_channels, INTERLEAVED):
-        config = Config.of(pixels=min(pixels, rows), lanes=lanes, turned=1, dot=TERMS)
+    found, merged = [], _may_merge(spec)
+    kind = {"turned": 0, "merged": 1} if merged else {"turned": 1}
+    rows = weights_rows(spec, turned=not merged, merged=merged)
+    for pixels, lanes in candidate_tiles(spec, rows, machine, None if merged else spec.reduced_channels, INTERLEAVED):
+        config = Config.of(pixels=min(pixels, rows), lanes=lanes, **kind, dot=TERMS)
         found.append(config)
         if block := _block(spec, config, machine):
             found.append(config.and_also(block=block, share=_shared(math.ceil(rows / config["pixels"]))))

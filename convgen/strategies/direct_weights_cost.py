@@ -37,6 +37,8 @@ SCATTERED = 3
 # Vectors that are interleaved in a cycle; and what an element costs that several vectors share: the dot products do not take it
 # from memory themselves.
 INTERLEAVE_PORTS, BROADCAST_CYCLES = 2, 0.1
+# How much longer a few channels take to turn, and to bring into the order of a stride's residues, than those that fill squares.
+FEW_TURNS = 3
 # The associativity of the second-level cache, what it keeps together, and beyond what nothing is fetched ahead.
 _WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
 
@@ -87,8 +89,8 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     if groups_as_lanes:
         seconds += work / width * rates.line / rates.clock
     moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned)
-    if dot > 1 and spec.layout == "channels_last":
-        seconds += turning_seconds(across.bytes, machine)
+    if dot > 1 and (merged or spec.layout == "channels_last"):
+        seconds += (FEW_TURNS if merged else 1) * turning_seconds(across.bytes, machine)
     if packed:
         moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
     if across.bytes > machine.l2_bytes:

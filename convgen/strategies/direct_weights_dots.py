@@ -1,8 +1,9 @@
 """Weight gradients in dot products of two neighbouring pixels of a row.
 
 Pixels are what is summed, and where channels are last they are neighbours in neither image. So the one that elements are
-broadcast from is copied with its rows last: two pixels of a channel are one operand. Vectors of the other, which has a stride,
-taps and padding, are interleaved where they are used. Rows of an odd number of pixels end with one of zeros.
+broadcast from is copied with its rows last: two pixels of a channel are one operand. Vectors of the other are interleaved where
+they are used. Lanes run along the channels of the image that is read with a stride, taps and padding, or where those are few
+along the other's; then rows are copied by their residues modulo the stride. Rows of an odd number of pixels end with one of zeros.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from convgen.ir.nodes import Index, Var
 from convgen.machine import Machine
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.dot_products import DotProducts
+from convgen.passes.pack import Pack, PackedAxis
+from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
 from convgen.passes.round_up import RoundUp
 from convgen.passes.tile import Tile
+from convgen.passes.unroll import Unroll
+from convgen.passes.vectorize import Vectorize
 from convgen.spec import ConvSpec
 from convgen.strategies.boxes import kept_steps
 from convgen.strategies.copies import PaddedCopy
@@ -25,6 +30,8 @@ from convgen.strategies.dots import adds_terms
 
 # Terms of a dot product.
 TERMS = 2
+# Pixels of one residue that are copied at once.
+RESIDUE_LANES = 16
 # Registers that interleaving takes: which lanes go where, and what is not interleaved yet.
 INTERLEAVED = 4
 
@@ -40,12 +47,13 @@ def takes_pixel_dots(spec: ConvSpec, machine: Machine) -> bool:
     return min(spec.made_channels, spec.reduced_channels) > 1 and pad_mode(spec) == "zeros"
 
 
-def pair_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
-    """Both images as they are read, and rows of even numbers of pixels."""
+def pair_passes(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:
+    """Both images as they are read, and rows of even numbers of pixels; ``turned`` as in a configuration."""
     last = f"o{axis_letters(spec.ndim)[-1]}"
-    copies = (_vectors(spec, nest), _rows(spec, nest))
+    copies = (_source(spec, nest, turned=turned), _plain(spec, nest, turned=turned))
     return (
         *(part for copy in copies for part in (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))),
+        *(() if turned else _residues(spec, copies[0])),
         RoundUp(last, TERMS),
         Tile(last, TERMS, last, f"{last}_term"),
     )
@@ -56,27 +64,59 @@ def pair_products(spec: ConvSpec) -> tuple[Pass, ...]:
     return (DotProducts(f"o{axis_letters(spec.ndim)[-1]}_term"),)
 
 
-def _vectors(spec: ConvSpec, nest: Nest) -> PaddedCopy:
-    """The image that is read with its padding, and with as much more as the last pixel of an odd row needs."""
-    copy = source_copy(spec, nest, vector_order(spec, nest), always=True)
+def _source(spec: ConvSpec, nest: Nest, *, turned: bool) -> PaddedCopy:
+    """The image that is read with its padding, and with as much more as the last pixel of an odd row needs; vectors of it, or the
+    image as it lies."""
+    order = vector_order(spec, nest) if turned else _rows_last(spec, len(nest.program.buffer(nest.source).shape))
+    copy = source_copy(spec, nest, order, always=True)
     assert copy is not None
     letter, width = axis_letters(spec.ndim)[-1], spatial_axes(spec, len(copy.order))[-1]
     strided = kept_steps(spec)[-1] > 1
     extent = _even(Var(f"O{letter.upper()}")) if strided else add(copy.extents[width], spec.stride[-1])
+    if not turned and spec.stride[-1] > 1:
+        # Whole vectors of every residue.
+        block = spec.stride[-1] * RESIDUE_LANES
+        extent = mul(ceildiv(extent, block), block)
     return _with_rows(copy, width, extent, spec.dtype)
 
 
-def _rows(spec: ConvSpec, nest: Nest) -> PaddedCopy:
-    """The other image, with its rows last."""
+def _residues(spec: ConvSpec, copy: PaddedCopy) -> tuple[Pass, ...]:
+    """The copy once more, the pixels of a row by their residues modulo the stride."""
+    step, last = spec.stride[-1], len(copy.order) - 1
+    if step == 1:
+        return ()
+    layout = (
+        *map(PackedAxis, range(last)),
+        PackedAxis(last, "place", step),
+        PackedAxis(last, "block", step, RESIDUE_LANES),
+    )
+    labels = (*(copy.labels[axis] for axis in copy.order[:last]), "residue", copy.width)
+    return (
+        Pack(copy.into, "rows", layout, "workspace", labels),
+        Parallelize(f"pack_{copy.into}", tuple(f"rows_{label}" for label in labels[:2])),
+        Tile(f"rows_{copy.width}", RESIDUE_LANES, "rows_block", "rows_lane"),
+        Unroll("rows_residue"),
+        Vectorize("rows_lane", spreads=True),
+    )
+
+
+def _plain(spec: ConvSpec, nest: Nest, *, turned: bool) -> PaddedCopy:
+    """The other image, with its rows last, or vectors of it."""
     plain, letter = nest.plain, axis_letters(spec.ndim)[-1]
     rank = len(plain.shape)
     width = spatial_axes(spec, rank)[-1]
-    order = tuple(range(rank))
-    if spec.layout == "channels_last":
-        order = (*(axis for axis in channels_last_order(spec, rank) if axis != width), width)
+    order = _rows_last(spec, rank) if turned else channels_last_order(spec, rank)
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
     copy = PaddedCopy(plain.name, order, (0,) * rank, plain.shape, (), "zeros", labels, letter, into="paired")
     return _with_rows(copy, width, _even(plain.shape[width]), spec.dtype)
+
+
+def _rows_last(spec: ConvSpec, rank: int) -> tuple[int, ...]:
+    """The axes of an image in the order batch, spatial but the width, channels, width; channels first as they lie."""
+    if spec.layout == "channels_first":
+        return tuple(range(rank))
+    width = spatial_axes(spec, rank)[-1]
+    return (*(axis for axis in range(rank) if axis != width), width)
 
 
 def _with_rows(copy: PaddedCopy, width: int, extent: Index, dtype: str) -> PaddedCopy:

@@ -107,7 +107,17 @@ def test_other_types(name: str, dtype: str) -> None:
     assert_exact(problem(name, dtype=dtype), SMALL)
 
 
-DOTTED = ("1d", "2d", "2d strided", "2d pointwise", "pointwise strided", "2d groups", "2d transposed", "3d")
+DOTTED = (
+    "1d",
+    "2d",
+    "2d strided",
+    "2d pointwise",
+    "pointwise strided",
+    "2d groups",
+    "2d transposed",
+    "3d",
+    "few channels",
+)
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
@@ -115,7 +125,8 @@ DOTTED = ("1d", "2d", "2d strided", "2d pointwise", "pointwise strided", "2d gro
 def test_dot_products_of_pixels_mean_the_gradient(name: str, layout: str) -> None:
     """Interpreted, so that no machine needs the instruction; rows of odd and even numbers of pixels, in one block and several."""
     machine = dataclasses.replace(SMALL_CACHES, features="+avx512bf16")
-    small = dict(in_channels=6, out_channels=7) if "groups" not in name else dict(in_channels=6, out_channels=4)
+    channels = {"2d groups": (12, 10), "few channels": (3, 7)}.get(name, (6, 7))
+    small = dict(zip(("in_channels", "out_channels"), channels, strict=True))
     for size in (5, 6):
         ndim = len(PROBLEMS[name]["spatial_size"])
         spec = problem(name, dtype="bfloat16", layout=layout, spatial_size=(3, 4, size)[-ndim:], batch=2, **small)
@@ -143,7 +154,7 @@ def test_which_gradients_have_dot_products() -> None:
     assert not any(config.get("dot", 1) > 1 for config in Direct().space(problem("2d", dtype="bfloat16"), SMALL_CACHES))
 
 
-@pytest.mark.parametrize("name", ["1d", "2d strided", "2d pointwise", "pointwise strided"])
+@pytest.mark.parametrize("name", ["1d", "2d strided", "2d pointwise", "pointwise strided", "few channels"])
 def test_types_in_pairs(name: str) -> None:
     """As machine code, where the machine has the instruction."""
     assert_exact(problem(name, dtype="bfloat16"), SMALL)
