@@ -3,7 +3,7 @@
 Pixels are what is summed, and where channels are last they are neighbours in neither image. So the one that elements are
 broadcast from is copied with its rows last: two pixels of a channel are one operand. Vectors of the other are interleaved where
 they are used. Lanes run along the channels of the image that is read with a stride, taps and padding, or where those are few
-along the other's; then rows are copied by their residues modulo the stride. Rows of an odd number of pixels end with one of zeros.
+along the other's; then rows are copied by their residues modulo the stride. Rows of odd numbers of pixels end with one of zeros.
 """
 
 from __future__ import annotations
