@@ -23,6 +23,7 @@ from convgen.ir.nodes import (
     If,
     Index,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -43,7 +44,7 @@ from convgen.ir.nodes import (
 )
 from convgen.ir.printer import format_index
 from convgen.ir.rewrite import loops, reads, statements, stores, values, variables
-from convgen.ir.types import TILE_TERMS, TURNED_TILES, compute_dtype, value_type
+from convgen.ir.types import TILE_TERMS, TURNED_TILES, compute_dtype, terms_dtype, value_type
 
 # Threads of a warp.
 WARP = 32
@@ -312,6 +313,10 @@ class _Checker:
             self._value(value, names, buffers)
         dtype, lanes = value_type(store.value, buffers)
         expected = (compute_dtype(buffers[store.buffer].dtype), store.lanes)
+        if isinstance(store.value, Interleave):
+            terms = len(store.value.values)
+            self._terms(Load(store.buffer, store.index, max(2, lanes), store.count, terms), buffers[store.buffer])
+            expected = (terms_dtype(buffers[store.buffer].dtype, terms), store.lanes)
         if (dtype, lanes) != expected:
             raise IRError(f"store to {store.buffer} takes {expected[0]} x {expected[1]}, not {dtype} x {lanes}")
 

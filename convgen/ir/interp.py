@@ -180,6 +180,10 @@ class _Run:
                     self.registers[buffer.name] = _poisoned(buffer_shape(buffer, names), DTYPES[buffer.dtype].numpy)
                     self.block(inner, names, dtypes)
                     del self.registers[buffer.name]
+                case Store(buffer, index, Interleave() as value):
+                    for lane, terms in enumerate(self._value(value, names)):
+                        target, position = self._locate(buffer, _moved_lane(index, lane), len(terms), None, names)
+                        target[position] = terms.astype(target.dtype)
                 case Store(buffer, index, value, lanes, count):
                     target, position = self._locate(buffer, index, lanes, count, names)
                     stored = np.broadcast_to(self._value(value, names), (lanes,))
@@ -324,8 +328,8 @@ class _Run:
                 return np.repeat(self._value(a, names), lanes, axis=0)
             case Spread(a):
                 return self._value(a, names)[list(value.sources)]
-            case Interleave(loads):
-                return np.stack([self._value(load, names) for load in loads], axis=1)
+            case Interleave(pieces):
+                return np.stack([self._value(piece, names) for piece in pieces], axis=1)
             case Sum(a):
                 parts = self._value(a, names)
                 while len(parts) > 1:

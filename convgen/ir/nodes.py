@@ -114,10 +114,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Interleave:
-    """Vectors whose elements are the terms of a lane, as they are stored: lane l is lane l of each of ``values``, in order. An
-    operand of Dot, of terms that do not lie next to each other."""
+    """Vectors whose elements are the terms of a lane, as they are stored: lane l is lane l of each of ``values``, in order, which
+    are reads, or zero where conditions do not hold. An operand of Dot whose terms do not lie next to each other, or what a
+    Store brings there."""
 
-    values: tuple[Load, ...]
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,10 @@ class Alloc:
 
 @dataclass(frozen=True)
 class Store:
-    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are left alone."""
+    """``lanes`` consecutive elements along the last axis; lanes at or beyond ``count`` are left alone.
+
+    Lanes of several terms run along the axis before the last one, which is as long as a lane; all of them are stored.
+    """
 
     buffer: str
     index: tuple[Index, ...]

@@ -104,8 +104,8 @@ def format_value(value: Value) -> str:
             return f"splat({format_value(a)}, {lanes})"
         case Spread(a, lanes, repeat, step, first):
             return f"spread({format_value(a)}, {lanes}: {first} + l // {repeat} * {step})"
-        case Interleave(loads):
-            return f"interleave({', '.join(map(format_value, loads))})"
+        case Interleave(pieces):
+            return f"interleave({', '.join(map(format_value, pieces))})"
         case Sum(a):
             return f"sum({format_value(a)})"
         case Fma(a, b, c):

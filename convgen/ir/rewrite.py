@@ -92,8 +92,8 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
             rebuilt = Splat(again(a), lanes)
         case Spread(a):
             rebuilt = replace(value, value=again(a))
-        case Interleave(loads):
-            rebuilt = Interleave(tuple(_still_load(again(load)) for load in loads))
+        case Interleave(pieces):
+            rebuilt = Interleave(tuple(map(again, pieces)))
         case Sum(a):
             rebuilt = Sum(again(a))
         case Fma(a, b, c):
@@ -113,10 +113,9 @@ def map_value(value: Value, index: IndexMap, visit: ValueMap = lambda value: val
     return visit(rebuilt)
 
 
-def _still_load(value: Value) -> Load:
-    if not isinstance(value, Load):
-        raise IRError(f"interleave joins loads, not {type(value).__name__}")
-    return value
+def value_at(value: Value, loop: str, iteration: int) -> Value:
+    """The value in one iteration of a loop."""
+    return map_value(value, lambda index: substitute(index, {loop: Int(iteration)}))
 
 
 def map_statement(statement: Stmt, index: IndexMap, visit: ValueMap = lambda value: value) -> Stmt:
@@ -249,8 +248,8 @@ def values(value: Value, *, conditional: bool = True) -> Iterator[Value]:
             inner = (a, b, c)
         case Arith(_, a, b):
             inner = (a, b)
-        case Interleave(loads):
-            inner = loads
+        case Interleave(pieces):
+            inner = pieces
         case Choose(_, a, b):
             inner = (a, b) if conditional else ()
         case Const() | Load() | PaddedLoad():

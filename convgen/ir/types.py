@@ -68,14 +68,8 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             if inner == 1 or not all(0 <= source < inner for source in value.sources):
                 raise IRError(f"spread takes lanes {value.sources} of {inner}")
             return dtype, lanes
-        case Interleave(loads):
-            kinds = {(buffers[load.buffer].dtype, load.lanes, load.terms) for load in loads}
-            if len(kinds) != 1 or any(buffers[load.buffer].space == "register" for load in loads):
-                raise IRError(f"interleave joins vectors that are not alike: {sorted(kinds)}, or no elements of memory")
-            ((storage, lanes, terms),) = kinds
-            if terms > 1:
-                raise IRError("interleave joins elements, not several terms a lane")
-            return terms_dtype(storage, len(loads)), lanes
+        case Interleave(pieces):
+            return _interleaved(tuple(map(_read_of, pieces)), buffers)
         case Sum(a):
             dtype, inner = value_type(a, buffers)
             if inner < 2 or inner & (inner - 1):
@@ -96,6 +90,27 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             return _same("choose", buffers, a, b)
         case Apply(function, a):
             return _same(function, buffers, a)
+
+
+def _read_of(piece: Value) -> Load:
+    """The read that is interleaved."""
+    match piece:
+        case Load(_, _, _, _, 1) as load:
+            return load
+        case Choose(_, Load(_, _, lanes, _, 1) as load, Const(0, _, others)) if lanes == others:
+            return load
+        case _:
+            raise IRError(
+                f"interleave joins reads, perhaps of zeros, not {type(piece).__name__} or several terms a lane"
+            )
+
+
+def _interleaved(loads: tuple[Load, ...], buffers: Mapping[str, Buffer]) -> ValueType:
+    kinds = {(buffers[load.buffer].dtype, load.lanes) for load in loads}
+    if len(kinds) != 1 or any(buffers[load.buffer].space == "register" for load in loads):
+        raise IRError(f"interleave joins vectors that are not alike: {sorted(kinds)}, or no elements of memory")
+    ((storage, lanes),) = kinds
+    return terms_dtype(storage, len(loads)), lanes
 
 
 def _same(what: str, buffers: Mapping[str, Buffer], *operands: Value) -> ValueType:

@@ -24,7 +24,7 @@ from convgen.ir.nodes import (
     Value,
     Var,
 )
-from convgen.ir.rewrite import map_body, map_stages, substitute, variables
+from convgen.ir.rewrite import map_body, map_stages, value_at, variables
 from convgen.ir.types import terms_dtype
 
 
@@ -85,14 +85,22 @@ class _Terms:
     def _moves(self, index: tuple[Index, ...]) -> bool:
         return any(self.loop in variables(i) for i in index)
 
+    def _interleaved(self, factor: Value) -> Value:
+        return Interleave(tuple(value_at(factor, self.loop, term) for term in range(self.terms)))
+
     def _together(self, factor: Value) -> Value:
         """The terms of a factor, as one lane."""
         match factor:
             case Load(buffer, index, 1, None, 1) if (
                 buffer in self.dtypes and self._moves(index[:-1]) and not self._moves(index[-1:])
             ):
-                places = ({self.loop: Int(term)} for term in range(self.terms))
-                return Interleave(tuple(Load(buffer, tuple(substitute(i, place) for i in index)) for place in places))
+                return self._interleaved(factor)
+            case Choose(conditions, Load(buffer, index, 1, None, 1), Const(0)) if (
+                buffer in self.dtypes
+                and any(self._moves((condition.a, condition.b)) for condition in conditions)
+                and not self._moves(index[-1:])
+            ):
+                return self._interleaved(factor)
             case Load(buffer, index, 1, None, 1) if index and buffer in self.dtypes:
                 form = affine(index[-1])
                 first: Index = form.without(Var(self.loop)).index()

@@ -43,7 +43,7 @@ from convgen.ir.rewrite import reads, rewrite_named, statements, stores, substit
 class Vectorize:
     """for l in L: y[.., l] = f(x[.., l], s)   →   y[.., 0 :L] = f(x[.., 0 :L], splat(s, L))
 
-    Lanes of several terms run along the axis before the last.
+    Lanes of several terms run along the axis before the last one.
 
     A guard ``if e + l < n`` becomes the count of lanes of every load and store inside, and a choice by it between a load and zero
     the count of that load; loops inside stay, and register buffers that are allocated inside become buffers of vectors.
@@ -112,6 +112,11 @@ class _Lanes:
                 return (statement,)
             case Store(buffer, index, value, 1, None) if buffer in self.private:
                 return (Store(buffer, (*index, Int(0)), self._wide(value), self.lanes),)
+            case Store(buffer, index, Interleave() as value, 1, None):
+                place, along = self._place(buffer, index[:-1])
+                if not along:
+                    raise IRError(f"the store to {buffer} does not depend on {self.var}")
+                return (Store(buffer, (*place, index[-1]), self._wide(value), self.lanes, self.count),)
             case Store(buffer, index, value, 1, None):
                 place, along = self._place(buffer, index)
                 if not along:
@@ -186,11 +191,11 @@ class _Lanes:
                 return Fma(self._wide(a), self._wide(b), self._wide(c))
             case Dot(a, b, c):
                 return Dot(self._wide(a), self._wide(b), self._wide(c))
-            case Interleave(loads):
-                wide = tuple(load for load in map(self._wide, loads) if isinstance(load, Load))
-                if wide and len(wide) < len(loads):
-                    raise IRError(f"only some of what is interleaved runs along {self.var}")
-                return Interleave(wide) if wide else self._splat(value)
+            case Interleave(pieces):
+                wide = tuple(map(self._wide, pieces))
+                if all(isinstance(piece, Splat) for piece in wide):
+                    return self._splat(value)
+                return Interleave(wide)
             case Arith(op, a, b):
                 return Arith(op, self._wide(a), self._wide(b))
             case Convert(a, dtype):

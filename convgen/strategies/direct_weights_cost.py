@@ -88,9 +88,9 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     seconds *= math.ceil(tasks / machine.cores) * machine.cores / max(1, tasks)
     if groups_as_lanes:
         seconds += work / width * rates.line / rates.clock
-    moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned)
-    if dot > 1 and (merged or spec.layout == "channels_last"):
-        seconds += (FEW_TURNS if merged else 1) * turning_seconds(across.bytes, machine)
+    moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned, dot=dot)
+    if dot > 1 and merged:
+        seconds += FEW_TURNS * turning_seconds(across.bytes, machine)
     if packed:
         moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
     if across.bytes > machine.l2_bytes:
@@ -131,12 +131,14 @@ def _images(spec: ConvSpec, *, turned: bool, wide: bool) -> tuple[_Image, _Image
     return (reduced, made) if turned else (made, reduced)
 
 
-def _copied_bytes(spec: ConvSpec, *, turned: bool) -> int:
-    """Bytes of images that are not channels last, or are padded where lanes or taps of a row need it, and of the gradient where
-    its lanes are not next to each other."""
+def _copied_bytes(spec: ConvSpec, *, turned: bool, dot: int) -> int:
+    """Bytes of images that are not channels last, or are padded where lanes or taps of a row need it, or whose pixels are brought
+    next to each other, and of the gradient where its lanes are not."""
     source, plain = image_bytes(spec)
     copied = 0
-    if spec.layout == "channels_first" or widens(spec):
+    if dot > 1 and turned and spec.layout == "channels_last" and spec.padding_is_zero:
+        copied += plain
+    elif spec.layout == "channels_first" or widens(spec):
         copied += source + plain
     elif not spec.padding_is_zero and not turned and spec.reduced_channels < spec.kernel_size[-1]:
         copied += source

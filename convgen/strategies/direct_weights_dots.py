@@ -15,6 +15,8 @@ from convgen.ir.nodes import Index, Var
 from convgen.machine import Machine
 from convgen.nests.nest import Nest, axis_letters, pad_mode, spatial_axes
 from convgen.passes.dot_products import DotProducts
+from convgen.passes.expand_padding import ExpandPadding
+from convgen.passes.interleave_copy import InterleaveCopy
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
 from convgen.passes.pipeline import Pass
@@ -32,6 +34,8 @@ from convgen.strategies.dots import adds_terms
 TERMS = 2
 # Pixels of one residue that are copied at once.
 RESIDUE_LANES = 16
+# Channels whose pixels are interleaved at once.
+PAIR_LANES = 32
 # Registers that interleaving takes: which lanes go where, and what is not interleaved yet.
 INTERLEAVED = 4
 
@@ -50,10 +54,11 @@ def takes_pixel_dots(spec: ConvSpec, machine: Machine) -> bool:
 def pair_passes(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:
     """Both images as they are read, and rows of even numbers of pixels; ``turned`` as in a configuration."""
     last = f"o{axis_letters(spec.ndim)[-1]}"
-    copies = (_source(spec, nest, turned=turned), _plain(spec, nest, turned=turned))
+    pairs = turned and spec.layout == "channels_last"
+    in_place = pairs and not any(nest.low + nest.high)
     return (
-        *(part for copy in copies for part in (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))),
-        *(() if turned else _residues(spec, copies[0])),
+        *(_in_place(spec, nest) if in_place else _source(spec, nest, square, turned=turned)),
+        *(_pairs(spec, nest) if pairs else _plain(spec, nest, square, turned=turned)),
         RoundUp(last, TERMS),
         Tile(last, TERMS, last, f"{last}_term"),
     )
@@ -64,7 +69,13 @@ def pair_products(spec: ConvSpec) -> tuple[Pass, ...]:
     return (DotProducts(f"o{axis_letters(spec.ndim)[-1]}_term"),)
 
 
-def _source(spec: ConvSpec, nest: Nest, *, turned: bool) -> PaddedCopy:
+def _in_place(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """The image that is read with its padding, which has none: beyond the last pixel of an odd row are zeros."""
+    width = spatial_axes(spec, len(nest.program.buffer(nest.source).shape))[-1]
+    return (ExpandPadding(((nest.source, (width,)),)),)
+
+
+def _source(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:
     """The image that is read with its padding, and with as much more as the last pixel of an odd row needs; vectors of it, or the
     image as it lies."""
     order = vector_order(spec, nest) if turned else _rows_last(spec, len(nest.program.buffer(nest.source).shape))
@@ -77,7 +88,8 @@ def _source(spec: ConvSpec, nest: Nest, *, turned: bool) -> PaddedCopy:
         # Whole vectors of every residue.
         block = spec.stride[-1] * RESIDUE_LANES
         extent = mul(ceildiv(extent, block), block)
-    return _with_rows(copy, width, extent, spec.dtype)
+    copy = _with_rows(copy, width, extent, spec.dtype)
+    return (*_made(copy, square), *(() if turned else _residues(spec, copy)))
 
 
 def _residues(spec: ConvSpec, copy: PaddedCopy) -> tuple[Pass, ...]:
@@ -100,15 +112,39 @@ def _residues(spec: ConvSpec, copy: PaddedCopy) -> tuple[Pass, ...]:
     )
 
 
-def _plain(spec: ConvSpec, nest: Nest, *, turned: bool) -> PaddedCopy:
-    """The other image, with its rows last, or vectors of it."""
+def _plain(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:
+    """The other image as it lies, or vectors of it."""
     plain, letter = nest.plain, axis_letters(spec.ndim)[-1]
     rank = len(plain.shape)
     width = spatial_axes(spec, rank)[-1]
-    order = _rows_last(spec, rank) if turned else channels_last_order(spec, rank)
+    order = tuple(range(rank)) if turned else channels_last_order(spec, rank)
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
     copy = PaddedCopy(plain.name, order, (0,) * rank, plain.shape, (), "zeros", labels, letter, into="paired")
-    return _with_rows(copy, width, _even(plain.shape[width]), spec.dtype)
+    return _made(_with_rows(copy, width, _even(plain.shape[width]), spec.dtype), square)
+
+
+def _pairs(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
+    """The other image as [pairs of pixels] [channels] [pixels of a pair]: its rows interleaved."""
+    plain = nest.plain
+    rank = len(plain.shape)
+    width = spatial_axes(spec, rank)[-1]
+    layout = (
+        *(
+            PackedAxis(axis, "block" if axis == width else "whole", TERMS if axis == width else 1)
+            for axis in range(rank)
+        ),
+        PackedAxis(width, "place", TERMS),
+    )
+    labels = (*image_labels(spec, nest.channels.has_groups, nest.channels.has_made), "term")
+    loops = tuple(f"paired_{label}" for label in labels)
+    lanes = min(PAIR_LANES, 1 << (spec.made_channels.bit_length() - 1))
+    return (
+        Pack(plain.name, "paired", layout, "workspace", labels),
+        Parallelize(f"pack_{plain.name}", loops[:2]),
+        InterleaveCopy(loops[-1]),
+        Tile(loops[-2], lanes, f"{loops[-2]}_block", f"{loops[-2]}_lane", tail="overlap"),
+        Vectorize(f"{loops[-2]}_lane"),
+    )
 
 
 def _rows_last(spec: ConvSpec, rank: int) -> tuple[int, ...]:
@@ -123,6 +159,10 @@ def _with_rows(copy: PaddedCopy, width: int, extent: Index, dtype: str) -> Padde
     """The copy with rows of ``extent`` pixels."""
     extents = (*copy.extents[:width], extent, *copy.extents[width + 1 :])
     return replace(copy, extents=extents, axes=tuple(sorted({*copy.axes, width})), dtype=dtype)
+
+
+def _made(copy: PaddedCopy, square: int) -> tuple[Pass, ...]:
+    return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))
 
 
 def _even(extent: Index) -> Index:

@@ -190,7 +190,19 @@ BROKEN: dict[str, tuple[Program, str]] = {
     ),
     "pieces of several terms": (
         dot_of(Interleave((quads("q", I), quads("q", N))), quads("q", I)),
-        "not several terms a lane",
+        "or several terms a lane",
+    ),
+    "pieces of sums": (
+        dot_of(Interleave((Load("q", (I,)), Const(0, "int32"))), quads("q", I)),
+        "interleave joins reads",
+    ),
+    "pieces stored in part": (
+        over_i(store(Interleave((Load("x", (I, I)), Load("x", (I, N)))), count=N)),
+        "terms of y are counted",
+    ),
+    "pieces stored in a row": (
+        over_i(store(Interleave((Load("x", (I, I)), Load("x", (I, N)))))),
+        "are not the last axis of y",
     ),
     "pieces of registers": (
         dot_of(Interleave((Load("acc", ()), Load("acc", ()))), quads("q", I)),

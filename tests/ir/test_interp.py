@@ -200,6 +200,20 @@ def test_terms_that_lie_apart_are_interleaved() -> None:
     np.testing.assert_array_equal(interpret(program, {}, {"x": x, "w": w})["y"], [-8.0, -10.0, 13.0])
 
 
+def test_interleaved_rows_are_stored_lane_by_lane() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    beyond = Choose((Less(Int(1), Var("N")),), Load("x", (Int(1), Int(0)), 3), Const(0.0, "float32", 3))
+    rows = Interleave((Load("x", (Int(0), Int(0)), 3), beyond))
+    operand, result = (
+        Buffer("x", "float32", (Int(2), Int(3)), "operand"),
+        Buffer("y", "float32", (Int(3), Int(2)), "result"),
+    )
+    body = (Store("y", (Int(0), Int(0)), rows, 3),)
+    program = Program("p", ("N",), (operand, result), (Stage("s", body),))
+    np.testing.assert_array_equal(interpret(program, {"N": 2}, {"x": x})["y"], x.T)
+    np.testing.assert_array_equal(interpret(program, {"N": 1}, {"x": x})["y"], [[0, 0], [1, 0], [2, 0]])
+
+
 def test_dot_of_bfloat16_takes_denormals_for_zeros() -> None:
     x = np.array([1e-39, 2.0], DTYPES["bfloat16"].numpy)
     pair = Load("x", (Int(0),), terms=2)

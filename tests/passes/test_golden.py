@@ -23,6 +23,7 @@ from convgen.passes.dot_products import DotProducts
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.interleave_copy import InterleaveCopy
 from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
@@ -277,6 +278,17 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
             DotProducts("t"),
             Vectorize("j"),
             Simplify(),
+        ),
+    ),
+    "interleave_copy": (
+        small.narrow_columns(),
+        (
+            Pack(
+                "w", "wp", (PackedAxis(0, "block", 2), PackedAxis(1), PackedAxis(0, "place", 2)), labels=("q", "j", "t")
+            ),
+            InterleaveCopy("wp_t"),
+            Tile("wp_j", 4, "wp_block", "wp_lane", "overlap"),
+            Vectorize("wp_lane"),
         ),
     ),
     "copies_of_another_type": (

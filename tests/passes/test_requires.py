@@ -38,6 +38,7 @@ from convgen.passes.dot_products import DotProducts
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
+from convgen.passes.interleave_copy import InterleaveCopy
 from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
@@ -358,6 +359,9 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("dot_products masked", DotProducts("k"), masked_sum(Less(Var("k"), Int(2))), "is not a plain read, or one of zeros"),
     ("dot_products sum", DotProducts("j"), double(), "loop j does not hold one multiply-add"),
     ("dot_products type", DotProducts("r"), long_product(), r"dot joins operands of types .'float32\*4'"),
+    ("interleave_copy loop", InterleaveCopy("q"), product(), "there is no loop q"),
+    ("interleave_copy sum", InterleaveCopy("r"), product(), "loop r is not one copy to all of a last axis"),
+    ("interleave_copy sums", InterleaveCopy("j"), double(), "loop j is not one copy to all of a last axis"),
     ("round_up factor", RoundUp("r", 0), product(), "factor=0 of loop r"),
     ("unsigned type", Unsigned("x", "w", "o"), product(), "x and w are not a copy and weights of int8"),
     ("unsigned stored", Unsigned("s", "w", "o"), turned_bytes(), "s is stored by a transpose"),

@@ -145,7 +145,7 @@ def _prefix(value: Value) -> str:
     match value:
         case Load(buffer) | Choose(_, Load(buffer)):
             return f"{buffer}_here"
-        case Interleave((Load(buffer), *_)):
+        case Interleave((Load(buffer) | Choose(_, Load(buffer)), *_)):
             return f"{buffer}_terms"
         case _:
             return "constant"
@@ -388,7 +388,10 @@ class _Writer(Places):
         place = self.place(store.buffer, store.index)
         kind, tail = ("store", "") if store.count is None else ("store_some", f", {self.limit(store.count)}")
         dtype, storage = compute_dtype(buffer.dtype), buffer.dtype
-        if self.is_copy(store):
+        if isinstance(store.value, Interleave):
+            kind, dtype = "store_terms", TERMS_DTYPE
+            value = self.value(store.value)
+        elif self.is_copy(store):
             assert isinstance(store.value, Load)
             dtype = storage = BITS_DTYPE
             value = self.load(store.value, bits=True)
@@ -416,7 +419,9 @@ class _Writer(Places):
         found = [value for store in run for value in values(store.value, conditional=False)]
         choices = [value for value in dict.fromkeys(found) if isinstance(value, Choose) and value not in self.kept]
         self.name_conditions(choices)
-        joined = {load for value in found if isinstance(value, Interleave) for load in value.values}
+        joined = {
+            piece for value in found if isinstance(value, Interleave) for part in value.values for piece in values(part)
+        }
         uses = Counter(value for value in found if value not in joined and self.is_shared(value, stored))
         for value, count in uses.items():
             if count > 1:
@@ -465,8 +470,8 @@ class _Writer(Places):
         match value:
             case Load(buffer):
                 return buffer not in self.registers and buffer not in stored
-            case Interleave(loads):
-                return not stored & {load.buffer for load in loads}
+            case Interleave():
+                return not stored & {read.buffer for read in values(value) if isinstance(read, Load)}
             case Const(_, _, lanes):
                 return lanes > 1
             case Choose():
@@ -497,9 +502,9 @@ class _Writer(Places):
             case Spread(a, lanes, repeat, step, first):
                 pattern = (self.lanes(a), repeat, step, first)
                 return f"{self.use(Operation('spread', self.dtype(a), lanes, pattern=pattern))}({self.value(a)})"
-            case Interleave(loads):
-                operation = Operation("interleave", TERMS_DTYPE, loads[0].lanes, BITS_DTYPE)
-                return f"{self.use(operation)}({', '.join(self.load(load, bits=True) for load in loads)})"
+            case Interleave(pieces):
+                operation = Operation("interleave", TERMS_DTYPE, self.lanes(value), BITS_DTYPE)
+                return f"{self.use(operation)}({', '.join(map(self.stored, pieces))})"
             case Sum(a):
                 return self.call("sum", self.dtype(a), self.lanes(a), a)
             case Fma(a, b, c):
@@ -530,15 +535,26 @@ class _Writer(Places):
             return f"{name}({self.places[load.buffer, base]}, {self.text(displacement)}{tail})"
         return f"{name}({load.buffer}, {self.place(load.buffer, load.index)}{tail})"
 
-    def load_if(self, load: Load, conditions: tuple[Less, ...]) -> str:
-        """A load that reads zeros where the conditions do not hold."""
+    def stored(self, piece: Value) -> str:
+        """A read, or zeros by conditions, as it is stored."""
+        match piece:
+            case Load():
+                return self.load(piece, bits=True)
+            case Choose(conditions, Load() as load):
+                return self.load_if(load, conditions, bits=True)
+            case _:
+                raise IRError(f"{type(piece).__name__} is not interleaved")
+
+    def load_if(self, load: Load, conditions: tuple[Less, ...], *, bits: bool = False) -> str:
+        """A load that reads zeros where the conditions do not hold, with ``bits`` as it is stored."""
         tests = dict.fromkeys(
             self.tested.get(condition) or f"({self.condition(condition)})" for condition in conditions
         )
         storage, test = self.program.buffer(load.buffer).dtype, " & ".join(tests)
         place = self.place(load.buffer, load.index)
         kind, tail = ("load_if", test) if load.count is None else ("load_some_if", f"{self.text(load.count)}, {test}")
-        name = self.use(Operation(kind, compute_dtype(storage), load.lanes, storage))
+        dtype, storage = (BITS_DTYPE, BITS_DTYPE) if bits else (compute_dtype(storage), storage)
+        name = self.use(Operation(kind, dtype, load.lanes, storage))
         return f"{name}({load.buffer}, {place}, {tail})"
 
     def dot(self, a: Value, b: Value, c: Value) -> str:

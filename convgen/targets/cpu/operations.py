@@ -47,7 +47,16 @@ _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 _FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
 # Operations for which nothing is rounded or widened.
-_AS_STORED = TILE_KINDS | {"dot", "interleave", "load_terms", "place", "prefetch", "transpose", "transpose_some"}
+_AS_STORED = TILE_KINDS | {
+    "dot",
+    "interleave",
+    "load_terms",
+    "place",
+    "prefetch",
+    "store_terms",
+    "transpose",
+    "transpose_some",
+}
 _FUNCTIONS = frozenset(get_args(Function))
 
 
@@ -175,6 +184,12 @@ def operation_text(op: Operation) -> OperationText:
         case "store_some" | "store_flushed_some":
             emit = f"lambda b, base, i, x, n: {_store_some(op)}"
             return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
+        case "store_terms":
+            size = _size(op.storage)
+            emit = (
+                f"lambda b, base, i, x: b.store(x, at(b, base, i, {_llvm(op.dtype, op.lanes)}, {size}), align={size})"
+            )
+            return OperationText(op.name, "types.void", f"i64, i64, {kind}", emit)
         case "splat":
             scalar = type_name(op.dtype, 1)
             return OperationText(op.name, kind, f"{scalar},", f"lambda b, x: splat(b, x, {kind}.llvm)")
