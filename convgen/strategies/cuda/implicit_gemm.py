@@ -14,13 +14,10 @@ from convgen.gpu import Gpu
 from convgen.nests.build import unfolded_problem
 from convgen.nests.classes import gather_classes
 from convgen.nests.nest import axis_letters
-from convgen.passes.collapse import Collapse
-from convgen.passes.pipeline import Pass
-from convgen.passes.reorder import Reorder
 from convgen.spec import ConvSpec
 from convgen.strategies.accuracy import accuracy_limit
 from convgen.strategies.base import Schedule, windows_refusal
-from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights, plain_passes
+from convgen.strategies.cuda.base import gpu_nest, plain_passes
 from convgen.strategies.cuda.gemm import (
     MATRIX_LANES,
     RUN,
@@ -30,9 +27,9 @@ from convgen.strategies.cuda.gemm import (
     Tiling,
     access_lanes,
     copy_stages,
-    product_passes,
     tilings,
 )
+from convgen.strategies.cuda.loops import gather_passes, weights_passes
 from convgen.strategies.direct_weights import plain_size
 from convgen.strategies.reference import sum_error_bound
 from convgen.transforms.split import TF32_UNIT, Algorithms, Split
@@ -152,9 +149,7 @@ def _splits(spec: ConvSpec, tiling: Tiling, gpu: Gpu) -> tuple[int, ...]:
 def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     """Forward problems and data gradients."""
     nest = gpu_nest(spec, keeps_made=True)
-    letters = axis_letters(spec.ndim)
-    pixels = ("n", *(f"o{letter}" for letter in letters))
-    terms = (*(f"k{letter}" for letter in letters), *(("ic",) if nest.channels.has_reduced else ()))
+    terms = (*(f"k{letter}" for letter in axis_letters(spec.ndim)), *(("ic",) if nest.channels.has_reduced else ()))
     group = ("g",) if nest.channels.has_groups else ()
     last = spec.layout == "channels_last"
     lanes = access_lanes(spec.result_dtype, spec.made_channels) if last else 1
@@ -169,26 +164,14 @@ def _gather_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) 
         result="col" if last else "row",
         lanes=lanes,
     )
-    passes: tuple[Pass, ...] = (
-        *plain_passes(spec, nest),
-        packed_weights(spec, nest),
-        Reorder("conv", (*group, *pixels, "oc")),
-        Collapse(pixels, "row"),
-        Collapse(("oc",), "col"),
-        Collapse(terms, "k"),
-        *product_passes(product, tiling, shape),
-        *element_passes(nest, "pack_"),
-    )
-    return Schedule(nest, passes)
+    return Schedule(nest, (*plain_passes(spec, nest), *gather_passes(spec, nest, product, terms, tiling, shape)))
 
 
 def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     nest = gpu_nest(spec)
-    letters = axis_letters(spec.ndim)
-    pixels = ("n", *(f"o{letter}" for letter in letters))
     channels = nest.channels
     group = ("g",) if channels.has_groups else ()
-    columns = (*(f"k{letter}" for letter in letters), *(("ic",) if channels.has_reduced else ()))
+    columns = (*(f"k{letter}" for letter in axis_letters(spec.ndim)), *(("ic",) if channels.has_reduced else ()))
     plain = nest.plain.name
     last = spec.layout == "channels_last"
     widest = MATRIX_LANES if tiling.matrix else RUN
@@ -201,12 +184,4 @@ def _weights_schedule(spec: ConvSpec, tiling: Tiling, shape: MatrixShape | None)
         col=Factor(nest.source, "side" if last else "sum", reduced),
         result="col",
     )
-    passes: tuple[Pass, ...] = (
-        *plain_passes(spec, nest),
-        Reorder("conv", (*group, "oc", *columns)),
-        Collapse(("oc",), "row"),
-        Collapse(columns, "col"),
-        Collapse(pixels, "k"),
-        *product_passes(product, tiling, shape),
-    )
-    return Schedule(nest, passes)
+    return Schedule(nest, (*plain_passes(spec, nest), *weights_passes(spec, product, columns, tiling, shape)))

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from convgen.gpu import Gpu
 from convgen.nests.build import SUMS
 from convgen.nests.nest import Nest, axis_letters
-from convgen.passes.collapse import Collapse
 from convgen.passes.expand_padding import ExpandPadding
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pipeline import Pass
-from convgen.passes.reorder import Reorder
 from convgen.passes.unroll import Unroll
 from convgen.spec import ConvSpec
 from convgen.strategies.base import Schedule
-from convgen.strategies.cuda.base import element_passes, gpu_nest, packed_weights
+from convgen.strategies.cuda.base import gpu_nest
 from convgen.strategies.cuda.gemm import (
     MATRIX_LANES,
     RUN,
@@ -31,9 +29,9 @@ from convgen.strategies.cuda.gemm import (
     Product,
     Tiling,
     access_lanes,
-    product_passes,
 )
 from convgen.strategies.cuda.implicit_gemm import ImplicitGemm, matrix_shape
+from convgen.strategies.cuda.loops import gather_passes, weights_passes
 from convgen.transforms.split import Algorithms
 from convgen.tuning.space import Config
 
@@ -98,7 +96,6 @@ def merged(spec: ConvSpec, widest: int) -> ConvSpec:
 def _gather_schedule(problem: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     """Forward problems and data gradients."""
     nest = gpu_nest(problem, keeps_made=True)
-    pixels, terms = _loops(problem, nest)
     group = ("g",) if nest.channels.has_groups else ()
     is_last = problem.layout == "channels_last"
     widest = MATRIX_LANES if tiling.matrix else RUN
@@ -113,22 +110,12 @@ def _gather_schedule(problem: ConvSpec, tiling: Tiling, shape: MatrixShape | Non
         result="col" if is_last else "row",
         lanes=lanes,
     )
-    passes: tuple[Pass, ...] = (
-        *_plain_passes(problem, nest),
-        packed_weights(problem, nest),
-        Reorder("conv", (*group, *pixels, "oc")),
-        Collapse(pixels, "row"),
-        Collapse(("oc",), "col"),
-        Collapse(terms, "k"),
-        *product_passes(product, tiling, shape),
-        *element_passes(nest, "pack_"),
-    )
-    return Schedule(nest, passes)
+    passes = gather_passes(problem, nest, product, _window_loops(problem, nest), tiling, shape)
+    return Schedule(nest, (*_plain_passes(problem, nest), *passes))
 
 
 def _weights_schedule(problem: ConvSpec, tiling: Tiling, shape: MatrixShape | None) -> Schedule:
     nest = gpu_nest(problem)
-    pixels, columns = _loops(problem, nest)
     group = ("g",) if nest.channels.has_groups else ()
     plain = nest.plain.name
     is_last = problem.layout == "channels_last"
@@ -143,22 +130,13 @@ def _weights_schedule(problem: ConvSpec, tiling: Tiling, shape: MatrixShape | No
         col=Factor(nest.source, "side" if is_last else "sum", reduced),
         result="col",
     )
-    passes: tuple[Pass, ...] = (
-        *_plain_passes(problem, nest),
-        Reorder("conv", (*group, "oc", *columns)),
-        Collapse(("oc",), "row"),
-        Collapse(columns, "col"),
-        Collapse(pixels, "k"),
-        *product_passes(product, tiling, shape),
-    )
-    return Schedule(nest, passes)
+    passes = weights_passes(problem, product, _window_loops(problem, nest), tiling, shape)
+    return Schedule(nest, (*_plain_passes(problem, nest), *passes))
 
 
-def _loops(problem: ConvSpec, nest: Nest) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The loops over pixels, and those over what is left of a window: the reduced channels, or its one tap."""
-    letters = axis_letters(problem.ndim)
-    taps = tuple(f"k{letter}" for letter in letters)
-    return ("n", *(f"o{letter}" for letter in letters)), ("ic",) if nest.channels.has_reduced else taps
+def _window_loops(problem: ConvSpec, nest: Nest) -> tuple[str, ...]:
+    """The loops over what is left of a window: the reduced channels, or its one tap."""
+    return ("ic",) if nest.channels.has_reduced else tuple(f"k{letter}" for letter in axis_letters(problem.ndim))
 
 
 def _plain_passes(problem: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
