@@ -198,6 +198,7 @@ def test_emit_writes_a_file_for_gpus(capsys: Output) -> None:
     assert (other.name, other.read_text()) == (path.name, source)
 
 
+@pytest.mark.slow
 def test_verify_for_gpus(capsys: Output) -> None:
     out = run(capsys, "verify", TINY, "--target", "cuda", "--capability", "8.0", "--seed", "2")
     rows = {line.split()[1]: line.split()[2:] for line in out.splitlines() if line.startswith("mb1_")}

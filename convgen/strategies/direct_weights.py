@@ -55,6 +55,7 @@ PANEL_SHARE = 0.4
 SHARES, MOST_SHARED = 4, 16
 # The same where what they pass by is copied, once for each task.
 _PACKED_TASKS = (1, 2)
+_LINE_BYTES = 64
 # The loop over the taps of the last axis and a few channels.
 _MERGED = "kc"
 
@@ -145,8 +146,9 @@ def _with_dots(spec: ConvSpec, machine: Machine) -> list[Config]:
 
 def _in_blocks(spec: ConvSpec, config: Config, tiles: int, machine: Machine) -> list[Config]:
     """The same for blocks of images, copied where that helps."""
-    block = _block(spec, config, machine)
-    if _may_pack(spec, config):
+    packed = _may_pack(spec, config)
+    block = _block(spec, config.and_also(packed=1) if packed else config, machine)
+    if packed:
         block = block or max(1, plain_size(spec)[0])
         shares = dict.fromkeys(math.ceil(tiles / tasks) for tasks in _PACKED_TASKS)
         return [config.and_also(block=block, share=share, packed=1) for share in shares]
@@ -228,9 +230,13 @@ def image_bytes(spec: ConvSpec) -> tuple[int, int]:
 
 
 def panel_bytes(spec: ConvSpec, config: Config) -> int:
-    """What a register tile passes by: the image along its lanes."""
-    dtype = spec.dtype if dot_of(config) > 1 else DTYPES[spec.dtype].accumulator
-    return spec.batch * math.prod(plain_size(spec)) * config["lanes"] * DTYPES[dtype].itemsize
+    """What a register tile passes by: of the image along its lanes whole lines, unless they are copied next to each other."""
+    itemsize = DTYPES[spec.dtype if dot_of(config) > 1 else DTYPES[spec.dtype].accumulator].itemsize
+    channels = spec.reduced_channels if config["turned"] else max(spec.made_channels, config["lanes"])
+    run = config["lanes"] * itemsize
+    if not config.get("packed", 0):
+        run = max(run, min(_LINE_BYTES, channels * spec.groups * itemsize))
+    return spec.batch * math.prod(plain_size(spec)) * run
 
 
 def _block(spec: ConvSpec, config: Config, machine: Machine) -> int:

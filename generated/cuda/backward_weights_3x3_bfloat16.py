@@ -218,11 +218,11 @@ def conv(input, grad_output, partial, N):
             row4 = quotient(part * row * 32 + row3, 56)
             col3 = rest(row4, 56)
             col4 = rest(part * row * 32 + row3, 56)
-            copy_async_16(cols, row3 * 136 + col * 8, input, (row2 * 56 + (col1 + part * row * 32 + row3)) * 64 + col2 + (-3648), col_block * 128 + col * 8 < 576 and row3 < row * 32 and part * row * 32 + row3 < N * 3136 and 0 <= col3 + row2 - 1 and col3 + row2 - 1 < 56 and 0 <= col4 + col1 - 1 and col4 + col1 - 1 < 56)
+            copy_async_16(cols, row3 * 136 + col * 8, input, (row2 * 56 + (col1 + part * row * 32 + row3)) * 64 + col2 + (-3648), col_block * 128 + col * 8 < 576 and part * row * 32 + row3 < N * 3136 and 0 <= col3 + row2 - 1 and col3 + row2 - 1 < 56 and 0 <= col4 + col1 - 1 and col4 + col1 - 1 < 56)
         for rows_turn in range(2):
             row5 = quotient(rows_turn * 128 + thread, 8)
             col5 = rest(rows_turn * 128 + thread, 8)
-            copy_async_16(rows, row5 * 72 + col5 * 8, grad_output, (part * row * 32 + row5) * 64 + col5 * 8, row5 < row * 32 and part * row * 32 + row5 < N * 3136)
+            copy_async_16(rows, row5 * 72 + col5 * 8, grad_output, (part * row * 32 + row5) * 64 + col5 * 8, part * row * 32 + row5 < N * 3136)
     copy_group()
     if 2 <= quotient(N * 3136 + 1695, 1696):
         row6 = quotient(N * 3136 + 1695, 1696)
@@ -236,11 +236,11 @@ def conv(input, grad_output, partial, N):
             row10 = quotient(part * row6 * 32 + row9 + 32, 56)
             col9 = rest(row10, 56)
             col10 = rest(part * row6 * 32 + row9 + 32, 56)
-            copy_async_16(cols, row9 * 136 + col6 * 8 + 4352, input, (row8 * 56 + (col7 + part * row6 * 32 + row9)) * 64 + col8 + (-1600), col_block * 128 + col6 * 8 < 576 and row9 + 32 < row6 * 32 and part * row6 * 32 + row9 + 32 < N * 3136 and 0 <= col9 + row8 - 1 and col9 + row8 - 1 < 56 and 0 <= col10 + col7 - 1 and col10 + col7 - 1 < 56)
+            copy_async_16(cols, row9 * 136 + col6 * 8 + 4352, input, (row8 * 56 + (col7 + part * row6 * 32 + row9)) * 64 + col8 + (-1600), col_block * 128 + col6 * 8 < 576 and part * row6 * 32 + row9 + 32 < N * 3136 and 0 <= col9 + row8 - 1 and col9 + row8 - 1 < 56 and 0 <= col10 + col7 - 1 and col10 + col7 - 1 < 56)
         for rows_turn in range(2):
             row11 = quotient(rows_turn * 128 + thread, 8)
             col11 = rest(rows_turn * 128 + thread, 8)
-            copy_async_16(rows, row11 * 72 + col11 * 8 + 2304, grad_output, (part * row6 * 32 + row11) * 64 + col11 * 8 + 2048, row11 + 32 < row6 * 32 and part * row6 * 32 + row11 + 32 < N * 3136)
+            copy_async_16(rows, row11 * 72 + col11 * 8 + 2304, grad_output, (part * row6 * 32 + row11) * 64 + col11 * 8 + 2048, part * row6 * 32 + row11 + 32 < N * 3136)
     copy_group()
     for k_block in range(quotient(N * 3136 + 1695, 1696)):
         row12 = quotient(N * 3136 + 1695, 1696)
@@ -259,11 +259,11 @@ def conv(input, grad_output, partial, N):
                 row16 = quotient(part * row12 * 32 + k_block * 32 + row15 + 64, 56)
                 col17 = rest(row16, 56)
                 col18 = rest(part * row12 * 32 + k_block * 32 + row15 + 64, 56)
-                copy_async_16(cols, (col12 * 32 + row15) * 136 + col14 * 8, input, (row14 * 56 + (col15 + part * row12 * 32 + k_block * 32 + row15)) * 64 + col16 + 448, col_block * 128 + col14 * 8 < 576 and k_block * 32 + row15 + 64 < row12 * 32 and part * row12 * 32 + k_block * 32 + row15 + 64 < N * 3136 and 0 <= col17 + row14 - 1 and col17 + row14 - 1 < 56 and 0 <= col18 + col15 - 1 and col18 + col15 - 1 < 56)
+                copy_async_16(cols, (col12 * 32 + row15) * 136 + col14 * 8, input, (row14 * 56 + (col15 + part * row12 * 32 + k_block * 32 + row15)) * 64 + col16 + 448, col_block * 128 + col14 * 8 < 576 and part * row12 * 32 + k_block * 32 + row15 + 64 < N * 3136 and 0 <= col17 + row14 - 1 and col17 + row14 - 1 < 56 and 0 <= col18 + col15 - 1 and col18 + col15 - 1 < 56)
             for rows_turn in range(2):
                 row17 = quotient(rows_turn * 128 + thread, 8)
                 col19 = rest(rows_turn * 128 + thread, 8)
-                copy_async_16(rows, (col12 * 32 + row17) * 72 + col19 * 8, grad_output, (part * row12 * 32 + k_block * 32 + row17) * 64 + col19 * 8 + 4096, k_block * 32 + row17 + 64 < row12 * 32 and part * row12 * 32 + k_block * 32 + row17 + 64 < N * 3136)
+                copy_async_16(rows, (col12 * 32 + row17) * 72 + col19 * 8, grad_output, (part * row12 * 32 + k_block * 32 + row17) * 64 + col19 * 8 + 4096, part * row12 * 32 + k_block * 32 + row17 + 64 < N * 3136)
         copy_group()
         row18 = quotient(warp, 2)
         col20 = rest(warp, 2)

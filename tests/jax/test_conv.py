@@ -54,7 +54,9 @@ PROBLEMS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(lambda f: f, id="plain", marks=pytest.mark.slow), pytest.param(jax.jit, id="jit")]
+)
 def test_numbers_and_gradients_are_exact(name: str, last: bool, wrap: Callable[[Any], Any]) -> None:
     image, weight, options = PROBLEMS[name]
     x, w, b = integers(*image), integers(*weight, seed=1), integers(weight[0], seed=2)

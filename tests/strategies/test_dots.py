@@ -49,19 +49,26 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 DTYPES, LAYOUTS = ("bfloat16", "int8"), ("channels_last", "channels_first")
-# Compiled in every run of the tests; all others are marked slow.
+# Compiled in every run of the tests, the second ones also for the matrix unit; all others are marked slow.
 QUICK = ("3x3 of few channels", "3x3 residual", "1x1", "1x1 stride 2", "line")
+QUICK_TILES = ("3x3 residual", "line")
 
 every_problem = pytest.mark.parametrize(
     ("name", "dtype", "layout"), list(itertools.product(PROBLEMS, DTYPES, LAYOUTS)), ids=str
 )
-compiled_problem = pytest.mark.parametrize(
-    ("name", "dtype", "layout"),
-    [
-        pytest.param(*each, marks=() if each[0] in QUICK and each[2] == "channels_last" else pytest.mark.slow)
-        for each in itertools.product(PROBLEMS, DTYPES, LAYOUTS)
-    ],
-)
+
+
+def _compiled(quick: tuple[str, ...]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("name", "dtype", "layout"),
+        [
+            pytest.param(*each, marks=() if each[0] in quick and each[2] == "channels_last" else pytest.mark.slow)
+            for each in itertools.product(PROBLEMS, DTYPES, LAYOUTS)
+        ],
+    )
+
+
+compiled_problem, tiled_problem = _compiled(QUICK), _compiled(QUICK_TILES)
 
 
 def problem(name: str, dtype: str, layout: str) -> ConvSpec:
@@ -153,7 +160,7 @@ def test_bytes_of_any_value(name: str) -> None:
             np.testing.assert_array_equal(op(operands[0], op.pack(operands[1])), reference(spec, *operands))
 
 
-@compiled_problem
+@tiled_problem
 def test_tiles(name: str, dtype: str, layout: str) -> None:
     """With the stand-in, which has the addresses and shapes of the unit's instructions."""
     spec = problem(name, dtype, layout)

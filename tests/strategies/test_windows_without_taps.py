@@ -60,8 +60,10 @@ def test_windows_without_taps_give_zeros(fields: dict[str, Any], layout: str) ->
     np.testing.assert_array_equal(convgen.compile(spec)(*operands), 0)
 
 
-@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
-@pytest.mark.parametrize("fields", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("layout", [pytest.param("channels_first", marks=pytest.mark.slow), "channels_last"])
+@pytest.mark.parametrize(
+    "fields", [pytest.param(BESIDE[name], id=name, marks=pytest.mark.slow if name == "rows" else ()) for name in BESIDE]
+)
 def test_windows_beside_the_image_give_zeros(fields: dict[str, Any], layout: str) -> None:
     spec = make_spec(**fields, layout=layout)
     operands = integer_operands(spec, np.random.default_rng(0)).main

@@ -14,11 +14,14 @@ torch = pytest.importorskip("torch")
 import convgen.torch as ct  # noqa: E402
 from tests.torch.operands import FORMATS, PROBLEMS, integers, operands  # noqa: E402
 
+SLOW = (torch.float64, torch.float16)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=pytest.mark.slow if dtype in SLOW else ()) for dtype in DTYPES], ids=str
+)
 def test_integers_are_exact(name: str, dtype: Any) -> None:
     problem = PROBLEMS[name]
     x, w, b = operands(problem, dtype)
