@@ -232,7 +232,7 @@ def image_bytes(spec: ConvSpec) -> tuple[int, int]:
 def panel_bytes(spec: ConvSpec, config: Config) -> int:
     """What a register tile passes by: of the image along its lanes whole lines, unless they are copied next to each other."""
     itemsize = DTYPES[spec.dtype if dot_of(config) > 1 else DTYPES[spec.dtype].accumulator].itemsize
-    channels = spec.reduced_channels if config["turned"] else max(spec.made_channels, config["lanes"])
+    channels = spec.reduced_channels if config.get("turned", 0) else max(spec.made_channels, config["lanes"])
     run = config["lanes"] * itemsize
     if not config.get("packed", 0):
         run = max(run, min(_LINE_BYTES, channels * spec.groups * itemsize))
