@@ -335,6 +335,7 @@ def test_doctor_reports_what_fails(capsys: Output, tmp_path: Path, monkeypatch: 
         (["tune", "missing.onnx"], "model 'missing.onnx' cannot be read"),
         (["tune", "mb1_zz"], "descriptor 'mb1_zz' cannot be read from 'zz' on"),
         (["tune", TINY, "--budget", "-1"], "argument --budget: '-1' is not allowed"),
+        (["tune", TINY, "--budget", "abc"], "argument --budget: 'abc' is not allowed; allowed: seconds, 0 or more"),
         (["tune", TINY, "--budget", "nan"], "argument --budget: 'nan' is not allowed"),
         (["tune", TINY, "--threads", "0"], "threads=0 is not valid"),
         (["tune", TINY, "--batch", "-1"], "batch=-1 is too small"),

@@ -54,9 +54,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
 def _layers(arguments: argparse.Namespace) -> tuple[str, list[Layer]]:
     """The problems that the options select, in their direction and accuracy."""
-    source = read_source(
-        arguments.source, batch=arguments.batch, layout=arguments.layout or "channels_last", dtype=arguments.dtype
-    )
+    source = read_source(arguments.source, batch=arguments.batch, layout=arguments.layout, dtype=arguments.dtype)
     changes = {
         name: value
         for name, value in (("direction", arguments.direction), ("accuracy", _accuracy(arguments.accuracy)))

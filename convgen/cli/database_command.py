@@ -60,9 +60,10 @@ def run_db(arguments: argparse.Namespace) -> int:
         case "pin":
             config = None if arguments.config is None else Config.parse(arguments.config)
             made = pin(read_spec(arguments.spec), arguments.strategy, config, arguments.threads)
-            print_line(
-                f"pinned {made.strategy} {made.config} (relative L2 error {made.error:.1e}) in {database().path}"
-            )
+            where = database()
+            if not where.is_written:
+                raise OptionError(f"{where.path} cannot be written; allowed for a pin: a database that can be")
+            print_line(f"pinned {made.strategy} {made.config} (relative L2 error {made.error:.1e}) in {where.path}")
             return 0
         case _:
             print_line(f"{unpin(read_spec(arguments.spec), arguments.threads)} pins removed from {database().path}")

@@ -179,6 +179,11 @@ class Database:
             self._warn(f"cannot be written ({error})")
             return None
 
+    @property
+    def is_written(self) -> bool:
+        """Whether nothing is in memory only."""
+        return not self._unwritten
+
     def close(self) -> None:
         """Tries once more to write what is in memory only; the database may still be used."""
         if self._unwritten:

@@ -46,11 +46,16 @@ def test_prints_and_writes(capsys: Output, tmp_path: Path) -> None:
     assert (tmp_path / "new" / "tiny.v1.png").stat().st_size > 0
 
 
+def test_a_descriptor_keeps_its_layout(capsys: Output) -> None:
+    assert bench(f"{SPEC} layout=channels_first") == 0
+    assert "batch 1, channels_first" in capsys.readouterr().out
+
+
 def test_options_reach_the_problems(capsys: Output) -> None:
     assert (
         bench(SPEC, "--direction", "backward_data", "--accuracy", "strict", "--batch", "3", "--dtype", "float64") == 0
     )
-    assert "problems: backward_data, float64, batch 3, channels_last, accuracy strict" in capsys.readouterr().out
+    assert "problems: backward_data, float64, batch 3, channels_first, accuracy strict" in capsys.readouterr().out
     assert bench(SPEC, "--accuracy", "0.001", "--layout", "channels_first") == 0
     assert "channels_first, accuracy 0.001" in capsys.readouterr().out
 

@@ -193,3 +193,8 @@ def test_pin_and_unpin(capsys: Output, database: Database) -> None:
     )
     assert run(capsys, "db", "unpin", TINY).startswith("1 pins removed")
     assert database.records() == (MINE,)
+
+
+def test_a_pin_that_cannot_be_stored_is_an_error(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Database, "is_written", False)
+    assert "cannot be written; allowed for a pin" in fail(capsys, "db", "pin", TINY, "--strategy", "reference")
