@@ -28,6 +28,11 @@ class Affine:
     def without(self, atom: Index) -> Affine:
         return Affine(tuple(term for term in self.terms if term[0] != atom), self.constant)
 
+    def divided(self, step: int) -> tuple[Affine, Affine]:
+        """A quotient and a rest: the form is ``step`` times the first and the second, of which ``step`` divides no term."""
+        quotient = Affine(tuple((atom, f // step) for atom, f in self.terms if f % step == 0), self.constant // step)
+        return quotient, Affine(tuple((atom, f) for atom, f in self.terms if f % step), self.constant % step)
+
     def index(self) -> Index:
         """The expression again: terms in order, constant last."""
         parts = [mul(atom, factor) for atom, factor in self.terms if factor > 0]
@@ -100,11 +105,9 @@ def _product(a: Affine, b: Affine) -> Affine:
 def _division(op: str, a: Affine, b: Affine, ranges: Mapping[str, Index]) -> Affine:
     if not b.terms and b.constant > 0:
         step = b.constant
-        whole = Affine(tuple((t, f) for t, f in a.terms if f % step == 0), a.constant - a.constant % step)
-        rest = Affine(tuple((t, f) for t, f in a.terms if f % step), a.constant % step)
+        quotient, rest = a.divided(step)
         low, high = bounds(rest, ranges)
         if low is not None and high is not None and low >= 0 and high < step:
-            quotient = Affine(tuple((t, f // step) for t, f in whole.terms), whole.constant // step)
             return quotient if op == "//" else rest
         coarse, fine = _split_by_grain(a, step, ranges)
         if fine.terms:

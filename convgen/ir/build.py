@@ -54,7 +54,7 @@ def mul(*factors: int | str | Index) -> Index:
 
 
 def divides(factor: int | Index, extent: Index) -> bool:
-    """Whether the factor is known to divide the extent: a constant, or a constant times something, or anything by 1."""
+    """Whether the factor is known to divide the extent: a constant, or something times a constant, or anything by 1."""
     match extent:
         case Int(multiple) | IndexOp("*", _, Int(multiple)):
             return isinstance(factor, int) and multiple % factor == 0

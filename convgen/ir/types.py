@@ -69,7 +69,7 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
                 raise IRError(f"spread takes lanes {value.sources} of {inner}")
             return dtype, lanes
         case Interleave(pieces):
-            return _interleaved(tuple(map(_read_of, pieces)), buffers)
+            return _interleaved(pieces, buffers)
         case Sum(a):
             dtype, inner = value_type(a, buffers)
             if inner < 2 or inner & (inner - 1):
@@ -92,20 +92,27 @@ def value_type(value: Value, buffers: Mapping[str, Buffer]) -> ValueType:
             return _same(function, buffers, a)
 
 
-def _read_of(piece: Value) -> Load:
-    """The read that is interleaved."""
-    match piece:
+def read_or_zero(value: Value) -> Load | None:
+    """The read that a value is, or is where its conditions hold and zero elsewhere; None for all others, and for reads of several
+    terms a lane."""
+    match value:
         case Load(_, _, _, _, 1) as load:
             return load
         case Choose(_, Load(_, _, lanes, _, 1) as load, Const(0, _, others)) if lanes == others:
             return load
         case _:
+            return None
+
+
+def _interleaved(pieces: tuple[Value, ...], buffers: Mapping[str, Buffer]) -> ValueType:
+    loads = []
+    for piece in pieces:
+        load = read_or_zero(piece)
+        if load is None:
             raise IRError(
                 f"interleave joins reads, perhaps of zeros, not {type(piece).__name__} or several terms a lane"
             )
-
-
-def _interleaved(loads: tuple[Load, ...], buffers: Mapping[str, Buffer]) -> ValueType:
+        loads.append(load)
     kinds = {(buffers[load.buffer].dtype, load.lanes) for load in loads}
     if len(kinds) != 1 or any(buffers[load.buffer].space == "register" for load in loads):
         raise IRError(f"interleave joins vectors that are not alike: {sorted(kinds)}, or no elements of memory")

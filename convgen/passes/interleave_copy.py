@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from convgen.errors import IRError
-from convgen.ir.nodes import Choose, Const, For, Int, Interleave, Load, Program, Stmt, Store, Value, Var
+from convgen.ir.nodes import For, Int, Interleave, Program, Stmt, Store, Var
 from convgen.ir.rewrite import rewrite_named, value_at, variables
+from convgen.ir.types import read_or_zero
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,10 @@ class InterleaveCopy:
             case For(_, Int(terms), (Store(buffer, (*place, Var(self.loop)), value, 1, None),)) if (
                 program.buffer(buffer).shape[-1] == Int(terms)
                 and not any(self.loop in variables(index) for index in place)
-                and _is_read_or_zero(value)
+                and (read := read_or_zero(value)) is not None
+                and read.count is None
             ):
                 pieces = tuple(value_at(value, self.loop, term) for term in range(terms))
                 return (Store(buffer, (*place, Int(0)), Interleave(pieces)),)
             case _:
                 raise IRError(f"loop {self.loop} is not one copy to all of a last axis")
-
-
-def _is_read_or_zero(value: Value) -> bool:
-    match value:
-        case Load(_, _, 1, None, 1) | Choose(_, Load(_, _, 1, None, 1), Const(0)):
-            return True
-        case _:
-            return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from convgen.errors import IRError
-from convgen.ir.affine import Affine, affine
+from convgen.ir.affine import affine
 from convgen.ir.build import add, ceildiv, divides, floordiv, mod, mul
 from convgen.ir.nodes import (
     Buffer,
@@ -107,10 +107,8 @@ class Pack:
         if part.part == "whole":
             return index
         # Whole blocks stand outside of the quotient, so that it moves by 1 with what moves by a block.
-        form, factor = affine(index), part.factor
-        whole = Affine(tuple((atom, f // factor) for atom, f in form.terms if f % factor == 0), form.constant // factor)
-        rest = Affine(tuple((atom, f) for atom, f in form.terms if f % factor), form.constant % factor).index()
-        return add(whole.index(), floordiv(rest, factor)) if part.part == "block" else mod(rest, factor)
+        whole, rest = (form.index() for form in affine(index).divided(part.factor))
+        return add(whole, floordiv(rest, part.factor)) if part.part == "block" else mod(rest, part.factor)
 
     def _copy_stage(self, source: Buffer) -> Stage:
         names = loop_names(self.into, self.labels, len(self.layout))

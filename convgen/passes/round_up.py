@@ -14,7 +14,8 @@ from convgen.ir.rewrite import rewrite_named
 class RoundUp:
     """for r in R: acc = fma(x[r], w[r], acc)   →   for r in ceil(R / F) * F: acc = fma(x[r], w[r], acc)
 
-    Requires: beyond the loop's extent x and w have elements, of which one is zero and the other finite. Ensures: the same sums.
+    Requires: beyond the loop's extent x and w have elements, of which one is zero. Ensures: the same sums, the terms that are
+    added being zero times a finite number.
     """
 
     loop: str

@@ -192,10 +192,7 @@ class _Lanes:
             case Dot(a, b, c):
                 return Dot(self._wide(a), self._wide(b), self._wide(c))
             case Interleave(pieces):
-                wide = tuple(map(self._wide, pieces))
-                if all(isinstance(piece, Splat) for piece in wide):
-                    return self._splat(value)
-                return Interleave(wide)
+                return Interleave(tuple(map(self._wide, pieces)))
             case Arith(op, a, b):
                 return Arith(op, self._wide(a), self._wide(b))
             case Convert(a, dtype):

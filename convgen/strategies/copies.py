@@ -84,6 +84,10 @@ class PaddedCopy:
         """For a copy of a whole image: its rows are the tasks, or its planes."""
         return Parallelize(self.stage, self.loops[: self.loops.index(self.row)][:2])
 
+    def of_whole_image(self, square: int) -> tuple[Pass, ...]:
+        """The passes that make a stage of it, in squares of ``square`` elements where its last axis changes."""
+        return (self.pad(), self.tasks(), *self.moves(square, whole=True))
+
     @property
     def row(self) -> str:
         """The first loop within a row, along it or, where that comes first, along what lies next to each other in the source."""

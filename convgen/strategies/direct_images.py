@@ -99,7 +99,7 @@ def source_passes(
     copy = source_copy(spec, nest, order, dot, always=always)
     if copy is None:
         return (ExpandPadding(((nest.source, ()),)),)
-    return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))
+    return copy.of_whole_image(square)
 
 
 def keeps_result_apart(spec: ConvSpec, nest: Nest) -> bool:

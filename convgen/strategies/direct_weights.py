@@ -55,7 +55,7 @@ PANEL_SHARE = 0.4
 SHARES, MOST_SHARED = 4, 16
 # The same where what they pass by is copied, once for each task.
 _PACKED_TASKS = (1, 2)
-_LINE_BYTES = 64
+LINE_BYTES = 64
 # The loop over the taps of the last axis and a few channels.
 _MERGED = "kc"
 
@@ -235,7 +235,7 @@ def panel_bytes(spec: ConvSpec, config: Config) -> int:
     channels = spec.reduced_channels if config.get("turned", 0) else max(spec.made_channels, config["lanes"])
     run = config["lanes"] * itemsize
     if not config.get("packed", 0):
-        run = max(run, min(_LINE_BYTES, channels * spec.groups * itemsize))
+        run = max(run, min(LINE_BYTES, channels * spec.groups * itemsize))
     return spec.batch * math.prod(plain_size(spec)) * run
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.direct_weights import image_bytes, panel_bytes, plain_size, weights_rows, widens
+from convgen.strategies.direct_weights import LINE_BYTES, image_bytes, panel_bytes, plain_size, weights_rows, widens
 from convgen.strategies.dots import dot_of
 from convgen.strategies.tiles import MAX_VECTORS
 from convgen.strategies.widening import widened
@@ -39,8 +39,8 @@ SCATTERED = 3
 INTERLEAVE_PORTS, BROADCAST_CYCLES = 2, 0.1
 # How much longer a few channels take to turn, and to bring into the order of a stride's residues, than those that fill squares.
 FEW_TURNS = 3
-# The associativity of the second-level cache, what it keeps together, and beyond what nothing is fetched ahead.
-_WAYS, _LINE_BYTES, _PAGE_BYTES = 8, 64, 4096
+# The associativity of the second-level cache, and beyond what nothing is fetched ahead.
+_WAYS, _PAGE_BYTES = 8, 4096
 
 
 def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
@@ -68,15 +68,15 @@ def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     pixels = spec.batch * math.prod(images)
     if block:
         # Sums are kept and fetched between blocks.
-        rows_of_block = block * (dot if spec.ndim == 1 else 1)
-        step += 2 * dot * config["pixels"] * vectors / max(1, rows_of_block * spec.batch * math.prod(images[1:]))
-        pixels = min(pixels, spec.batch * rows_of_block * math.prod(images[1:]))
+        in_block = spec.batch * block * (dot if spec.ndim == 1 else 1) * math.prod(images[1:])
+        step += 2 * dot * config["pixels"] * vectors / max(1, in_block)
+        pixels = min(pixels, in_block)
     rate = rates.last if panel <= machine.l3_bytes else rates.memory
     along, across = _images(spec, turned=turned, wide=widens(spec) and dot == 1)
     if not packed:
         step += along.waits(lanes, pixels, machine) * vectors * machine.vector_bytes * rates.clock / rate
     if dot == 1:
-        step += across.waits(config["pixels"], pixels, machine) * _LINE_BYTES * rates.clock / rate
+        step += across.waits(config["pixels"], pixels, machine) * LINE_BYTES * rates.clock / rate
     loop = LOOP_CYCLES * dot / max(1, images[-1])
     per_step = config["pixels"] * lanes / width / FMA_PORTS * dot
     seconds = work * (step + loop) / per_step / peak(spec, machine)
@@ -110,7 +110,7 @@ class _Image:
     def waits(self, channels: int, pixels: int, machine: Machine) -> float:
         """How often so many channels of so many pixels are fetched anew, and waited for, where they have left the second-level
         cache before they are read again: lines a multiple of a power of two apart share few of its sets."""
-        run = math.ceil(channels * self.itemsize / _LINE_BYTES) * _LINE_BYTES
+        run = math.ceil(channels * self.itemsize / LINE_BYTES) * LINE_BYTES
         way = machine.l2_bytes // _WAYS
         sets = way // math.gcd(self.pixel_bytes, way)
         kept = min(_WAYS * sets, machine.l2_bytes // run)

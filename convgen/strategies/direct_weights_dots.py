@@ -1,9 +1,11 @@
 """Weight gradients in dot products of two neighbouring pixels of a row.
 
 Pixels are what is summed, and where channels are last they are neighbours in neither image. So the one that elements are
-broadcast from is copied with its rows last: two pixels of a channel are one operand. Vectors of the other are interleaved where
-they are used. Lanes run along the channels of the image that is read with a stride, taps and padding, or where those are few
-along the other's; then rows are copied by their residues modulo the stride. Rows of odd numbers of pixels end with one of zeros.
+broadcast from is copied with the pixels of a pair next to each other, or with its rows last: two of a channel are one operand.
+Vectors of the other are interleaved where they are used; without padding it is read in place. Lanes run along the channels of the
+image that is read with a stride, taps and padding, or where those are few along the other's; then rows are copied by their
+residues modulo the stride. Rows of odd numbers of pixels end with one of zeros, times a pixel that perhaps no window reads: an
+infinite one makes a sum NaN.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from convgen.spec import ConvSpec
 from convgen.strategies.boxes import kept_steps
 from convgen.strategies.copies import PaddedCopy
 from convgen.strategies.direct_images import channels_last_order, image_labels, source_copy, vector_order
-from convgen.strategies.dots import adds_terms
+from convgen.strategies.dots import admits_dots
 
 # Terms of a dot product.
 TERMS = 2
@@ -41,14 +43,10 @@ INTERLEAVED = 4
 
 
 def takes_pixel_dots(spec: ConvSpec, machine: Machine) -> bool:
-    """Whether the machine adds products of the type, both images have channels to share them, and what continues their rows is
-    zero.
-
-    The instruction takes denormals for zeros, which "strict" does not admit.
-    """
-    if spec.dtype != "bfloat16" or not adds_terms(machine, spec.dtype) or spec.accuracy == "strict":
-        return False
-    return min(spec.made_channels, spec.reduced_channels) > 1 and pad_mode(spec) == "zeros"
+    """Whether there are dot products of the type, both images have channels to share them, and what continues their rows is
+    zero."""
+    several = min(spec.made_channels, spec.reduced_channels) > 1
+    return spec.dtype == "bfloat16" and admits_dots(spec, machine) and several and pad_mode(spec) == "zeros"
 
 
 def pair_passes(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:
@@ -71,7 +69,7 @@ def pair_products(spec: ConvSpec) -> tuple[Pass, ...]:
 
 def _in_place(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     """The image that is read with its padding, which has none: beyond the last pixel of an odd row are zeros."""
-    width = spatial_axes(spec, len(nest.program.buffer(nest.source).shape))[-1]
+    width = _width(spec, len(nest.program.buffer(nest.source).shape))
     return (ExpandPadding(((nest.source, (width,)),)),)
 
 
@@ -81,7 +79,7 @@ def _source(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[P
     order = vector_order(spec, nest) if turned else _rows_last(spec, len(nest.program.buffer(nest.source).shape))
     copy = source_copy(spec, nest, order, always=True)
     assert copy is not None
-    letter, width = axis_letters(spec.ndim)[-1], spatial_axes(spec, len(copy.order))[-1]
+    letter, width = axis_letters(spec.ndim)[-1], _width(spec, len(copy.order))
     strided = kept_steps(spec)[-1] > 1
     extent = _even(Var(f"O{letter.upper()}")) if strided else add(copy.extents[width], spec.stride[-1])
     if not turned and spec.stride[-1] > 1:
@@ -89,7 +87,7 @@ def _source(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[P
         block = spec.stride[-1] * RESIDUE_LANES
         extent = mul(ceildiv(extent, block), block)
     copy = _with_rows(copy, width, extent, spec.dtype)
-    return (*_made(copy, square), *(() if turned else _residues(spec, copy)))
+    return (*copy.of_whole_image(square), *(() if turned else _residues(spec, copy)))
 
 
 def _residues(spec: ConvSpec, copy: PaddedCopy) -> tuple[Pass, ...]:
@@ -116,18 +114,18 @@ def _plain(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pa
     """The other image as it lies, or vectors of it."""
     plain, letter = nest.plain, axis_letters(spec.ndim)[-1]
     rank = len(plain.shape)
-    width = spatial_axes(spec, rank)[-1]
+    width = _width(spec, rank)
     order = tuple(range(rank)) if turned else channels_last_order(spec, rank)
     labels = image_labels(spec, nest.channels.has_groups, nest.channels.has_made)
     copy = PaddedCopy(plain.name, order, (0,) * rank, plain.shape, (), "zeros", labels, letter, into="paired")
-    return _made(_with_rows(copy, width, _even(plain.shape[width]), spec.dtype), square)
+    return _with_rows(copy, width, _even(plain.shape[width]), spec.dtype).of_whole_image(square)
 
 
 def _pairs(spec: ConvSpec, nest: Nest) -> tuple[Pass, ...]:
     """The other image as [pairs of pixels] [channels] [pixels of a pair]: its rows interleaved."""
     plain = nest.plain
     rank = len(plain.shape)
-    width = spatial_axes(spec, rank)[-1]
+    width = _width(spec, rank)
     layout = (
         *(
             PackedAxis(axis, "block" if axis == width else "whole", TERMS if axis == width else 1)
@@ -151,7 +149,7 @@ def _rows_last(spec: ConvSpec, rank: int) -> tuple[int, ...]:
     """The axes of an image in the order batch, spatial but the width, channels, width; channels first as they lie."""
     if spec.layout == "channels_first":
         return tuple(range(rank))
-    width = spatial_axes(spec, rank)[-1]
+    width = _width(spec, rank)
     return (*(axis for axis in range(rank) if axis != width), width)
 
 
@@ -161,8 +159,9 @@ def _with_rows(copy: PaddedCopy, width: int, extent: Index, dtype: str) -> Padde
     return replace(copy, extents=extents, axes=tuple(sorted({*copy.axes, width})), dtype=dtype)
 
 
-def _made(copy: PaddedCopy, square: int) -> tuple[Pass, ...]:
-    return (copy.pad(), copy.tasks(), *copy.moves(square, whole=True))
+def _width(spec: ConvSpec, rank: int) -> int:
+    """The axis along a row of an image of so many axes."""
+    return spatial_axes(spec, rank)[-1]
 
 
 def _even(extent: Index) -> Index:

@@ -28,6 +28,7 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import source_passes, vector_order
 from convgen.strategies.direct_weights import (
+    LINE_BYTES,
     PANEL_SHARE,
     TurnedResult,
     image_bytes,
@@ -59,7 +60,7 @@ _TASKS = (1, 2, 4, 8)
 # Of the cycles in which a line comes from the second-level cache, those that arithmetic does not hide.
 _EXPOSED = 0.25
 # Images move more slowly by blocks of lanes: by how much a line alone, and what a task leaves to others.
-_LINE_BYTES, _APART = 64, 0.3
+_APART = 0.3
 # So long before its use a line from memory is asked for.
 _AHEAD_CYCLES = 400
 # How many times a padded image is moved to be copied.
@@ -135,7 +136,7 @@ def taps_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     copied = 0 if spec.padding_is_zero or not config["copied"] else _COPIES * source
     copied += 2 * (source + plain) if spec.layout == "channels_first" else 0
     lane_bytes = config["lanes"] * DTYPES[DTYPES[spec.dtype].accumulator].itemsize
-    apart = (1 + _LINE_BYTES / lane_bytes) * (1 + _APART * (1 - together))
+    apart = (1 + LINE_BYTES / lane_bytes) * (1 + _APART * (1 - together))
     return seconds + passes * apart * moving_seconds(source + plain, machine) + moving_seconds(copied, machine)
 
 

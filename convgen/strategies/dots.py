@@ -25,15 +25,16 @@ def adds_terms(machine: Machine, dtype: str) -> bool:
     return machine.has(feature) or by_avx
 
 
-def dot_terms(spec: ConvSpec, machine: Machine) -> int:
-    """How many terms one instruction adds for each lane; 0 where the machine has none for the type, where lanes do not run along
-    made channels, or where there is a single term a tap.
+def admits_dots(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether the machine has an instruction for a problem's type that is accurate enough: that for bfloat16 takes denormals for
+    zeros, which "strict" does not admit."""
+    return adds_terms(machine, spec.dtype) and not (spec.dtype == "bfloat16" and spec.accuracy == "strict")
 
-    Those for bfloat16 take denormals for zeros, which "strict" does not admit.
-    """
-    if not adds_terms(machine, spec.dtype) or spec.direction == "backward_weights" or spec.reduced_channels <= 1:
-        return 0
-    if spec.dtype == "bfloat16" and spec.accuracy == "strict":
+
+def dot_terms(spec: ConvSpec, machine: Machine) -> int:
+    """How many terms one instruction adds for each lane; 0 where there is none for the problem, where lanes do not run along
+    made channels, or where there is a single term a tap."""
+    if not admits_dots(spec, machine) or spec.direction == "backward_weights" or spec.reduced_channels <= 1:
         return 0
     grouped_lanes = spec.made_channels == 1 and spec.groups > 1
     return 0 if grouped_lanes else _FEATURES[spec.dtype][1]

@@ -16,6 +16,7 @@ from convgen.ir.nodes import (
     For,
     If,
     Int,
+    Interleave,
     Less,
     Load,
     PaddedLoad,
@@ -184,6 +185,9 @@ def test_16_bit_types_have_their_own_loads_and_stores() -> None:
 def test_what_has_no_text_is_an_error() -> None:
     with pytest.raises(IRError, match="PaddedLoad cannot be lowered"):
         lowered(parallel("i", "M", put("y", "i", 0, value=PaddedLoad("x", (Var("i"), Int(0)), "zeros"))))
+    rows = Interleave((Load("x", (Var("i"), Int(0)), 2), Load("x", (Int(0), Var("i")), 2)))
+    with pytest.raises(IRError, match=r"float32\*2 x 2 cannot be interleaved; allowed: vectors of bfloat16\*2 or"):
+        lowered(parallel("i", "M", Store("y", (Var("i"), Int(0)), rows, 2)))
     tile = Buffer("acc", "float32", (Int(2),), "register")
     with pytest.raises(IRError, match=r"register acc\[i\] x1 is not one variable"):
         lowered(parallel("i", "M", Alloc(tile, (Store("acc", (Var("i"),), ZERO),))))

@@ -68,6 +68,8 @@ from convgen.transforms.lines import transform_lines
 
 # The bytes of an accumulator of the matrix unit.
 LANE_BYTES = 4
+# What two vectors of 16-bit numbers make.
+_PAIRS = ("bfloat16*2", "float16*2")
 _ARITH = {"+": "add", "-": "sub", "*": "mul", "/": "div", "min": "min", "max": "max"}
 
 
@@ -503,7 +505,10 @@ class _Writer(Places):
                 pattern = (self.lanes(a), repeat, step, first)
                 return f"{self.use(Operation('spread', self.dtype(a), lanes, pattern=pattern))}({self.value(a)})"
             case Interleave(pieces):
-                operation = Operation("interleave", TERMS_DTYPE, self.lanes(value), BITS_DTYPE)
+                dtype, lanes = value_type(value, self.buffers())
+                if dtype not in _PAIRS or lanes < 2:
+                    raise IRError(f"{dtype} x {lanes} cannot be interleaved; allowed: vectors of {' or '.join(_PAIRS)}")
+                operation = Operation("interleave", TERMS_DTYPE, lanes, BITS_DTYPE)
                 return f"{self.use(operation)}({', '.join(map(self.stored, pieces))})"
             case Sum(a):
                 return self.call("sum", self.dtype(a), self.lanes(a), a)
