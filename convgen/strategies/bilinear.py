@@ -309,8 +309,8 @@ def _image_prefetches(spec: ConvSpec, nest: Nest, choose: Choose, config: Config
 
 
 def _source_passes(spec: ConvSpec, nest: Nest, square: int) -> tuple[Pass, ...]:
-    """Padding is tested where a tile is read; only another layout is copied first."""
+    """Padding is tested where a tile is read; only another layout is copied first, with all that tiles read."""
     if spec.layout == "channels_first":
-        return source_passes(spec, nest, square, vector_order(spec, nest))
+        return source_passes(spec, nest, square, vector_order(spec, nest), gapless=True)
     rank = len(nest.program.buffer(nest.source).shape)
     return (ExpandPadding(((nest.source, spatial_axes(spec, rank)),)),)

@@ -63,10 +63,11 @@ def source_order(spec: ConvSpec, nest: Nest, config: Config) -> tuple[int, ...]:
 
 
 def source_copy(
-    spec: ConvSpec, nest: Nest, order: tuple[int, ...], dot: int = 1, *, always: bool = False
+    spec: ConvSpec, nest: Nest, order: tuple[int, ...], dot: int = 1, *, always: bool = False, gapless: bool = False
 ) -> PaddedCopy | None:
     """How the source is copied; None where it is neither padded nor in another order, unless a copy is made ``always``. Its
-    channels, the last axis, are rounded up to a multiple of ``dot``."""
+    channels, the last axis, are rounded up to a multiple of ``dot``. Positions that no window reads are left out where they can
+    be, unless it is ``gapless``."""
     shape = nest.program.buffer(nest.source).shape
     if not always and order == tuple(range(len(shape))) and not any(nest.low) and not any(nest.high):
         return None
@@ -85,7 +86,7 @@ def source_copy(
     dtype = spec.dtype if turned else wide_dtype(spec, dot)
     steps = [1] * len(shape)
     for axis, letter, step in zip(spatial, letters, kept_steps(spec), strict=True):
-        if step > 1:
+        if step > 1 and not gapless:
             steps[axis], extents[axis] = step, Var(f"O{letter.upper()}")
     return PaddedCopy(
         nest.source, order, tuple(low), tuple(extents), axes, pad_mode(spec), labels, letters[-1], dtype, tuple(steps)
@@ -93,10 +94,17 @@ def source_copy(
 
 
 def source_passes(
-    spec: ConvSpec, nest: Nest, square: int, order: tuple[int, ...], dot: int = 1, *, always: bool = False
+    spec: ConvSpec,
+    nest: Nest,
+    square: int,
+    order: tuple[int, ...],
+    dot: int = 1,
+    *,
+    always: bool = False,
+    gapless: bool = False,
 ) -> tuple[Pass, ...]:
     """Copies the whole source where it must be padded or brought into another order; else reads it in place, but ``always``."""
-    copy = source_copy(spec, nest, order, dot, always=always)
+    copy = source_copy(spec, nest, order, dot, always=always, gapless=gapless)
     if copy is None:
         return (ExpandPadding(((nest.source, ()),)),)
     return copy.of_whole_image(square)

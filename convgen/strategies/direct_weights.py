@@ -44,7 +44,14 @@ from convgen.strategies.direct_images import (
     turning_passes,
     vector_order,
 )
-from convgen.strategies.direct_weights_dots import INTERLEAVED, TERMS, pair_passes, pair_products, takes_pixel_dots
+from convgen.strategies.direct_weights_dots import (
+    INTERLEAVED,
+    TERMS,
+    pair_passes,
+    pair_products,
+    parts_residues,
+    takes_pixel_dots,
+)
 from convgen.strategies.dots import FEWEST_LANES, dot_of
 from convgen.strategies.tiles import candidate_tiles, register_tile_passes
 from convgen.strategies.widening import wide_dtype
@@ -133,7 +140,7 @@ def _with_dots(spec: ConvSpec, machine: Machine) -> list[Config]:
     """Tiles of dot products of two pixels, for whole images or blocks of them."""
     if not takes_pixel_dots(spec, machine):
         return []
-    found, merged = [], _may_merge(spec)
+    found, merged = [], _may_merge(spec) and parts_residues(spec)
     kind = {"turned": 0, "merged": 1} if merged else {"turned": 1}
     rows = weights_rows(spec, turned=not merged, merged=merged)
     for pixels, lanes in candidate_tiles(spec, rows, machine, None if merged else spec.reduced_channels, INTERLEAVED):

@@ -9,6 +9,7 @@ from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
 from convgen.strategies.direct_weights import LINE_BYTES, image_bytes, panel_bytes, plain_size, weights_rows, widens
+from convgen.strategies.direct_weights_dots import residue_waste
 from convgen.strategies.dots import dot_of
 from convgen.strategies.tiles import MAX_VECTORS
 from convgen.strategies.widening import widened
@@ -45,58 +46,64 @@ _WAYS, _PAGE_BYTES = 8, 4096
 
 def weights_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
     """The arithmetic of the tiles, the vectors that come from beyond the first-level cache, the images and the turned result."""
-    turned, lanes = bool(config.get("turned", 0)), config["lanes"]
-    packed, merged, block = bool(config.get("packed", 0)), bool(config.get("merged", 0)), config.get("block", 0)
+    turned, lanes, dot = bool(config.get("turned", 0)), config["lanes"], dot_of(config)
+    merged = bool(config.get("merged", 0))
     rows = weights_rows(spec, turned=turned, merged=merged)
-    groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
+    along_groups = spec.made_channels == 1 and spec.groups > 1
     images = plain_size(spec)
-    extent = spec.reduced_channels if turned else spec.groups if groups_as_lanes else spec.made_channels
-    dot = dot_of(config)
+    extent = spec.reduced_channels if turned else spec.groups if along_groups else spec.made_channels
     work = spec.macs * waste(extent, lanes) * waste(rows, config["pixels"]) * waste(images[-1], dot)
     rates, width = rates_of(machine), vector_width(spec, machine)
-    vectors = math.ceil(lanes / width)
-    read = widened(spec) if widens(spec) and dot == 1 else spec
-    step = step_cycles(read, machine, config["pixels"], vectors, not groups_as_lanes, dot)
-    if dot > 1:
-        step += vectors / INTERLEAVE_PORTS + (BROADCAST_CYCLES * config["pixels"] if vectors > 1 else 0.0)
-    # Neither operand stays in the first-level cache: a line for each vector, and one that elements are broadcast from.
-    panel = panel_bytes(spec, config)
-    if panel > machine.l1d_bytes:
-        step += EXPOSED_LINES * (vectors + 1) * rates.line
-    if panel > machine.l2_bytes and not packed:
-        step += NARROW * config["pixels"] * max(0.0, 1 - vectors / MAX_VECTORS)
-    pixels = spec.batch * math.prod(images)
-    if block:
-        # Sums are kept and fetched between blocks.
-        in_block = spec.batch * block * (dot if spec.ndim == 1 else 1) * math.prod(images[1:])
-        step += 2 * dot * config["pixels"] * vectors / max(1, in_block)
-        pixels = min(pixels, in_block)
-    rate = rates.last if panel <= machine.l3_bytes else rates.memory
     along, across = _images(spec, turned=turned, wide=widens(spec) and dot == 1)
-    if not packed:
-        step += along.waits(lanes, pixels, machine) * vectors * machine.vector_bytes * rates.clock / rate
-    if dot == 1:
-        step += across.waits(config["pixels"], pixels, machine) * LINE_BYTES * rates.clock / rate
-    loop = LOOP_CYCLES * dot / max(1, images[-1])
+    cycles = _step_cycles(spec, config, machine, along, across) + LOOP_CYCLES * dot / max(1, images[-1])
     per_step = config["pixels"] * lanes / width / FMA_PORTS * dot
-    seconds = work * (step + loop) / per_step / peak(spec, machine)
+    seconds = work * cycles / per_step / peak(spec, machine)
     tiles = math.ceil(rows / config["pixels"])
     # Blocks of lanes, times tiles of all other taps, or shares of the tiles.
-    tasks = math.ceil(extent / lanes) * (1 if groups_as_lanes else spec.groups)
+    tasks = math.ceil(extent / lanes) * (1 if along_groups else spec.groups)
     taps = math.prod(spec.kernel_size[:-1] if merged else spec.kernel_size)
-    tasks *= math.ceil(tiles / config["share"]) if block else tiles * taps
+    tasks *= math.ceil(tiles / config["share"]) if config.get("block", 0) else tiles * taps
     seconds *= math.ceil(tasks / machine.cores) * machine.cores / max(1, tasks)
-    if groups_as_lanes:
+    if along_groups:
         seconds += work / width * rates.line / rates.clock
     moved = along.bytes + across.bytes + spec.weight_bytes + 2 * _copied_bytes(spec, turned=turned, dot=dot)
     if dot > 1 and merged:
-        seconds += FEW_TURNS * turning_seconds(across.bytes, machine)
-    if packed:
+        seconds += FEW_TURNS * turning_seconds(round(across.bytes * residue_waste(spec)), machine)
+    if config.get("packed", 0):
         moved += math.ceil(tiles / config["share"]) * 2 * along.bytes
     if across.bytes > machine.l2_bytes:
         # Each block of lanes passes by the other image.
         moved += (math.ceil(extent / lanes) - 1) * across.bytes
     return CALL_SECONDS + seconds + moving_seconds(moved, machine)
+
+
+def _step_cycles(spec: ConvSpec, config: Config, machine: Machine, along: _Image, across: _Image) -> float:
+    """Cycles in which a register tile passes by a pixel, or by those of a dot product, beyond those of its loop."""
+    lanes, rows, block, dot = config["lanes"], config["pixels"], config.get("block", 0), dot_of(config)
+    rates, images = rates_of(machine), plain_size(spec)
+    vectors = math.ceil(lanes / vector_width(spec, machine))
+    read = widened(spec) if widens(spec) and dot == 1 else spec
+    cycles = step_cycles(read, machine, rows, vectors, not (spec.made_channels == 1 and spec.groups > 1), dot)
+    if dot > 1:
+        cycles += vectors / INTERLEAVE_PORTS + (BROADCAST_CYCLES * rows if vectors > 1 else 0.0)
+    # Neither operand stays in the first-level cache: a line for each vector, and one that elements are broadcast from.
+    panel = panel_bytes(spec, config)
+    if panel > machine.l1d_bytes:
+        cycles += EXPOSED_LINES * (vectors + 1) * rates.line
+    if panel > machine.l2_bytes and not config.get("packed", 0):
+        cycles += NARROW * rows * max(0.0, 1 - vectors / MAX_VECTORS)
+    pixels = spec.batch * math.prod(images)
+    if block:
+        # Sums are kept and fetched between blocks.
+        in_block = spec.batch * block * (dot if spec.ndim == 1 else 1) * math.prod(images[1:])
+        cycles += 2 * dot * rows * vectors / max(1, in_block)
+        pixels = min(pixels, in_block)
+    rate = rates.last if panel <= machine.l3_bytes else rates.memory
+    if not config.get("packed", 0):
+        cycles += along.waits(lanes, pixels, machine) * vectors * machine.vector_bytes * rates.clock / rate
+    if dot == 1:
+        cycles += across.waits(rows, pixels, machine) * LINE_BYTES * rates.clock / rate
+    return cycles
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,12 @@ from convgen.strategies.boxes import kept_steps
 from convgen.strategies.copies import PaddedCopy
 from convgen.strategies.direct_images import channels_last_order, image_labels, source_copy, vector_order
 from convgen.strategies.dots import admits_dots
+from convgen.tuning.cost import waste
 
 # Terms of a dot product.
 TERMS = 2
-# Pixels of one residue that are copied at once.
-RESIDUE_LANES = 16
+# Pixels of one residue that are copied at once, and the most residues, the copies of which stand one after another.
+RESIDUE_LANES, MOST_RESIDUES = 16, 16
 # Channels whose pixels are interleaved at once.
 PAIR_LANES = 32
 # Registers that interleaving takes: which lanes go where, and what is not interleaved yet.
@@ -47,6 +48,17 @@ def takes_pixel_dots(spec: ConvSpec, machine: Machine) -> bool:
     zero."""
     several = min(spec.made_channels, spec.reduced_channels) > 1
     return spec.dtype == "bfloat16" and admits_dots(spec, machine) and several and pad_mode(spec) == "zeros"
+
+
+def parts_residues(spec: ConvSpec) -> bool:
+    """Whether the stride is small enough for rows to be copied by their residues."""
+    return spec.stride[-1] <= MOST_RESIDUES
+
+
+def residue_waste(spec: ConvSpec) -> float:
+    """How much longer rows are that hold whole vectors of every residue of the stride."""
+    size = spec.output_size if spec.transposed else spec.spatial_size
+    return 1.0 if spec.stride[-1] == 1 else waste(size[-1], spec.stride[-1] * RESIDUE_LANES)
 
 
 def pair_passes(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:

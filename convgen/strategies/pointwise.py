@@ -122,12 +122,12 @@ def _reading(spec: ConvSpec, nest: Nest, blocking: Blocking) -> Reading:
 
 
 def _rows_copy(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:
-    """What a task reads: [pixel][reduced channel]."""
+    """What a task reads: [pixel][reduced channel], or [pixel] of a single channel."""
     part, reduced = part_of(spec, blocking), Int(nest.channels.reduced)
-    axes = (
-        CopiedAxis("px", Int(blocking.strips * blocking.pixels), part.place, part.count),
-        CopiedAxis("c", reduced, Var("ic")),
-    )
+    axes: tuple[CopiedAxis, ...] = (CopiedAxis("px", Int(blocking.strips * blocking.pixels), part.place, part.count),)
+    channel: tuple[Index, ...] = ()
+    if nest.channels.has_reduced:
+        axes, channel = (*axes, CopiedAxis("c", reduced, Var("ic"))), (Var("c"),)
     pixel = pixel_position(spec, add(part.first, "px"))
     place = tuple(mul(position, stride) for position, stride in zip(pixel, spec.stride, strict=True))
     group = (Var("g"),) if nest.channels.has_groups else ()
@@ -136,10 +136,10 @@ def _rows_copy(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ..
         "columns",
         "share",
         axes,
-        (Var("n"), *place, *group, Var("c")),
+        (Var("n"), *place, *group, *channel),
         dtype=wide_dtype(spec, blocking.dot),
     )
-    return (copy, *vector_passes("columns_c", reduced))
+    return (copy, *(vector_passes("columns_c", reduced) if channel else ()))
 
 
 def _copy_passes(spec: ConvSpec, nest: Nest, blocking: Blocking) -> tuple[Pass, ...]:

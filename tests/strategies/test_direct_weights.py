@@ -14,6 +14,7 @@ from convgen.machine import Machine
 from convgen.operator import CompiledConv
 from convgen.spec import ConvSpec
 from convgen.strategies.direct import Direct
+from convgen.strategies.direct_weights_dots import residue_waste
 from convgen.strategies.dots import adds_terms
 from convgen.tuning.space import Config
 from convgen.verify import gate_a
@@ -179,6 +180,18 @@ def test_which_gradients_have_dot_products() -> None:
         found = Direct().space(problem(name, **changes), machine)
         assert any(config.get("dot", 1) > 1 for config in found) == wanted, (name, changes)
     assert not any(config.get("dot", 1) > 1 for config in Direct().space(problem("2d", dtype="bfloat16"), SMALL_CACHES))
+
+
+def test_rows_are_parted_by_the_residues_of_small_strides() -> None:
+    machine = dataclasses.replace(SMALL, features="+avx512bf16")
+    for stride, wanted in ((16, True), (17, False)):
+        found = Direct().space(problem("few channels", dtype="bfloat16", stride=(1, stride)), machine)
+        assert any(config.get("dot", 1) > 1 and config.get("merged", 0) for config in found) == wanted
+
+
+def test_rows_by_their_residues_count_what_is_added_to_them() -> None:
+    for width, longer in ((256, 1.0), (320, 1.6)):
+        assert residue_waste(problem("few channels", spatial_size=(16, width), stride=16)) == longer
 
 
 @pytest.mark.skipif(not adds_terms(HOST, "bfloat16"), reason="this processor has no dot products of bfloat16")

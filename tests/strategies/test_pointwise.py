@@ -26,6 +26,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "line": dict(spatial_size=(37,), kernel_size=(1,), stride=3, dtype="float64"),
     "volume": dict(spatial_size=(3, 4, 5), kernel_size=1, stride=(2, 1, 2)),
     "one channel": dict(in_channels=1),
+    "one narrow channel": dict(in_channels=1, stride=(1, 2), dtype="bfloat16"),
     "few pixels": dict(spatial_size=(1, 3), out_channels=70),
 }
 

@@ -72,3 +72,14 @@ def test_windows_beside_the_image_give_zeros(fields: dict[str, Any], layout: str
         for config in strategy.space(spec, HOST):
             got = CompiledConv(Plan(spec, strategy.name, config, "given"), HOST, 1)(*operands)
             np.testing.assert_allclose(got, want, atol=0.01, err_msg=f"{strategy.name} {config}")
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(("name", "taps"), [("winograd", 3), ("fft", 9)])
+def test_fast_algorithms_read_images_of_which_windows_leave_rows_out(name: str, taps: int, layout: str) -> None:
+    spec = make_spec(
+        spatial_size=(9, 21), kernel_size=(1, taps), stride=(2, 1), padding=((0, 0), (taps // 2,) * 2), layout=layout
+    )
+    operands = integer_operands(spec, np.random.default_rng(0)).main
+    want = reference(spec, *operands)
+    np.testing.assert_allclose(convgen.compile(spec, name)(*operands), want, atol=0.01)
