@@ -71,6 +71,19 @@ _KNOWN = {
         scattered=1.0,
         transform=1.0,
     ),
+    # A server core of Zen 3, without AVX-512, with 512 KiB of second-level cache, 16 MiB shared.
+    "znver3": Rates(
+        clock=3.3e9,
+        cache=94e9,
+        last=71e9,
+        memory=37e9,
+        stream=140e9,
+        short_rows=0.1,
+        shared=50e9,
+        line=1.0,
+        scattered=1.0,
+        transform=1.0,
+    ),
 }
 # A server core of Skylake with 1 MiB of second-level cache, whose shared cache lies behind a mesh.
 _OTHERS = Rates(

@@ -46,6 +46,8 @@ _FLOAT_METHODS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_METHODS = {"add": "add", "sub": "sub", "mul": "mul", "div": "sdiv"}
 _FLOAT_CALLS = {"min": "llvm.minimum", "max": "llvm.maximum"}
 _INT_CALLS = {"min": "llvm.smin", "max": "llvm.smax"}
+# Operations that store some lanes of a vector.
+PARTIAL_STORES = frozenset({"store_some", "store_flushed_some"})
 # Operations for which nothing is rounded or widened.
 _AS_STORED = TILE_KINDS | {
     "dot",
@@ -66,7 +68,8 @@ class Operation:
 
     ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first; of a dot product, how
     many lanes the processor's instruction has; of an operation on tiles, see targets/cpu/tiles.py. ``by_bits``: float16 is
-    converted by operations on integers, for a processor without instructions that do.
+    converted by operations on integers, for a processor without instructions that do. ``branches``: whether all lanes are there is
+    asked first, for a processor that takes long to leave some out.
     """
 
     kind: str
@@ -75,6 +78,7 @@ class Operation:
     storage: str = ""
     pattern: tuple[int, ...] = ()
     by_bits: bool = False
+    branches: bool = False
 
     @property
     def name(self) -> str:
@@ -122,7 +126,7 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
     """The functions of the prelude that the operations call."""
     kinds = {op.kind for op in operations}
     needed: set[str] = set()
-    if kinds & {"load_some", "load_some_if", "store_some", "store_flushed_some"}:
+    if kinds & ({"load_some", "load_some_if"} | PARTIAL_STORES):
         needed |= {"mask", "splat", "call"}
     if kinds & {"load_if", "load_some_if"}:
         needed.add("place_if")
@@ -159,6 +163,8 @@ def needed_functions(operations: tuple[Operation, ...]) -> frozenset[str]:
         needed |= {"transpose", "transpose_some", "mask", "splat", "call"}
     if any(op.storage == "bfloat16" and op.kind not in _AS_STORED for op in operations):
         needed |= {"bfloat16", "splat"}
+    if any(op.branches for op in operations):
+        needed.add("store_some")
     if any(op.by_bits for op in operations):
         needed |= {"float16", "splat"}
     return frozenset(needed)
@@ -181,7 +187,7 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, operands, f"lambda b, base, i, n, c: {_load_some_if(op)}")
         case "store" | "store_flushed":
             return OperationText(op.name, "types.void", f"i64, i64, {kind}", f"lambda b, base, i, x: {_store(op)}")
-        case "store_some" | "store_flushed_some":
+        case kind_of_store if kind_of_store in PARTIAL_STORES:
             emit = f"lambda b, base, i, x, n: {_store_some(op)}"
             return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
         case "store_terms":
@@ -305,6 +311,8 @@ def _store(op: Operation) -> str:
 def _store_some(op: Operation) -> str:
     place, size = _place(op)
     name = f"llvm.masked.store.{_suffix(op.storage, op.lanes)}.p0"
+    if op.branches:
+        return f'store_some(b, {_narrowed(op)}, {place}, {size}, n, "{name}")'
     mask = f"below(b, n, {op.lanes})"
     return f'call(b, "{name}", ir.VoidType(), {_narrowed(op)}, {place}, ir.IntType(32)({size}), {mask})'
 

@@ -16,7 +16,7 @@ from convgen.ir.rewrite import loops, map_condition, reads, statements, variable
 from convgen.ir.types import compute_dtype
 from convgen.machine import Machine
 from convgen.targets.cpu.mentions import outer_loops, store_expressions
-from convgen.targets.cpu.operations import Operation
+from convgen.targets.cpu.operations import PARTIAL_STORES, Operation
 
 INDENT = "    "
 WIDTH = 120
@@ -48,6 +48,8 @@ class Places:
     def use(self, operation: Operation) -> str:
         if operation.storage == "float16" and operation.dtype == "float32" and not self.machine.has("f16c"):
             operation = replace(operation, by_bits=True)
+        if operation.kind in PARTIAL_STORES and not self.machine.has("avx512f"):
+            operation = replace(operation, branches=True)
         self.operations.add(operation)
         return operation.name
 
