@@ -23,11 +23,13 @@ from convgen.tuning.space import Config
 # Taps of the last axis are unrolled, and compiling takes as long as there are multiply-adds in a kernel.
 MAX_TAPS, MAX_TERMS = 31, 64
 MAX_UNROLLED = 256
+# The same where registers are few, and tiles of one row have too few sums in flight.
+FEW_REGISTERS, MAX_UNROLLED_OF_FEW = 16, 400
 # Channels of a group, and how many there may be to sum over for each one that is made: powers of two, so that vectors are.
 GROUP_SIZES = (1, 2, 4, 8, 16)
 MOST_SOURCES = 4
-# Of each kind: tiles of one row, and of two.
-MAX_CONFIGS = 4
+# Of each kind: tiles of one row, and of two, which take twice as long to compile and come first where they gain so much.
+MAX_CONFIGS, LEAST_GAIN = 4, 1.05
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ class Depthwise:
         channels, made = spec.groups * spec.made_channels, spec.made_channels
         lanes = tuple(dict.fromkeys(max(made, min(v * width, 1 << (channels.bit_length() - 1))) for v in (1, 2)))
         reduced = spec.reduced_channels
+        longest = MAX_UNROLLED_OF_FEW if machine.vector_registers <= FEW_REGISTERS else MAX_UNROLLED
         configs: dict[Config, None] = {}
         for lane in lanes:
             vectors = max(1, lane // width)
             for rows in (1, 2):
                 unrolled = math.prod(spec.kernel_size[-rows:]) * reduced
-                budget = min(machine.vector_registers // 2 // vectors, MAX_UNROLLED // max(1, unrolled)) // rows
+                budget = min(machine.vector_registers // 2 // vectors, longest // max(1, unrolled)) // rows
                 if rows > most[-2:][0] or (rows > 1 and (spec.ndim == 1 or budget < 4)):
                     continue
                 for pixels in _tile_pixels(most[-1], max(1, budget)):
@@ -75,9 +78,9 @@ class Depthwise:
         def seconds(config: Config) -> float:
             return self.predicted_seconds(spec, config, machine)
 
-        # Tiles of several rows come last: they gain little and take thrice as long to compile.
         kinds = ([config for config in configs if (config["rows"] > 1) == several] for several in (False, True))
-        return tuple(config for kind in kinds for config in sorted(kind, key=seconds)[:MAX_CONFIGS])
+        found = [config for kind in kinds for config in sorted(kind, key=seconds)[:MAX_CONFIGS]]
+        return tuple(sorted(found, key=lambda config: seconds(config) * (LEAST_GAIN if config["rows"] > 1 else 1.0)))
 
     def error_bound(self, spec: ConvSpec) -> float:
         return sum_error_bound(spec)

@@ -16,6 +16,7 @@ from convgen.passes.flatten import Flatten
 from convgen.passes.fuse_epilogue import FuseEpilogue
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.peel_border import PeelBorder
 from convgen.passes.pipeline import Pass
 from convgen.passes.register_tile import RegisterTile
 from convgen.passes.reorder import Reorder
@@ -74,6 +75,7 @@ def last_schedule(spec: ConvSpec, config: Config, machine: Machine) -> Schedule:
         ShareReads(nest.source),
         Skip(),
         *tile_prefetches(spec, nest, machine),
+        PeelBorder("tile"),
     )
     return Schedule(nest, passes)
 

@@ -51,6 +51,9 @@ OVERFLOW_MISSES = 2.0
 UNROLLED_REDUCED = 4
 # The part of the time to fetch the weights of a row that its multiply-adds do not hide.
 EXPOSED_SHARE = 0.25
+# Where groups are lanes LLVM unrolls the taps of a row up to so many multiply-adds and loads once what neighbouring pixels share;
+# each vector that the registers do not hold meanwhile is stored and loaded.
+UNROLLED, KEPT_CYCLES = 128, 2.0
 # Adding the lanes of a vector.
 SUM_CYCLES = 6.0
 # Pixels of a tile that crosses rows have a place each, moved once a loop; so many fit the registers, others are spilled.
@@ -98,6 +101,8 @@ def direct_seconds(spec: ConvSpec, config: Config, machine: Machine) -> float:
         # Each box meets all weights.
         compute += streaming_seconds(spec, machine) * (1 if box is None else spec.batch * box.count)
     compute += _weight_traffic(spec, machine, config, tiling) / rates.memory
+    if not tiling.shares_source:
+        compute += _kept_seconds(spec, config, tiling, machine)
     if not tiling.shares_source and (box is None or not copies_blocks(spec, config["lanes"])):
         compute += work / vector_width(spec, machine) * rates.line / rates.clock
     if box is None:
@@ -127,6 +132,18 @@ def _efficiency(spec: ConvSpec, config: Config, tiling: _Tiling, box: Box | None
         fetches_weights=_fetches_weights(spec, config, tiling, machine),
         dot=dot_of(config),
     )
+
+
+def _kept_seconds(spec: ConvSpec, config: Config, tiling: _Tiling, machine: Machine) -> float:
+    """The time to store vectors of the source that a tile of groups reads for several taps, and to load them again."""
+    pixels, vectors, taps = config["pixels"], -(-config["lanes"] // vector_width(spec, machine)), spec.kernel_size[-1]
+    if taps == 1 or spec.writes_with_stride or pixels * vectors * taps > UNROLLED:
+        return 0.0
+    read = min(pixels * taps, (pixels - 1) * spec.stride[-1] + (taps - 1) * spec.dilation[-1] + 1)
+    shared = pixels * taps > read
+    spilled = max(0, vectors * (pixels + read + 1) - machine.vector_registers) if shared else 0
+    tiles = spec.macs * tiling.lanes_waste * tiling.overlap_waste / (tiling.steps * pixels * config["lanes"])
+    return tiles * tiling.steps / taps * spilled * KEPT_CYCLES / rates_of(machine).clock
 
 
 def _sum_seconds(spec: ConvSpec, config: Config, terms: int, box: Box | None, machine: Machine) -> float:

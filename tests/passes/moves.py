@@ -24,6 +24,7 @@ from convgen.passes.launch_grid import LaunchGrid
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.peel_border import PeelBorder
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.predicate import Predicate
 from convgen.passes.register_tile import RegisterTile
@@ -57,6 +58,7 @@ MOVES: tuple[str, ...] = (
     "Relayout",
     "Reorder",
     "ShareLoops",
+    "PeelBorder",
     "Simplify",
     "Skip",
     "SplitBorder",
@@ -107,7 +109,7 @@ class Schedule:
 
     def _proposed(self, kind: str) -> Sequence[Pass]:
         match kind:
-            case "Assume" | "Skip" | "SplitBorder" | "Trim":
+            case "Assume" | "PeelBorder" | "Skip" | "SplitBorder" | "Trim":
                 return self._on_padded_sums(kind)
             case "ExpandPadding":
                 return (ExpandPadding(()),)
@@ -188,6 +190,9 @@ class Schedule:
             case "Assume":
                 facts = ((Less(Var(n), Int(v + 1)), Less(Int(v - 1), Var(n))) for n, v in self.sample.sizes.items())
                 return (ExpandPadding(()), Assume(self._stage().name, tuple(f for pair in facts for f in pair)))
+            case "PeelBorder":
+                outer = sorted({loop.var for stage in self.program.stages for loop in loops(stage.body)} - {*taps})
+                return (ExpandPadding(()), Skip(), PeelBorder(self._pick(outer))) if outer else ()
             case "Trim":
                 return (ExpandPadding(()), Trim(self._pick(taps))) if taps else ()
             case "SplitBorder":

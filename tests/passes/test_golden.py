@@ -29,6 +29,7 @@ from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.peel_border import PeelBorder
 from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.pipeline_copies import PipelineCopies
@@ -218,6 +219,8 @@ CASES: dict[str, tuple[Program, tuple[Pass, ...]]] = {
     ),
     "skip": (small.padded_window(), (ExpandPadding(()), Skip())),
     "skip_in_tile": (small.padded_window(), (ExpandPadding(()), *WINDOW, Skip())),
+    "peel_border": (small.padded_window(), (ExpandPadding(()), *WINDOW, Skip(), PeelBorder("tile"))),
+    "peel_border_loops": (small.padded_window(), (ExpandPadding(()), Unroll("k"), PeelBorder("i"))),
     "assume": (small.padded_window(), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
     "assume_replicate": (small.padded_window("replicate"), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),
     "assume_circular": (small.padded_window("circular"), (ExpandPadding(()), *WINDOW, Assume("main", LONG))),

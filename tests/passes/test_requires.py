@@ -43,6 +43,7 @@ from convgen.passes.order_sum import OrderSum
 from convgen.passes.pack import Pack, PackedAxis
 from convgen.passes.pad import Pad
 from convgen.passes.parallelize import Parallelize
+from convgen.passes.peel_border import PeelBorder
 from convgen.passes.pieces import Pieces
 from convgen.passes.pipeline import Pass, run_passes
 from convgen.passes.register_tile import RegisterTile
@@ -322,6 +323,7 @@ CASES: tuple[tuple[str, Pass, Program, str], ...] = (
     ("SplitBorder", SplitBorder("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
     ("SplitBorder", SplitBorder("r"), product(), "nothing in loop r is chosen by conditions on r"),
     ("SplitBorder", SplitBorder("k"), masked_sum(Less(mul("k", "k"), Int(2))), "a condition on k is not linear in it"),
+    ("PeelBorder", PeelBorder("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
     ("Trim", Trim("z"), masked_sum(Less(Var("k"), Int(2))), "there is no loop z"),
     ("Trim", Trim("r"), product(), "loop r is not a sum under one set of conditions on r"),
     ("Trim", Trim("k"), masked_sum(Less(Var("i"), Int(2))), "loop k is not a sum under one set of conditions on k"),

@@ -167,12 +167,17 @@ def test_nothing_is_copied() -> None:
 
 
 def test_only_the_border_is_tested() -> None:
-    """Of the columns that a tile reads, one at each end can lie outside of the image."""
+    """Of the columns that a tile reads, one at each end can lie outside of the image, and only in tiles at the border."""
     spec = make_spec(kernel_size=3, padding=1, spatial_size=(30, 30))
     config = next(config for config in DEPTHWISE.space(spec, HOST) if config["rows"] == 1)
     stage = lower(Plan(spec, "depthwise", config, "given"), HOST).program.stages[-1]
-    assert sum(isinstance(statement, If) for statement in statements(stage.body)) == 2
-    assert any(isinstance(statement, For) and statement.var == "kh" for statement in statements(stage.body))
+    tests = [statement for statement in statements(stage.body) if isinstance(statement, If)]
+    inside, border = tests[:2]
+    assert len(tests) == 4
+    assert not any(isinstance(statement, If) for statement in statements(inside.body))
+    assert sum(isinstance(statement, If) for statement in statements(border.body)) == 2
+    named = {statement.var for statement in statements(stage.body) if isinstance(statement, For)}
+    assert {"kh", "kh_border"} <= named
 
 
 @pytest.mark.parametrize(

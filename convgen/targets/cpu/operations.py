@@ -68,8 +68,8 @@ class Operation:
 
     ``pattern`` says which lanes a spread takes: how many there are, and a Spread's repeat, step and first; of a dot product, how
     many lanes the processor's instruction has; of an operation on tiles, see targets/cpu/tiles.py. ``by_bits``: float16 is
-    converted by operations on integers, for a processor without instructions that do. ``branches``: whether all lanes are there is
-    asked first, for a processor that takes long to leave some out.
+    converted by operations on integers, for a processor without instructions that do. ``branches``: whether all lanes are there
+    is asked first, for a processor that takes long to leave some out.
     """
 
     kind: str
