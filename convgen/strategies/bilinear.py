@@ -63,8 +63,10 @@ LINES_SHARE = 0.3
 MEMORY_READS = 0.6
 # Cycles to store a value that the registers do not hold, or to load it again.
 SPILL_CYCLES = 7
-# Bytes a second of points that pass through the last cache, in lines far apart, over those that a copy moves.
-SCATTERED_POINTS = 0.5
+# Bytes a second of points that pass through the last cache or come from memory, in lines far apart, over those of a copy.
+SCATTERED_POINTS, FAR_POINTS = 0.5, 0.1
+# The parts of the last cache, where others have theirs, that points fill when the first of them, and all, come from memory.
+LAST_SHARE, LOST_SHARE = 0.25, 0.65
 # Time to write results beyond the caches tile by tile, over that to copy them.
 SCATTERED_WRITES = 6.0
 # All weights come from memory where they are more than so many times a core's share of the last cache.
@@ -195,7 +197,9 @@ def bilinear_seconds(spec: ConvSpec, machine: Machine, found: tuple[Shape, ...],
         inverse = transform_cycles([a.output for a in shape.algorithms], machine) * -(-made // width)
         seconds += blocks * tiles * (source + inverse) * rates.transform / rates.clock
         if not config["fused"]:
-            seconds += 2 * shape.points * size * shape.tiles * reduced / rates.last
+            apart = shape.points * size * shape.tiles * reduced
+            lost = _lost(apart, machine)
+            seconds += apart * (1 / rates.last + (1 - lost) / rates.last + lost / (FAR_POINTS * rates.memory))
         if config["fused"]:
             # Blocks are the tasks.
             seconds *= waste(spec.groups * blocks, machine.cores)
@@ -230,8 +234,14 @@ def _streamed_seconds(
     shares = spec.groups * weights / share / machine.l3_bytes
     missed = min(1.0, max(0.0, (shares - 1) / (STREAMED_SHARES - 1)))
     weights_read *= 1 + missed * (rate / (MEMORY_READS * rates.memory) - 1)
-    stay = points + sums <= machine.l3_bytes
-    return weights_read / rate, points_read / (SCATTERED_POINTS * rates.last if stay else MEMORY_READS * rates.memory)
+    lost = _lost(points + sums, machine)
+    points_seconds = (1 - lost) / (SCATTERED_POINTS * rates.last) + lost / (FAR_POINTS * rates.memory)
+    return weights_read / rate, points_read * points_seconds
+
+
+def _lost(nbytes: float, machine: Machine) -> float:
+    """The part of so many bytes of points that leave the last cache before they are read again."""
+    return min(1.0, max(0.0, (nbytes / machine.l3_bytes - LAST_SHARE) / (LOST_SHARE - LAST_SHARE)))
 
 
 def transform_cycles(maps: list[LinearProgram], machine: Machine) -> float:
