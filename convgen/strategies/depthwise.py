@@ -17,6 +17,7 @@ from convgen.strategies.depthwise_cost import last_seconds
 from convgen.strategies.depthwise_facts import smallest_tile
 from convgen.strategies.depthwise_last import GROUPS_FIRST, GROUPS_IN_ROWS, GROUPS_LAST, last_schedule
 from convgen.strategies.reference import sum_error_bound
+from convgen.strategies.tiles import FEW_REGISTERS
 from convgen.tuning.cost import vector_width, waste
 from convgen.tuning.space import Config
 
@@ -24,7 +25,7 @@ from convgen.tuning.space import Config
 MAX_TAPS, MAX_TERMS = 31, 64
 MAX_UNROLLED = 256
 # The same where registers are few, and tiles of one row have too few sums in flight.
-FEW_REGISTERS, MAX_UNROLLED_OF_FEW = 16, 400
+MAX_UNROLLED_OF_FEW = 400
 # Channels of a group, and how many there may be to sum over for each one that is made: powers of two, so that vectors are.
 GROUP_SIZES = (1, 2, 4, 8, 16)
 MOST_SOURCES = 4

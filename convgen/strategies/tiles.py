@@ -22,6 +22,8 @@ from convgen.tuning.cost import L2_SHARE, vector_width, waste
 
 MAX_PIXELS = 16
 MAX_VECTORS = 4
+# Of so few registers four vectors of weights leave too few for sums of several pixels.
+FEW_REGISTERS = 16
 # So many tiles lose little in the last one, and the largest tile, whatever the image's size, lets images share their kernels.
 PLENTY = 16
 # How far ahead of their use weights are asked for that come from beyond the second-level cache.
@@ -80,14 +82,15 @@ def candidate_tiles(
     ``channels``, by default those made, lie along the lanes.
 
     A tile of p pixels and v vectors needs p * v accumulators, v registers for weights and, for more than one vector, one for
-    the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, but
-    lanes that waste channels, or whose weights overflow the second-level cache, come last.
+    the broadcast. Lanes are powers of two, no more than the channels need. Four vectors measured best on ResNet's layers, two
+    where there are 16 registers, but lanes that waste channels, or whose weights overflow the second-level cache, come last.
     """
     channels = _lane_channels(spec) if channels is None else channels
     width = vector_width(spec, machine)
     needed = 1 << max(0, channels - 1).bit_length()
     tiles: list[tuple[int, int]] = []
-    for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in (MAX_VECTORS, 2, 1)):
+    counts = (MAX_VECTORS, 2, 1) if machine.vector_registers > FEW_REGISTERS else (2, MAX_VECTORS, 1)
+    for lanes in dict.fromkeys(min(vectors * width, needed) for vectors in counts):
         vectors = max(1, lanes // width)
         most = min(MAX_PIXELS, most_rows(machine, vectors, others))
         pixels = even_pixels(extent, most)

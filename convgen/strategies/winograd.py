@@ -37,6 +37,8 @@ OUTPUTS = (4, 2, 6, 3, 5)
 # of 4 elsewhere: of any size the same, so that they share kernels.
 MOST_CHANNELS = 160
 FEWEST_SHARED = 16
+# How much slower than the best they may be: images that such tiles cover badly have kernels of their own.
+SHARING_LOSS = 1.15
 # Longer filters are cut into pieces: more points for one product each cost accuracy.
 LONGEST_FILTER = 5
 LONGEST_PIECE = 4
@@ -67,9 +69,14 @@ class Winograd:
             for m in self.outputs(spec)
             for config in blocked_configs(spec, machine, shapes(spec, outputs_along(m)), m=m)
         )
-        ranked = sorted(configs, key=lambda config: self.predicted_seconds(spec, config, machine))
+
+        def seconds(config: Config) -> float:
+            return self.predicted_seconds(spec, config, machine)
+
+        ranked = sorted(configs, key=seconds)
         usual = self._usual(spec, machine)
-        return tuple(dict.fromkeys((*usual, *ranked)))
+        comes_first = usual is not None and seconds(usual) <= SHARING_LOSS * seconds(ranked[0])
+        return tuple(dict.fromkeys(filter(None, (usual, *ranked) if comes_first else (*ranked, usual))))
 
     def error_bound(self, spec: ConvSpec) -> float:
         """That of the least accurate F(m, r) in the space."""
@@ -85,15 +92,14 @@ class Winograd:
         """Those of the residue class that takes the most points."""
         return max(shapes(spec, outputs_along(config["m"])), key=lambda shape: shape.points).algorithms
 
-    def _usual(self, spec: ConvSpec, machine: Machine) -> tuple[Config, ...]:
+    def _usual(self, spec: ConvSpec, machine: Machine) -> Config | None:
         """The configuration of images of any size with tiles in plenty. With few channels to sum over, for which the transforms
         take most of the time, none is good for all."""
         if spec.reduced_channels < FEWEST_SHARED:
-            return ()
+            return None
         is_small = spec.reduced_channels <= MOST_CHANNELS and all(step == 1 for step in spec.stride)
         m = next((m for m in ((6, 4) if is_small else (4,)) if m in self.outputs(spec)), None)
-        config = None if m is None else usual_config(spec, machine, shapes(spec, outputs_along(m)), m=m)
-        return () if config is None else (config,)
+        return None if m is None else usual_config(spec, machine, shapes(spec, outputs_along(m)), m=m)
 
     @staticmethod
     def outputs(spec: ConvSpec) -> Iterator[int]:
