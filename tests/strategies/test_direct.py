@@ -307,7 +307,7 @@ FEW: dict[str, dict[str, Any]] = {
     "epilogue": dict(epilogue=("bias", "gelu"), spatial_size=(3, 4)),
     "gradient": dict(in_channels=3, out_channels=64, direction="backward_data"),
     "transposed": dict(transposed=True, stride=2, kernel_size=4),
-    "float64": dict(dtype="float64"),
+    "float64": dict(dtype="float64", out_channels=min(3, HOST.vector_bytes // 16)),
     "bfloat16": dict(dtype="bfloat16"),
     "int8": dict(dtype="int8"),
 }
