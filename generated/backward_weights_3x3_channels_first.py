@@ -51,14 +51,6 @@ def below(b, count, lanes):
     kind = ir.VectorType(ir.IntType(64), lanes)
     return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
 
-def store_some(b, x, place, size, count, name):
-    """The first lanes of a vector; that all are there is likely, and they are faster to store."""
-    with b.if_else(b.icmp_signed("<", count, count.type(x.type.count)), likely=False) as (part, whole):
-        with part:
-            call(b, name, ir.VoidType(), x, place, ir.IntType(32)(size), below(b, count, x.type.count))
-        with whole:
-            b.store(x, place, align=size)
-
 def square(b, rows, write):
     """Writes rows as columns: round by round, squares of half the size change places across the diagonal."""
     lanes = half = len(rows)
@@ -105,7 +97,7 @@ place_f32 = operation(i64, (i64, i64), lambda b, base, i: hold(b, base, i, 4))
 splat_f32x16 = operation(f32x16, (f32,), lambda b, x: splat(b, x, f32x16.llvm))
 splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_f32x16 = operation(types.void, (i64, i64, f32x16), lambda b, base, i, x: b.store(x, at(b, base, i, f32x16.llvm, 4), align=4))
-store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: store_some(b, x, at(b, base, i, f32x64.llvm, 4), 4, n, "llvm.masked.store.v64f32.p0"))
+store_some_f32x64 = operation(types.void, (i64, i64, f32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64f32.p0", ir.VoidType(), x, at(b, base, i, f32x64.llvm, 4), ir.IntType(32)(4), below(b, n, 64)))
 transpose_some_f32x16 = operation(types.void, (i64, i64, i64, i64, i64, i64, i64, i64), lambda b, s, i, p, t, j, q, m, n: transpose_some(b, ir.VectorType(ir.FloatType(), 16), 4, s, i, p, t, j, q, m, n, "v16f32"))
 
 # ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread

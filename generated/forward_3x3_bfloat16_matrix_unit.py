@@ -59,14 +59,6 @@ def below(b, count, lanes):
     kind = ir.VectorType(ir.IntType(64), lanes)
     return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
 
-def store_some(b, x, place, size, count, name):
-    """The first lanes of a vector; that all are there is likely, and they are faster to store."""
-    with b.if_else(b.icmp_signed("<", count, count.type(x.type.count)), likely=False) as (part, whole):
-        with part:
-            call(b, name, ir.VoidType(), x, place, ir.IntType(32)(size), below(b, count, x.type.count))
-        with whole:
-            b.store(x, place, align=size)
-
 def from_bfloat16(b, x, wide):
     bits = b.zext(x, wide)
     return b.shl(bits, splat(b, ir.IntType(32)(16), wide) if isinstance(wide, ir.VectorType) else wide(16))
@@ -119,7 +111,7 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 store_b16x64 = operation(types.void, (i64, i64, b16x64), lambda b, base, i, x: b.store(x, at(b, base, i, b16x64.llvm, 2), align=2))
 store_bf16_f32 = operation(types.void, (i64, i64, f32), lambda b, base, i, x: b.store(to_bfloat16(b, b.bitcast(x, ir.IntType(32)), ir.IntType(16)), at(b, base, i, ir.IntType(16), 2), align=2))
 store_flushed_bf16_f32x64 = operation(types.void, (i64, i64, f32x64), lambda b, base, i, x: b.store(b.bitcast(b.fptrunc(x, ir.VectorType(bfloat, 64)), ir.VectorType(ir.IntType(16), 64)), at(b, base, i, ir.VectorType(ir.IntType(16), 64), 2), align=2))
-store_flushed_some_bf16_f32x32 = operation(types.void, (i64, i64, f32x32, i64), lambda b, base, i, x, n: store_some(b, b.bitcast(b.fptrunc(x, ir.VectorType(bfloat, 32)), ir.VectorType(ir.IntType(16), 32)), at(b, base, i, ir.VectorType(ir.IntType(16), 32), 2), 2, n, "llvm.masked.store.v32i16.p0"))
+store_flushed_some_bf16_f32x32 = operation(types.void, (i64, i64, f32x32, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v32i16.p0", ir.VoidType(), b.bitcast(b.fptrunc(x, ir.VectorType(bfloat, 32)), ir.VectorType(ir.IntType(16), 32)), at(b, base, i, ir.VectorType(ir.IntType(16), 32), 2), ir.IntType(32)(2), below(b, n, 32)))
 tile_config_14_64_14_64_14_64_14_64_14_64_14_64_16_64_16_64 = operation(types.void, (), lambda b: tile_config(b, (14, 64, 14, 64, 14, 64, 14, 64, 14, 64, 14, 64, 16, 64, 16, 64,)))
 tile_dot_bf16_0_4_6 = operation(types.void, (), lambda b: tile_call(b, "tdpbf16ps", byte(0), byte(4), byte(6)))
 tile_dot_bf16_1_4_7 = operation(types.void, (), lambda b: tile_call(b, "tdpbf16ps", byte(1), byte(4), byte(7)))

@@ -68,14 +68,6 @@ def below(b, count, lanes):
     kind = ir.VectorType(ir.IntType(64), lanes)
     return b.icmp_signed("<", kind(list(range(lanes))), splat(b, count, kind))
 
-def store_some(b, x, place, size, count, name):
-    """The first lanes of a vector; that all are there is likely, and they are faster to store."""
-    with b.if_else(b.icmp_signed("<", count, count.type(x.type.count)), likely=False) as (part, whole):
-        with part:
-            call(b, name, ir.VoidType(), x, place, ir.IntType(32)(size), below(b, count, x.type.count))
-        with whole:
-            b.store(x, place, align=size)
-
 i64, f32, f64, i32 = types.int64, types.float32, types.float64, types.int32
 f32x64 = Vector(ir.FloatType(), 64)
 i32x64 = Vector(ir.IntType(32), 64)
@@ -101,8 +93,8 @@ splat_f32x64 = operation(f32x64, (f32,), lambda b, x: splat(b, x, f32x64.llvm))
 splat_i32x64 = operation(i32x64, (i32,), lambda b, x: splat(b, x, i32x64.llvm))
 store_i32 = operation(types.void, (i64, i64, i32), lambda b, base, i, x: b.store(x, at(b, base, i, ir.IntType(32), 4), align=4))
 store_i8_i32 = operation(types.void, (i64, i64, i32), lambda b, base, i, x: b.store(b.trunc(x, ir.IntType(8)), at(b, base, i, ir.IntType(8), 1), align=1))
-store_some_i8_i32x64 = operation(types.void, (i64, i64, i32x64, i64), lambda b, base, i, x, n: store_some(b, b.trunc(x, ir.VectorType(ir.IntType(8), 64)), at(b, base, i, ir.VectorType(ir.IntType(8), 64), 1), 1, n, "llvm.masked.store.v64i8.p0"))
-store_some_u8_i32x64 = operation(types.void, (i64, i64, i32x64, i64), lambda b, base, i, x, n: store_some(b, b.trunc(x, ir.VectorType(ir.IntType(8), 64)), at(b, base, i, ir.VectorType(ir.IntType(8), 64), 1), 1, n, "llvm.masked.store.v64i8.p0"))
+store_some_i8_i32x64 = operation(types.void, (i64, i64, i32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64i8.p0", ir.VoidType(), b.trunc(x, ir.VectorType(ir.IntType(8), 64)), at(b, base, i, ir.VectorType(ir.IntType(8), 64), 1), ir.IntType(32)(1), below(b, n, 64)))
+store_some_u8_i32x64 = operation(types.void, (i64, i64, i32x64, i64), lambda b, base, i, x, n: call(b, "llvm.masked.store.v64i8.p0", ir.VoidType(), b.trunc(x, ir.VectorType(ir.IntType(8), 64)), at(b, base, i, ir.VectorType(ir.IntType(8), 64), 1), ir.IntType(32)(1), below(b, n, 64)))
 
 # ---- stages: buffers holds addresses, sizes extents; begin..end are the tasks to run, worker numbers the thread
 @njit(error_model="numpy", nogil=True)

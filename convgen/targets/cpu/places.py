@@ -48,7 +48,7 @@ class Places:
     def use(self, operation: Operation) -> str:
         if operation.storage == "float16" and operation.dtype == "float32" and not self.machine.has("f16c"):
             operation = replace(operation, by_bits=True)
-        if operation.kind in PARTIAL_STORES and not self.machine.has("avx512f"):
+        if operation.kind in PARTIAL_STORES and self.machine.isa != "avx512":
             operation = replace(operation, branches=True)
         self.operations.add(operation)
         return operation.name
