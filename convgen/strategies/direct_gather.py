@@ -155,9 +155,10 @@ def has_short_sums(spec: ConvSpec) -> bool:
 
 
 def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:
-    """Whether a part of an image should meet all weights before the next part does: where the weights stay in cache, or the
-    part does while they pass by; and there are parts for all cores."""
-    weights_stay = spec.weight_bytes <= machine.l2_bytes // 2
+    """Whether a part of an image should meet all weights before the next part does: where the weights, those of a residue class,
+    stay in cache, or the part does while they pass by; and there are parts for all cores."""
+    taps = max(math.prod(axis.taps for axis in axes) for axes in gather_classes(unfolded_problem(spec)))
+    weights_stay = spec.weight_bytes * taps // math.prod(spec.kernel_size) <= machine.l2_bytes // 2
     box = gather_box(spec, Config.of(pixels=tile[0], lanes=tile[1]), machine)
     if box is None:
         return weights_stay
