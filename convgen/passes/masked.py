@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from convgen.errors import IRError
@@ -10,7 +10,7 @@ from convgen.ir.affine import Affine
 from convgen.ir.build import add, ceildiv, floordiv, maximum, minimum
 from convgen.ir.facts import slack
 from convgen.ir.nodes import Choose, Const, Dot, Fma, For, Index, Int, Less, Load, Stmt, Store, Value, Var
-from convgen.ir.rewrite import variables
+from convgen.ir.rewrite import ValueMap, variables
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,20 @@ def masked_update(statement: Stmt) -> MaskedUpdate | None:
             return MaskedUpdate(statement, conditions, x, w)
         case _:
             return None
+
+
+def choosing_without(conditions: Collection[Less]) -> ValueMap:
+    """What choices are where so many of their conditions hold."""
+
+    def visit(value: Value) -> Value:
+        match value:
+            case Choose(tests, a, b):
+                left = tuple(test for test in tests if test not in conditions)
+                return Choose(left, a, b) if left else a
+            case _:
+                return value
+
+    return visit
 
 
 def inside(

@@ -10,6 +10,7 @@ from convgen.ir.build import minimum
 from convgen.ir.facts import slack
 from convgen.ir.nodes import Choose, For, If, Index, Int, Less, Program, Stmt, Value, Var
 from convgen.ir.rewrite import loops, map_body, map_statement, rewrite_named, substitute_block, variables
+from convgen.passes.masked import choosing_without
 
 
 @dataclass(frozen=True)
@@ -86,19 +87,11 @@ def _without(statement: Stmt, conditions: frozenset[Less]) -> tuple[Stmt, ...]:
     def block(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
         return tuple(part for inner in body for part in _without(inner, conditions))
 
-    def visit(value: Value) -> Value:
-        match value:
-            case Choose(tests, a, b):
-                left = tuple(test for test in tests if test not in conditions)
-                return Choose(left, a, b) if left else a
-            case _:
-                return value
-
     match statement:
         case If(condition, body) if condition in conditions:
             return block(body)
         case _:
-            return (map_statement(map_body(statement, block), lambda index: index, visit),)
+            return (map_statement(map_body(statement, block), lambda index: index, choosing_without(conditions)),)
 
 
 def _renamed(statement: Stmt) -> Stmt:

@@ -8,7 +8,7 @@ from convgen.errors import IRError
 from convgen.ir.build import add, maximum, minimum, sub
 from convgen.ir.nodes import Choose, For, Less, Program, Stmt, Value, Var
 from convgen.ir.rewrite import loops, map_body, map_statement, rewrite_named, substitute_block, variables
-from convgen.passes.masked import inside
+from convgen.passes.masked import choosing_without, inside
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class SplitBorder:
         begin, end = inside(conditions, loop)
         first = minimum(begin, loop.extent)
         last = maximum(first, end)
-        body = substitute_block(self._without(loop.body, conditions), {self.loop: add(self.loop, first)})
+        without = choosing_without(conditions)
+        untested = tuple(map_statement(statement, lambda index: index, without) for statement in loop.body)
+        body = substitute_block(untested, {self.loop: add(self.loop, first)})
         low, high = (
             _renamed(replace(loop, extent=extent), suffix)
             for extent, suffix in ((first, "low"), (sub(loop.extent, last), "high"))
@@ -58,17 +60,6 @@ class SplitBorder:
         for statement in loop.body:
             map_statement(statement, lambda index: index, visit)
         return tuple(found)
-
-    def _without(self, body: tuple[Stmt, ...], conditions: tuple[Less, ...]) -> tuple[Stmt, ...]:
-        def visit(value: Value) -> Value:
-            match value:
-                case Choose(tests, a, b):
-                    left = tuple(test for test in tests if test not in conditions)
-                    return Choose(left, a, b) if left else a
-                case _:
-                    return value
-
-        return tuple(map_statement(statement, lambda index: index, visit) for statement in body)
 
 
 def _renamed(statement: For, suffix: str) -> For:
