@@ -48,7 +48,7 @@ def masked_update(statement: Stmt) -> MaskedUpdate | None:
 
 
 def choosing_without(conditions: Collection[Less]) -> ValueMap:
-    """What choices are where so many of their conditions hold."""
+    """What takes ``conditions``, which hold, out of a choice; for ``map_statement``."""
 
     def visit(value: Value) -> Value:
         match value:
