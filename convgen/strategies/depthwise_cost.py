@@ -12,6 +12,7 @@ from convgen.strategies.depthwise_last import GROUPS_FIRST, GROUPS_IN_ROWS, GROU
 from convgen.tuning.cost import (
     CALL_SECONDS,
     FMA_PORTS,
+    LINE_BYTES,
     LOAD_PORTS,
     moving_seconds,
     vector_width,
@@ -20,7 +21,6 @@ from convgen.tuning.cost import (
 from convgen.tuning.rates import rates_of
 from convgen.tuning.space import Config
 
-LINE_BYTES = 64
 # One turn of the loop over a window's rows.
 ROW_CYCLES = 2
 # Spreading what a group reads over its lanes.

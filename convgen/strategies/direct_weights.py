@@ -55,6 +55,7 @@ from convgen.strategies.direct_weights_dots import (
 from convgen.strategies.dots import FEWEST_LANES, dot_of
 from convgen.strategies.tiles import candidate_tiles, register_tile_passes
 from convgen.strategies.widening import wide_dtype
+from convgen.tuning.cost import LINE_BYTES
 from convgen.tuning.space import Config
 
 # The part of the second-level cache for what a register tile passes by; tasks of a block of lanes, and tiles of one at most.
@@ -62,7 +63,6 @@ PANEL_SHARE = 0.4
 SHARES, MOST_SHARED = 4, 16
 # The same where what they pass by is copied, once for each task.
 _PACKED_TASKS = (1, 2)
-LINE_BYTES = 64
 # The loop over the taps of the last axis and a few channels.
 _MERGED = "kc"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from convgen.dtypes import DTYPES
 from convgen.machine import Machine
 from convgen.spec import ConvSpec
-from convgen.strategies.direct_weights import LINE_BYTES, image_bytes, panel_bytes, plain_size, weights_rows, widens
+from convgen.strategies.direct_weights import image_bytes, panel_bytes, plain_size, weights_rows, widens
 from convgen.strategies.direct_weights_dots import residue_waste
 from convgen.strategies.dots import dot_of
 from convgen.strategies.tiles import MAX_VECTORS
@@ -16,6 +16,7 @@ from convgen.strategies.widening import widened
 from convgen.tuning.cost import (
     CALL_SECONDS,
     FMA_PORTS,
+    LINE_BYTES,
     LOOP_CYCLES,
     moving_seconds,
     peak,

@@ -56,9 +56,11 @@ def parts_residues(spec: ConvSpec) -> bool:
 
 
 def residue_waste(spec: ConvSpec) -> float:
-    """How much longer rows are that hold whole vectors of every residue of the stride."""
-    size = spec.output_size if spec.transposed else spec.spatial_size
-    return 1.0 if spec.stride[-1] == 1 else waste(size[-1], spec.stride[-1] * RESIDUE_LANES)
+    """How much longer the rows are that ``_source`` copies: padded, with the pixels of one more step, in whole vectors of every
+    residue of the stride."""
+    size, step = (spec.output_size if spec.transposed else spec.spatial_size)[-1], spec.stride[-1]
+    length = size + sum(spec.padding[-1]) + step
+    return length / size * (waste(length, step * RESIDUE_LANES) if step > 1 else 1.0)
 
 
 def pair_passes(spec: ConvSpec, nest: Nest, square: int, *, turned: bool) -> tuple[Pass, ...]:

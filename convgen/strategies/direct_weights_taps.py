@@ -28,7 +28,6 @@ from convgen.strategies.base import Schedule
 from convgen.strategies.copies import square_size
 from convgen.strategies.direct_images import source_passes, vector_order
 from convgen.strategies.direct_weights import (
-    LINE_BYTES,
     PANEL_SHARE,
     TurnedResult,
     image_bytes,
@@ -44,6 +43,7 @@ from convgen.tuning.cost import (
     CALL_SECONDS,
     FMA_LATENCY,
     FMA_PORTS,
+    LINE_BYTES,
     LOAD_PORTS,
     LOOP_CYCLES,
     moving_seconds,

@@ -34,6 +34,8 @@ CALL_SECONDS = 0.3e-6
 L2_SHARE = 0.75
 # Vectors of a long row of weights.
 LONGEST_ROW = 4
+# What the caches move at once.
+LINE_BYTES = 64
 
 
 def vector_width(spec: ConvSpec, machine: Machine) -> int:

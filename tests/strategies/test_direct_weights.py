@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from convgen.driver import Plan, build_program
+from convgen.ir.interp import evaluate_index
 from convgen.ir.nodes import Program
 from convgen.machine import Machine
 from convgen.operator import CompiledConv
@@ -189,9 +191,14 @@ def test_rows_are_parted_by_the_residues_of_small_strides() -> None:
         assert any(config.get("dot", 1) > 1 and config.get("merged", 0) for config in found) == wanted
 
 
-def test_rows_by_their_residues_count_what_is_added_to_them() -> None:
-    for width, longer in ((256, 1.0), (320, 1.6)):
-        assert residue_waste(problem("few channels", spatial_size=(16, width), stride=16)) == longer
+@pytest.mark.parametrize(("width", "stride", "padding"), [(256, 16, 0), (240, 16, 1), (32, 2, 1), (45, 3, 0)])
+def test_rows_by_their_residues_count_what_is_added_to_them(width: int, stride: int, padding: int) -> None:
+    spec = problem("few channels", dtype="bfloat16", spatial_size=(16, width), stride=(1, stride), padding=padding)
+    machine = dataclasses.replace(MACHINE, features="+avx512bf16")
+    config = next(c for c in Direct().space(spec, machine) if c.get("dot", 1) > 1 and c.get("merged", 0))
+    program, sizes = build_program(Plan(spec, "direct", config, "given"), machine)
+    row = [evaluate_index(extent, sizes) for extent in program.buffer("rows").shape[-2:]]
+    assert residue_waste(spec) * width == pytest.approx(math.prod(row))
 
 
 @pytest.mark.skipif(not adds_terms(HOST, "bfloat16"), reason="this processor has no dot products of bfloat16")

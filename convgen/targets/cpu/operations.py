@@ -187,7 +187,7 @@ def operation_text(op: Operation) -> OperationText:
             return OperationText(op.name, kind, operands, f"lambda b, base, i, n, c: {_load_some_if(op)}")
         case "store" | "store_flushed":
             return OperationText(op.name, "types.void", f"i64, i64, {kind}", f"lambda b, base, i, x: {_store(op)}")
-        case kind_of_store if kind_of_store in PARTIAL_STORES:
+        case "store_some" | "store_flushed_some":
             emit = f"lambda b, base, i, x, n: {_store_some(op)}"
             return OperationText(op.name, "types.void", f"i64, i64, {kind}, i64", emit)
         case "store_terms":
