@@ -1,4 +1,4 @@
-"""peel_border: iterations of a loop whose reads all lie inside an image have no tests, and leave the others theirs."""
+"""peel_border: iterations of a loop that lie inside an image have none of its tests, and leave the others theirs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from convgen.ir.affine import Affine
 from convgen.ir.build import minimum
 from convgen.ir.facts import slack
-from convgen.ir.nodes import Choose, For, If, Index, Int, Less, Program, Stmt, Value, Var
+from convgen.ir.nodes import Alloc, Choose, For, If, Index, Int, Less, Program, Stmt, Value, Var
 from convgen.ir.rewrite import loops, map_body, map_statement, rewrite_named, substitute_block, variables
 from convgen.passes.masked import choosing_without
 
@@ -20,8 +20,10 @@ class PeelBorder:
 
     where ``room`` is what the tightest of the conditions has to spare, of guards and choices that involve no loop inside. Unlike
     SplitBorder it takes conditions that are not linear and leaves two bodies, not three. Loops inside the second are renamed.
+    Conditions that involve a loop inside stay in both.
 
-    Requires: nothing; where there are no such conditions nothing changes. Ensures: the same stores in the same order.
+    Requires: nothing; where there are no such conditions nothing changes. It is meant to run once on a loop. Ensures: the same
+    stores in the same order.
     """
 
     loop: str
@@ -90,8 +92,10 @@ def _without(statement: Stmt, conditions: frozenset[Less]) -> tuple[Stmt, ...]:
     match statement:
         case If(condition, body) if condition in conditions:
             return block(body)
+        case For() | If() | Alloc():
+            return (map_body(statement, block),)
         case _:
-            return (map_statement(map_body(statement, block), lambda index: index, choosing_without(conditions)),)
+            return (map_statement(statement, lambda index: index, choosing_without(conditions)),)
 
 
 def _renamed(statement: Stmt) -> Stmt:

@@ -75,8 +75,10 @@ class Winograd:
 
         ranked = sorted(configs, key=seconds)
         usual = self._usual(spec, machine)
-        comes_first = usual is not None and seconds(usual) <= SHARING_LOSS * seconds(ranked[0])
-        return tuple(dict.fromkeys(filter(None, (usual, *ranked) if comes_first else (*ranked, usual))))
+        if usual is not None:
+            comes_first = seconds(usual) <= SHARING_LOSS * seconds(ranked[0])
+            ranked = [usual, *ranked] if comes_first else [*ranked, usual]
+        return tuple(dict.fromkeys(ranked))
 
     def error_bound(self, spec: ConvSpec) -> float:
         """That of the least accurate F(m, r) in the space."""
