@@ -29,7 +29,7 @@ from convgen.strategies.direct_whole import is_whole, whole_schedule
 from convgen.strategies.dots import adds_bytes, dot_of, dot_passes
 from convgen.strategies.matrix import matrix_passes, pieces_of, split_passes
 from convgen.strategies.merging import merged_pixels
-from convgen.strategies.tiles import PREFETCHED_BYTES, register_tile_passes, sum_tile_passes, tile_prefetches
+from convgen.strategies.tiles import PREFETCHED_BYTES, most_taps, register_tile_passes, sum_tile_passes, tile_prefetches
 from convgen.tuning.space import Config
 
 # So many register tiles are one task: enough to share the work, and few enough that their part of the source stays in cache.
@@ -157,8 +157,7 @@ def has_short_sums(spec: ConvSpec) -> bool:
 def prefers_pixels_first(spec: ConvSpec, tile: tuple[int, int], machine: Machine) -> bool:
     """Whether a part of an image should meet all weights before the next part does: where the weights, those of a residue class,
     stay in cache, or the part does while they pass by; and there are parts for all cores."""
-    taps = max(math.prod(axis.taps for axis in axes) for axes in gather_classes(unfolded_problem(spec)))
-    weights_stay = spec.weight_bytes * taps // math.prod(spec.kernel_size) <= machine.l2_bytes // 2
+    weights_stay = spec.weight_bytes * most_taps(spec) // math.prod(spec.kernel_size) <= machine.l2_bytes // 2
     box = gather_box(spec, Config.of(pixels=tile[0], lanes=tile[1]), machine)
     if box is None:
         return weights_stay

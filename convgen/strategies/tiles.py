@@ -39,13 +39,17 @@ def _lane_channels(spec: ConvSpec) -> int:
     return spec.groups if spec.made_channels == 1 and spec.groups > 1 else spec.made_channels
 
 
+def most_taps(spec: ConvSpec) -> int:
+    """The taps of the residue class that has the most."""
+    return max(math.prod(axis.taps for axis in axes) for axes in gather_classes(unfolded_problem(spec)))
+
+
 def _lane_bytes(spec: ConvSpec) -> int:
     """The bytes of packed weights for each lane, of the class with the most taps; a weight gradient has none."""
     if spec.direction == "backward_weights":
         return 0
     groups_as_lanes = spec.made_channels == 1 and spec.groups > 1
-    taps = max(math.prod(axis.taps for axis in axes) for axes in gather_classes(unfolded_problem(spec)))
-    terms = taps * (1 if groups_as_lanes else spec.reduced_channels)
+    terms = most_taps(spec) * (1 if groups_as_lanes else spec.reduced_channels)
     return terms * DTYPES[spec.dtype].itemsize
 
 
